@@ -1,0 +1,174 @@
+"""Tables, trees and progress for people (stderr while it works, stdout for what was asked), JSON for programs."""
+
+import json
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.tree import Tree
+
+if TYPE_CHECKING:
+    from erpd_hub.lineage import Ancestor, Finding
+    from erpd_hub.pipeline import Outcome
+    from erpd_hub.plan import Node, Plan
+    from erpd_hub.runner import Finished
+
+
+def print_json(data: Any) -> None:
+    json.dump(data, sys.stdout, indent=2)
+    sys.stdout.write("\n")
+
+
+class ProgressWatch:
+    """One line on stderr for every artifact, when it is there."""
+
+    def __init__(self, plan: "Plan") -> None:
+        self.console = Console(stderr=True, soft_wrap=True, highlight=False)
+        self.width = max(len(node.name) for node in plan.nodes)
+        self.reused = 0
+
+    def begin(self, node: "Node") -> None:
+        if self.console.is_terminal:
+            self.console.print(f"[dim]  {escape(node.name)} ...[/dim]", end="\r")
+
+    def end(self, finished: "Finished") -> None:
+        how = "reused" if finished.reused else f"{finished.seconds:6.1f} s"
+        place = finished.record.repo_id + (f"/{finished.record.folder}" if finished.record.folder else "")
+        name = f"{finished.node.name:<{self.width}}"
+        self.console.print(f"  {escape(name)}  {how:>8}  {escape(place)}@{finished.revision[:10]}")
+
+
+# ------------------------------------------------------------------------------------------- outcome
+
+
+def print_outcome(outcome: "Outcome") -> None:
+    console = Console(soft_wrap=True, highlight=False)
+    if outcome.summary["checkpoints"]:
+        console.print(checkpoint_table(outcome.summary["checkpoints"]))
+    made = sum(not item.reused for item in outcome.finished)
+    console.print(
+        f"\n{len(outcome.finished)} artifacts on {outcome.endpoint}: {made} made, {len(outcome.finished) - made} reused; "
+        f"{outcome.summary['seconds']:.1f} s"
+    )
+    for label, place in (
+        ("leaderboard", outcome.leaderboard),
+        ("picture", outcome.picture),
+        ("summary", outcome.summary_path),
+    ):
+        if place:
+            console.print(f"{label}: {place}")
+    if outcome.finished:
+        console.print(f"lineage: erpd-hub lineage {_example_reference(outcome)}")
+
+
+def _example_reference(outcome: "Outcome") -> str:
+    students = [item for item in outcome.finished if item.node.config.stage == "distill"]
+    return (students or outcome.finished)[-1].record.repo_id
+
+
+def checkpoint_table(rows: list[dict[str, Any]]) -> Table:
+    """One line a checkpoint; AVG@K and its standard error in percent."""
+    table = Table(box=None, header_style="bold")
+    for name in ("checkpoint", "role", "benchmark", "AVG@K %", "± s.e.", "KL to base", "entropy", "length", "truncated"):
+        table.add_column(name, justify="left" if name in ("checkpoint", "role", "benchmark") else "right")
+    table.add_column("artifact", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            escape(row["ref"]),
+            row["role"],
+            f"{row['benchmark']} K={row['k']}",
+            _number(row["avg"], 1, 100),
+            _number(row["stderr"], 1, 100),
+            _number(row["kl_to_base"], 4),
+            _number(row["entropy"], 3),
+            _number(row["mean_length"], 1),
+            _number(row["truncated"], 1, 100, "%"),
+            f"{escape(row['repo'])}@{row['revision'][:10]}",
+        )
+    return table
+
+
+def _number(value: float | None, digits: int, scale: float = 1, unit: str = "") -> str:
+    return "-" if value is None else f"{value * scale:.{digits}f}{unit}"
+
+
+# ----------------------------------------------------------------------------------------------- plan
+
+
+def print_preview(report: dict[str, Any]) -> None:
+    console = Console(soft_wrap=True, highlight=False)
+    table = Table(box=None, header_style="bold")
+    for name in ("step", "stage", "inputs", "repository", "tokens ≤", "will"):
+        table.add_column(name, justify="right" if name.startswith("tokens") else "left")
+    for node in report["nodes"]:
+        inputs = " ".join(f"{role}={','.join(sources)}" for role, sources in node["inputs"].items())
+        tokens = "" if node["tokens"] is None else f"{node['tokens']:,}"
+        table.add_row(*map(escape, (node["step"], node["stage"], inputs, _place(node), tokens, node["will"])))
+    console.print(table)
+    counts = {verdict: sum(n["will"] == verdict for n in report["nodes"]) for verdict in ("make", "push", "reuse")}
+    console.print(
+        f"\n{report['run']} on {report['endpoint']}: {counts['make']} to make, {counts['push']} made but not pushed, "
+        f"{counts['reuse']} to reuse, {len(report['nodes']) - sum(counts.values())} unresolved"
+    )
+
+
+def _place(node: dict[str, Any]) -> str:
+    steps = f" (steps {', '.join(map(str, node['pushed_steps']))})" if node["pushed_steps"] else ""
+    return node["repo"] + (f"/{node['folder']}" if node["folder"] else "") + steps
+
+
+# -------------------------------------------------------------------------------------------- lineage
+
+
+def lineage_tree(root: "Ancestor") -> Tree:
+    """The graph as a tree; an ancestor that was drawn before is only named again."""
+    drawn: set[int] = set()
+
+    def draw(ancestor: "Ancestor", label: str, parent: Tree | None) -> Tree:
+        again = id(ancestor) in drawn and bool(ancestor.inputs)
+        text = f"{escape(label + ancestor.label)}{' [dim](above)[/dim]' if again else ''}"
+        branch = Tree(text, highlight=False) if parent is None else parent.add(text, highlight=False)
+        if not again:
+            drawn.add(id(ancestor))
+            for role, above in ancestor.inputs:
+                draw(above, f"{role}: ", branch)
+        return branch
+
+    return draw(root, "", None)
+
+
+def print_findings(findings: Iterable["Finding"]) -> bool:
+    """Print each finding as it comes; returns whether any artifact is missing or altered."""
+    console = Console(soft_wrap=True, highlight=False)
+    checked = bad = 0
+    for finding in findings:
+        checked += 1
+        bad += bool(finding.problems)
+        note = f"  [dim]{escape(finding.note)}[/dim]" if finding.note else ""
+        console.print(f"{'[red]ALTERED[/red]' if finding.problems else '[green]ok[/green]     '}  {escape(finding.place)}{note}")
+        for problem in finding.problems:
+            console.print(f"         {escape(problem)}")
+    console.print(f"\n{checked} checked, {bad} missing or altered")
+    return bad > 0
+
+
+# ---------------------------------------------------------------------------------------------- seeds
+
+
+def print_seeds(report: dict[str, Any]) -> None:
+    """AVG@K and KL of every checkpoint at every seed, then the checks that the README speaks of."""
+    console = Console(soft_wrap=True, highlight=False)
+    table = Table(box=None, header_style="bold")
+    for name in ("checkpoint", "role", *(f"seed {seed}: AVG % @ KL" for seed in report["seeds"]), "mean AVG %"):
+        table.add_column(name, justify="right" if "AVG" in name else "left")
+    for row in report["checkpoints"]:
+        cells = [f"{_number(a, 1, 100)} @ {_number(kl, 4)}" for a, kl in zip(row["avg"], row["kl_to_base"], strict=True)]
+        table.add_row(escape(row["ref"]), row["role"], *cells, _number(row["mean"], 1, 100))
+    console.print(table)
+    for check in report["checks"]:
+        values = ", ".join(f"{value:+.3f}" for value in check["values"])
+        console.print(f"{'holds' if check['holds'] else 'FAILS':>6}  {check['claim']}: {values}")
+    console.print(f"seconds a seed: {', '.join(f'{value:.0f}' for value in report['seconds'])}")

@@ -1,0 +1,112 @@
+"""The embedded Hub, started on demand: a server process that lives exactly as long as somebody uses it.
+
+Every client holds a shared lock on one file; the server ends when it can take that lock for itself. The kernel
+releases the locks of a killed client, so a dead run leaves no server behind, and a second run joins the first one's.
+"""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import IO
+
+from erpd_hub.errors import HubError
+
+START_TIMEOUT = 60.0
+"""Seconds; a busy machine may take several to import the server."""
+
+
+class EmbeddedHub:
+    """A client's hold on the embedded Hub below `root`. Use as a context manager, or keep it for the process's life."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._hold: IO[str] | None = None
+
+    def __enter__(self) -> "EmbeddedHub":
+        self.root.mkdir(parents=True, exist_ok=True)
+        self._hold = (self.root / "clients.lock").open("w")
+        fcntl.flock(self._hold, fcntl.LOCK_SH)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._hold is not None:
+            self._hold.close()
+            self._hold = None
+
+    def ensure(self) -> str:
+        """The URL of a live server; starts one when there is none.
+
+        Raises:
+            HubError: it does not come up; the message ends with what it said.
+        """
+        with (self.root / "start.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return self._live_url() or self._start()
+
+    def _live_url(self) -> str | None:
+        try:
+            url = str(json.loads(self._ready_file.read_text())["url"])
+            with urllib.request.urlopen(f"{url}/api/whoami-v2", timeout=10):
+                return url
+        except urllib.error.HTTPError:
+            return url  # it answers, if only to ask who we are
+        except (OSError, ValueError, KeyError):
+            return None
+
+    def _start(self) -> str:
+        self._ready_file.unlink(missing_ok=True)
+        with (self.root / "server.log").open("ab") as log:
+            process = subprocess.Popen(
+                self._command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        deadline = time.monotonic() + START_TIMEOUT
+        while time.monotonic() < deadline:
+            if self._ready_file.exists() and (url := self._live_url()):
+                return url
+            if process.poll() is not None:
+                break
+            time.sleep(0.02)
+        last = (self.root / "server.log").read_text(errors="replace").strip().splitlines()[-1:]
+        raise HubError(f"the embedded Hub did not start: {' '.join(last) or 'it said nothing'}")
+
+    def _command(self) -> list[str]:
+        command = [sys.executable, "-m", "erpd_hub.hub.server", "--root", str(self.root), "--host", "127.0.0.1"]
+        return [*command, "--port", str(self._last_port()), "--ready-file", str(self._ready_file),
+                "--until-unused", str(self.root / "clients.lock")]  # fmt: skip
+
+    @property
+    def _ready_file(self) -> Path:
+        return self.root / "server.json"
+
+    def _last_port(self) -> int:
+        """The port of last time if it is free, so that a URL in somebody's shell stays right; 0 lets the kernel pick."""
+        import socket
+
+        remembered = self.root / "port"
+        try:
+            port = int(remembered.read_text())
+        except (OSError, ValueError):
+            port = 0
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        remembered.write_text(str(port))
+        return int(port)
+
+
+def clear_proxy_for_loopback() -> None:
+    """Keep requests to the embedded Hub away from any HTTP proxy the shell has set."""
+    for name in ("NO_PROXY", "no_proxy"):
+        hosts = [host for host in os.environ.get(name, "").split(",") if host]
+        if "127.0.0.1" not in hosts:
+            os.environ[name] = ",".join([*hosts, "127.0.0.1"])

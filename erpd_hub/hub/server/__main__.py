@@ -1,0 +1,142 @@
+"""The embedded Hub as a process.
+
+`python -m erpd_hub.hub.server --root DIR [--host 127.0.0.1] [--port 0] [--ready-file PATH] [--until-unused LOCKFILE]`
+
+- `--ready-file` is written in one step as {"pid", "port", "url"} once connections are accepted, and removed at exit if
+  it is still this process's own.
+- `--until-unused`: each client holds a shared flock on LOCKFILE while it wants the server. From 5 s after the start the
+  server tries every 0.5 s to lock it exclusively; when it can, no client is left and it leaves.
+- SIGTERM and SIGINT end it after the requests in flight. A root that is being served is refused with exit code 2, as is
+  an address beyond loopback without `--token` (or ERPD_HUB_TOKEN, which does not show in the process list).
+"""
+
+import argparse
+import asyncio
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import uvicorn
+
+from erpd_hub.hub.server.accounts import Accounts
+from erpd_hub.hub.server.app import HubApp
+from erpd_hub.hub.server.call import Hub
+from erpd_hub.hub.server.database import WrongSchema
+from erpd_hub.hub.server.lifecycle import AlreadyServed, ClientLock, announce, only_server, ready_file
+
+TOKEN_VARIABLE = "ERPD_HUB_TOKEN"
+SHUTDOWN_S = 10
+KEEP_ALIVE_S = 75
+
+
+def parse_arguments(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m erpd_hub.hub.server", description="The embedded Hub.")
+    parser.add_argument("--root", type=Path, required=True, help="folder of the Hub's data; created if absent")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--ready-file", type=Path)
+    parser.add_argument("--until-unused", type=Path, metavar="LOCKFILE")
+    parser.add_argument("--token", default=os.environ.get(TOKEN_VARIABLE), help=f"default: ${TOKEN_VARIABLE}")
+    return parser.parse_args(argv)
+
+
+class Server(uvicorn.Server):
+    """uvicorn on a bound socket, telling when it is ready and leaving when unused."""
+
+    def __init__(
+        self, config: uvicorn.Config, listener: socket.socket, *, ready: Path | None, clients: ClientLock
+    ) -> None:
+        super().__init__(config)
+        self.listener = listener
+        self._ready = ready
+        self._clients = clients
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self._ready is not None:
+            host, port = self.listener.getsockname()[:2]
+            netloc = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            announce(self._ready, port=port, url=f"http://{netloc}")
+
+    async def leave_when_unused(self) -> None:
+        await self._clients.wait_unused()
+        self.should_exit = True
+
+
+async def serve(server: Server, *, until_unused: bool) -> None:
+    watch = asyncio.create_task(server.leave_when_unused()) if until_unused else None
+    await server.serve(sockets=[server.listener])
+    if watch is not None:
+        watch.cancel()
+
+
+def main(argv: list[str]) -> int:
+    arguments = parse_arguments(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    if arguments.token is None and not _is_loopback(arguments.host):
+        return _refuse(f"--host {arguments.host}: expected a loopback address, or --token with any other")
+    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again once it has shut down
+        signal.signal(number, lambda *_: sys.exit(0))
+    arguments.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        with ExitStack() as stack:
+            clients = stack.enter_context(ClientLock(arguments.until_unused))
+            stack.enter_context(only_server(arguments.root))
+            run(arguments, clients, stack)
+    except AlreadyServed:
+        return _refuse(f"--root {arguments.root}: another server is serving it; stop that one or join it")
+    except (OSError, WrongSchema) as error:
+        return _refuse(f"cannot serve {arguments.root} on {arguments.host}:{arguments.port}: {error}")
+    return 0
+
+
+def run(arguments: argparse.Namespace, clients: ClientLock, stack: ExitStack) -> None:
+    """Serve until told to leave; what must be undone afterwards goes on the stack."""
+    hub = Hub(arguments.root, Accounts(arguments.token))
+    stack.callback(hub.close)
+    listener = _bind(arguments.host, arguments.port)
+    stack.callback(listener.close)
+    stack.enter_context(ready_file(arguments.ready_file))
+    hosts = None if arguments.token else frozenset({"127.0.0.1", "localhost", "::1", arguments.host})
+    config = uvicorn.Config(
+        HubApp(hub, hosts=hosts),
+        lifespan="off",
+        ws="none",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+    )
+    server = Server(config, listener, ready=arguments.ready_file, clients=clients)
+    asyncio.run(serve(server, until_unused=arguments.until_unused is not None))
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """A bound socket that names its protocol: asyncio turns Nagle's delays off only for such."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, proto=socket.IPPROTO_TCP)[0]
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(address)
+    return listener
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _refuse(reason: str) -> int:
+    sys.stderr.write(f"erpd-hub server: {reason}\n")
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

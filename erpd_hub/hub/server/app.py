@@ -1,0 +1,204 @@
+"""The ASGI application: dispatch on the raw path, refusals as the protocol words them.
+
+The path is split before it is decoded, as a revision may contain %2F. Handlers are plain functions run in the thread
+pool; those that stream their request body are coroutines.
+"""
+
+import errno
+import inspect
+import logging
+import re
+import sqlite3
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import NamedTuple, cast
+from urllib.parse import quote, unquote
+
+from anyio import to_thread
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from erpd_hub.hub.server import (
+    routes_commit,
+    routes_info,
+    routes_lfs,
+    routes_refs,
+    routes_repos,
+    routes_resolve,
+    routes_tree,
+)
+from erpd_hub.hub.server.call import MAX_JSON_BYTES, Call, Handler, Hub, Routes, Target, reply
+from erpd_hub.hub.server.errors import HubError, Moved, bad_request, forbidden, repo_not_found, too_large
+from erpd_hub.hub.server.repos import KINDS, Kind
+
+logger = logging.getLogger(__name__)
+
+SITE_ROUTES: Routes = {**routes_repos.SITE_ROUTES, **routes_info.SITE_ROUTES}
+"""By method and the path below /api/."""
+UPLOAD_ROUTES: Routes = routes_lfs.UPLOAD_ROUTES
+"""By method and the first segment of the path; signed, so no account is asked for."""
+REPO_ROUTES: Routes = {
+    **routes_repos.REPO_ROUTES,
+    **routes_commit.REPO_ROUTES,
+    **routes_tree.REPO_ROUTES,
+    **routes_refs.REPO_ROUTES,
+    **routes_info.REPO_ROUTES,
+}
+"""By method and the word after /api/{kind}s/{namespace}/{name}/, "" for the repository itself."""
+CONTENT_ROUTES: Routes = {**routes_resolve.CONTENT_ROUTES, **routes_lfs.CONTENT_ROUTES}
+"""By method and the word after /[datasets/|spaces/]{namespace}/{name}/."""
+
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NOT_FOR_HEADERS = re.compile(r"[^ -~]")
+_KIND_SEGMENTS: dict[str, Kind] = {f"{kind}s": kind for kind in KINDS}
+
+
+class Match(NamedTuple):
+    handler: Handler
+    target: Target
+    signed: bool = False
+
+
+class HubApp:
+    """The server as an ASGI callable. `hosts` are the Host names answered to (None: any), which keeps a web page that
+    rebinds its DNS name to this machine from reading a Hub that needs no token."""
+
+    def __init__(self, hub: Hub, *, hosts: frozenset[str] | None) -> None:
+        self._hub = hub
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        request = Request(scope, receive)
+        try:
+            response = await self._answer(request)
+        except ClientDisconnect:
+            return
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        match: Match | None = None
+        try:
+            self._check_origin(request)
+            match = route(request.method, raw_path(request))
+            user = None if match.signed else self._hub.accounts.identify(request.headers.get("authorization"))
+            call = Call(self._hub, request, user, match.target)
+            return await _run(match.handler, call)
+        except HubError as error:
+            return refusal(error)
+        except Moved as moved:
+            assert match is not None
+            return redirect(request, match.target, moved)
+        except ClientDisconnect:
+            raise
+        except Exception as error:  # the boundary: one failing request must not take the server with it
+            return failure(request, error)
+
+    def _check_origin(self, request: Request) -> None:
+        if self._hosts is None:
+            return
+        if request.url.hostname not in self._hosts:
+            raise forbidden("This Hub answers to its own host name only")
+        origin = request.headers.get("origin")
+        if origin is not None and origin != f"{request.url.scheme}://{request.url.netloc}":
+            raise forbidden("Requests from other origins are refused")
+
+
+async def _run(handler: Handler, call: Call) -> Response:
+    if inspect.iscoroutinefunction(handler):
+        streamed: Response = await handler(call)
+        return streamed
+    call.body = await read_body(call.request)
+    plain = cast(Callable[[Call], Response], handler)
+    if call.request.method in ("GET", "HEAD"):
+        return await to_thread.run_sync(_run_in_snapshot, plain, call)
+    return await to_thread.run_sync(plain, call)
+
+
+def _run_in_snapshot(handler: Callable[[Call], Response], call: Call) -> Response:
+    """So that what a listing or a history walks over cannot vanish under it."""
+    with call.hub.db.snapshot():
+        return handler(call)
+
+
+def raw_path(request: Request) -> str:
+    """The path as it was sent, still percent-encoded."""
+    path: bytes = request.scope["raw_path"].partition(b"?")[0]
+    if not path.isascii():
+        raise bad_request("The URL is not percent-encoded")
+    return path.decode("ascii")
+
+
+def route(method: str, path: str) -> Match:
+    """The handler of a request; raises the 404 the clients understand when there is none."""
+    segments = path.removeprefix("/").split("/")
+    if (method, segments[0]) in UPLOAD_ROUTES:
+        return Match(UPLOAD_ROUTES[method, segments[0]], Target("model", rest=decoded(segments[1:])), signed=True)
+    if segments[0] != "api":
+        return _match_content(method, segments)
+    handler = SITE_ROUTES.get((method, "/".join(segments[1:])))
+    kind = _KIND_SEGMENTS.get(segments[1]) if len(segments) > 1 else None
+    if handler is not None:
+        return Match(handler, Target(kind or "model"))
+    if kind is None:
+        raise HubError(HTTPStatus.NOT_FOUND, "Not found")
+    verb = segments[4] if len(segments) > 4 else ""
+    handler = REPO_ROUTES.get((method, verb))
+    if len(segments) < 4 or handler is None:
+        raise repo_not_found()
+    namespace, name = decoded(segments[2:4])
+    return Match(handler, Target(kind, namespace, name, decoded(segments[5:])))
+
+
+def _match_content(method: str, segments: list[str]) -> Match:
+    kind: Kind = _KIND_SEGMENTS.get(segments[0], "model")
+    parts = segments if kind == "model" else segments[1:]
+    if len(parts) < 3 or (method, parts[2]) not in CONTENT_ROUTES:
+        raise repo_not_found()
+    namespace, name = decoded(parts[:2])
+    handler = CONTENT_ROUTES[method, parts[2]]
+    return Match(handler, Target(kind, namespace, name.removesuffix(".git"), decoded(parts[3:])))
+
+
+def decoded(segments: list[str]) -> tuple[str, ...]:
+    try:
+        return tuple(unquote(segment, errors="strict") for segment in segments)
+    except UnicodeDecodeError as error:
+        raise bad_request("The URL is not UTF-8") from error
+
+
+async def read_body(request: Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_JSON_BYTES:
+            raise too_large(f"The body is larger than {MAX_JSON_BYTES} bytes")
+    return bytes(body)
+
+
+def refusal(error: HubError) -> Response:
+    headers = {"X-Error-Message": _NOT_FOR_HEADERS.sub("?", error.message)}
+    if error.code is not None:
+        headers["X-Error-Code"] = error.code
+    return reply(error.body, status=error.status, headers={**headers, **error.headers})
+
+
+def failure(request: Request, error: Exception) -> Response:
+    """A full disk is told as such, with a status clients do not retry; anything else is ours to find in the log."""
+    full = isinstance(error, OSError) and error.errno in _DISK_FULL
+    full |= isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_FULL
+    logger.error("%s %r failed", request.method, request.scope["raw_path"], exc_info=None if full else error)
+    if full:
+        return refusal(HubError(HTTPStatus.INSUFFICIENT_STORAGE, "The disk of this Hub is full"))
+    return reply({"error": "Internal server error"}, status=HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def redirect(request: Request, target: Target, moved: Moved) -> Response:
+    """The same URL under the repository's new id; relative, as the clients follow only such redirects of a HEAD."""
+    old = f"/{quote(target.namespace)}/{quote(target.name)}"
+    location = raw_path(request).replace(old, f"/{moved.namespace}/{moved.name}", 1)
+    if request.url.query:
+        location += f"?{request.url.query}"
+    return Response(status_code=HTTPStatus.TEMPORARY_REDIRECT, headers={"Location": location})

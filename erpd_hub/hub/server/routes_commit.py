@@ -1,0 +1,201 @@
+"""Committing: how each file should be uploaded, and the ndjson commit itself."""
+
+import binascii
+import re
+from base64 import b64decode
+from collections.abc import Callable
+from dataclasses import replace
+from fnmatch import translate
+from functools import lru_cache
+
+from anyio import to_thread
+from starlette.responses import Response
+
+from erpd_hub.hub.server import commits, repos
+from erpd_hub.hub.server.blobs import INLINE_LIMIT
+from erpd_hub.hub.server.call import (
+    Call,
+    Json,
+    Routes,
+    object_list,
+    parse_json_object,
+    reply,
+    text_field,
+    url_prefix,
+)
+from erpd_hub.hub.server.commits import Delete, Edit, Message, Put
+from erpd_hub.hub.server.errors import HubError, bad_request, too_large, unprocessable
+from erpd_hub.hub.server.objects import File, lfs_file, regular_file
+from erpd_hub.hub.server.paths import is_hex, split_path
+from erpd_hub.hub.server.repos import Commit
+
+REGULAR_LIMIT = 10 << 20
+"""Bytes above which a file always goes through LFS."""
+MAX_LINE_BYTES = 32 << 20
+BATCH_BYTES = 8 << 20
+"""Bytes of ndjson gathered before they are decoded and stored, so that a huge commit never sits in memory whole."""
+MAX_EDITS = 50_000
+MAX_TITLE_CHARS = 1000
+MAX_MESSAGE_CHARS = 64 << 10
+
+
+def preupload(call: Call) -> Response:
+    _refuse_pull_request(call)
+    call.writable_repo()
+    commit = call.revision()
+    is_lfs = _lfs_rule(_gitattributes(call, commit))
+    return reply({"files": [_upload_mode(call, commit, item, is_lfs) for item in object_list(call.json, "files")]})
+
+
+def _upload_mode(call: Call, commit: Commit, item: Json, is_lfs: Callable[[str], bool]) -> Json:
+    """How to upload a file; `oid` tells the client what is there now, so that it drops a file that would not change."""
+    path, size = text_field(item, "path"), item.get("size")
+    parts = split_path(path)
+    if type(size) is not int or size < 0:
+        raise bad_request('"size" must be a number of bytes')
+    lfs = size > REGULAR_LIMIT or (size > 0 and (is_lfs(path) or b"\0" in _decode(text_field(item, "sample", ""))))
+    answer: Json = {"path": path, "uploadMode": "lfs" if lfs else "regular", "shouldIgnore": False}
+    entry = call.hub.trees.find(call.db, commit.tree, parts)
+    if isinstance(entry, File) and entry.lfs == lfs:
+        answer["oid"] = entry.sha256 if lfs else entry.oid
+    return answer
+
+
+def _gitattributes(call: Call, commit: Commit) -> bytes:
+    entry = call.hub.trees.find(call.db, commit.tree, (".gitattributes",))
+    if not isinstance(entry, File) or entry.size > INLINE_LIMIT:
+        return b""
+    return call.hub.blobs.read(call.db, entry.sha256)
+
+
+@lru_cache(maxsize=64)
+def _lfs_rule(gitattributes: bytes) -> Callable[[str], bool]:
+    """Whether a .gitattributes sends a path through LFS; a pattern without a slash matches the file's name."""
+    lines = [line.split() for line in gitattributes.decode("utf-8", "replace").splitlines()]
+    patterns = [words[0] for words in lines if "filter=lfs" in words[1:] and not words[0].startswith("#")]
+    any_of = {
+        deep: [translate(text.lstrip("/")) for text in patterns if ("/" in text) == deep] for deep in (True, False)
+    }
+    by_path, by_name = (re.compile("|".join(any_of[deep]) or r"(?!)") for deep in (True, False))
+    return lambda path: bool(by_name.match(path.rsplit("/", 1)[-1]) or by_path.match(path))
+
+
+async def commit(call: Call) -> Response:
+    _refuse_pull_request(call)
+    draft = Draft(call)
+    lines = bytearray()
+    async for chunk in call.request.stream():
+        lines += chunk
+        end = len(lines) - len(chunk) + chunk.rfind(b"\n") + 1 if b"\n" in chunk else 0
+        if end and len(lines) >= BATCH_BYTES:
+            await to_thread.run_sync(draft.store, bytes(lines[:end]))
+            del lines[:end]
+        if len(lines) > MAX_LINE_BYTES + BATCH_BYTES:
+            raise too_large(f"A line of the commit is larger than {MAX_LINE_BYTES} bytes; upload the file through LFS")
+    return await to_thread.run_sync(draft.finish, bytes(lines))
+
+
+class Draft:
+    """A commit being received: its edits in order, with their content as soon as it can be stored."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._header: Json | None = None
+        self._edits: list[Edit] = []
+
+    def store(self, lines: bytes) -> None:
+        """Take in whole lines and make their content durable ahead of the commit."""
+        self._check_writable()
+        first = len(self._edits)
+        self._add(lines)
+        with self._call.hub.db.write() as db:
+            for index, edit in enumerate(self._edits[first:], start=first):
+                if isinstance(edit, Put) and edit.inline is not None:
+                    self._call.hub.blobs.put_inline(db, edit.file.sha256, edit.inline)
+                    self._edits[index] = replace(edit, inline=None)
+
+    def finish(self, lines: bytes) -> Response:
+        """Take in the last lines and commit."""
+        repo = self._check_writable()
+        self._add(lines)
+        if self._header is None:
+            raise bad_request("The commit has no header")
+        hub, user = self._call.hub, self._call.user
+        assert user is not None
+        parent = text_field(self._header, "parentCommit", "") or None
+        message = _message(self._header, user.name)
+        with hub.db.write() as db:
+            branch = repos.branch_ref(db, repo, self._call.rest_text())
+            made = commits.create(db, hub.trees, hub.blobs, repo, branch, self._edits, message, expected_parent=parent)
+        url = f"{self._call.base_url}/{url_prefix(repo.kind)}{repo.full_name}/commit/{made.oid}"
+        return reply({"success": True, "commitOid": made.oid, "commitUrl": url, "hookOutput": ""})
+
+    def _check_writable(self) -> repos.Repo:
+        repo = self._call.writable_repo()
+        repos.branch_ref(self._call.db, repo, self._call.rest_text())
+        return repo
+
+    def _add(self, lines: bytes) -> None:
+        for line in lines.splitlines():
+            if not line.strip():
+                continue
+            item = parse_json_object(line)
+            value = item.get("value")
+            if not isinstance(value, dict):
+                raise bad_request("A line of the commit has no value")
+            if item.get("key") == "header":
+                self._header = value
+            else:
+                self._edits.append(self._edit(item.get("key"), value))
+        if len(self._edits) > MAX_EDITS:
+            raise too_large(f"A commit may change at most {MAX_EDITS} files")
+
+    def _edit(self, key: object, value: Json) -> Edit:
+        path = text_field(value, "path")
+        match key:
+            case "file":
+                return self._put_regular(split_path(path), _decode(text_field(value, "content")))
+            case "lfsFile":
+                return self._put_lfs(split_path(path), value)
+            case "deletedFile":
+                return Delete(split_path(path), folder=False)
+            case "deletedFolder":
+                return Delete(split_path(path.removesuffix("/")), folder=True)
+        raise bad_request(f"Unknown commit operation: {key!r}")
+
+    def _put_regular(self, parts: tuple[str, ...], content: bytes) -> Put:
+        file = regular_file(content)
+        if file.size <= INLINE_LIMIT:
+            return Put(parts, file, inline=content)
+        self._call.hub.blobs.put_file(file.sha256, content)
+        return Put(parts, file)
+
+    def _put_lfs(self, parts: tuple[str, ...], value: Json) -> Put:
+        """An uploaded file by reference; copies made by the client leave out the size."""
+        oid = text_field(value, "oid")
+        stored = self._call.hub.blobs.size(self._call.db, oid) if is_hex(oid, 64) else None
+        if stored is None or value.get("size", stored) != stored:
+            raise bad_request(f"{'/'.join(parts)}: its content was not uploaded")
+        return Put(parts, lfs_file(oid, stored))
+
+
+def _message(header: Json, author: str) -> Message:
+    title, body = text_field(header, "summary"), text_field(header, "description", "")
+    if not title.strip() or len(title) > MAX_TITLE_CHARS or len(body) > MAX_MESSAGE_CHARS:
+        raise unprocessable("The commit message is empty or too long")
+    return Message(title, body, author)
+
+
+def _decode(text: str) -> bytes:
+    try:
+        return b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise bad_request("Content is not base64") from error
+
+
+def _refuse_pull_request(call: Call) -> None:
+    if call.flag("create_pr"):
+        raise HubError(501, "This Hub has no pull requests; commit to a branch")
+
+
+REPO_ROUTES: Routes = {("POST", "preupload"): preupload, ("POST", "commit"): commit}

@@ -1,0 +1,143 @@
+"""Inputs of a stage, pinned to what they contain: a digest, and the commit they are read at.
+
+Artifacts of ours resolve to the commit of their finished tag, never to main. Models and datasets of others resolve to
+a commit sha; local paths to the digest of their bytes, and the path itself is never recorded.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from erpd_hub.artifacts import (
+    CARD,
+    LINEAGE,
+    InputRecord,
+    LineageRecord,
+    digest_files,
+    fingerprint_tag,
+    hash_file,
+    payload_files,
+)
+from erpd_hub.errors import ArtifactError, ConfigError
+from erpd_hub.hub.client import Hub, RepoType, find_artifact
+from erpd_hub.plan import Edge
+from erpd_hub.references import PathRef, RepoRef
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ResolvedInput:
+    """An input pinned to what it contains; `fetch` brings it to a folder (or file) when a stage needs it."""
+
+    record: InputRecord
+    license: str | None
+    fetch: Callable[[], Path]
+
+
+def pinned(role: str, record: LineageRecord, sha: str, hub: Hub, *, upstream: bool = False) -> ResolvedInput:
+    """An artifact of ours at a commit."""
+    item = InputRecord(
+        role=role,
+        kind=record.kind,
+        digest=record.digest,
+        repo_type=record.repo_type,
+        repo_id=record.repo_id,
+        folder=record.folder,
+        revision=sha,
+        upstream=upstream,
+    )
+    return ResolvedInput(item, record.license, lambda: hub.pull(record.repo_type, record.repo_id, sha, record.folder))
+
+
+class OutsideInputs:
+    """Resolves references to what is not made in this run; each once."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.hub = hub
+        self._known: dict[tuple[str, RepoRef | PathRef], ResolvedInput] = {}
+
+    def resolve(self, place: str, edge: Edge) -> ResolvedInput | None:
+        """The input, or None for an optional one that the endpoint does not have.
+
+        Raises:
+            ArtifactError: there is no such file or repository, or it is not an artifact where one is needed.
+            ConfigError: it is an artifact of another kind.
+        """
+        assert not isinstance(edge.source, str), "steps of the run are resolved by the runner"
+        key = (edge.role, edge.source)
+        if key not in self._known:
+            where = f"{place}.{edge.role}"
+            try:
+                if isinstance(edge.source, PathRef):
+                    self._known[key] = _from_path(where, edge.role, edge.source)
+                else:
+                    self._known[key] = self._from_repository(where, edge, edge.source)
+            except ArtifactError as error:
+                if not edge.optional:
+                    raise
+                logger.info("%s", error)
+                return None
+        return self._known[key]
+
+    def _from_repository(self, where: str, edge: Edge, reference: RepoRef) -> ResolvedInput:
+        repo_type: RepoType = "model" if set(edge.kinds) <= {"checkpoint", "external"} else "dataset"
+        hub, sha = self._locate(where, reference, repo_type)
+        foreign_allowed = bool({"external", "dataset", "checkpoint"} & set(edge.kinds))
+        record = hub.lineage(repo_type, reference.repo_id, sha)
+        if record is not None:
+            if record.kind not in edge.kinds and not {"external", "dataset"} & set(edge.kinds):
+                raise ConfigError(f"{where}: expected {edge.kinds[0]}, got {reference}, which is {record.kind}")
+            return pinned(edge.role, record, sha, hub, upstream=hub is not self.hub)
+        if not foreign_allowed:
+            raise ArtifactError(f"{where}: {reference}: expected a {edge.kinds[0]} artifact; it has no {LINEAGE}")
+        return self._foreign(edge.role, hub, repo_type, reference.repo_id, sha)
+
+    def _locate(self, where: str, reference: RepoRef, repo_type: RepoType) -> tuple[Hub, str]:
+        """The endpoint, or else its upstream, that has the repository, and the commit to read."""
+        for hub in (self.hub, self.hub.upstream):
+            if hub is None:
+                continue
+            try:
+                _, sha = find_artifact(hub, reference.repo_id, reference.revision, (repo_type,))
+            except ArtifactError:
+                continue
+            record = hub.lineage(repo_type, reference.repo_id, sha) if reference.revision is None else None
+            if record is None:
+                return hub, sha
+            return hub, hub.tags(repo_type, reference.repo_id).get(fingerprint_tag(record.fingerprint), sha)
+        raise ArtifactError(f"{where}: {reference}: no such {repo_type} on {self.hub.identity}")
+
+    def _foreign(self, role: str, hub: Hub, repo_type: RepoType, repo_id: str, sha: str) -> ResolvedInput:
+        """Anybody's model or dataset: its digest is that of the files at this commit."""
+        folder = hub.pull(repo_type, repo_id, sha)
+        item = InputRecord(
+            role=role,
+            kind="external",
+            digest=digest_files(payload_files(folder)),
+            repo_type=repo_type,
+            repo_id=repo_id,
+            revision=sha,
+            upstream=hub is not self.hub,
+        )
+        return ResolvedInput(item, _card_license(folder), lambda: folder)
+
+
+def _from_path(where: str, role: str, reference: PathRef) -> ResolvedInput:
+    path = Path(reference.path).expanduser()
+    if not path.exists():
+        raise ArtifactError(f"{where}: {reference.path}: no such file or folder")
+    files = payload_files(path) if path.is_dir() else {path.name: hash_file(path)}
+    if not files:
+        raise ArtifactError(f"{where}: {reference.path}: expected files in it, got an empty folder")
+    return ResolvedInput(InputRecord(role=role, kind="external", digest=digest_files(files)), None, lambda: path)
+
+
+def _card_license(folder: Path) -> str | None:
+    """The licence in a repository's card, where it has one."""
+    from huggingface_hub import RepoCard
+
+    card = folder / CARD
+    value = RepoCard(card.read_text(), ignore_metadata_errors=True).data.get("license") if card.exists() else None
+    return str(value) if value else None

@@ -1,0 +1,191 @@
+"""Lineage across artifacts: the graph from an artifact to its roots, and its verification from the Hub alone.
+
+`verify` trusts nothing that is cached here: it downloads every artifact afresh, compares each file with the hash in
+`lineage.json` and with the object id in the Hub's own tree (so that the record and the card count too), recomputes
+digest and fingerprint, and goes on to the inputs at their recorded commits.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from erpd_hub.artifacts import (
+    LINEAGE,
+    InputRecord,
+    LineageRecord,
+    check_payload,
+    digest_files,
+    fingerprint_tag,
+    payload_files,
+    read_lineage,
+)
+from erpd_hub.errors import ArtifactError, ConfigError, HubError
+from erpd_hub.hub.client import Hub, RepoType, find_artifact
+from erpd_hub.references import RepoRef, parse_reference
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an artifact is: a repository, a folder in it, a commit."""
+
+    repo_type: RepoType
+    repo_id: str
+    revision: str
+    folder: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.repo_id}{'/' + self.folder if self.folder else ''}@{self.revision[:10]}"
+
+
+@dataclass
+class Ancestor:
+    """A node of the lineage graph. `record` is None for what is not ours: an imported model, dataset or file."""
+
+    place: Place | None
+    digest: str
+    record: LineageRecord | None
+    inputs: list[tuple[str, "Ancestor"]] = field(default_factory=list)
+
+    @property
+    def label(self) -> str:
+        if self.record is None:
+            return str(self.place) if self.place else f"local source {self.digest[:12]}"
+        at = f" step {self.record.saved_step}" if self.record.saved_step is not None else ""
+        return f"{self.record.stage}{at}  {self.place}"
+
+
+def locate(hub: Hub, text: str) -> Place:
+    """The place of `namespace/name[@revision]` or `namespace/name/folder[@revision]` (for artifacts in folders).
+
+    Raises:
+        ConfigError: not such a reference. ArtifactError: nothing there.
+    """
+    path, _, revision = text.partition("@")
+    parts = path.split("/")
+    repo_id, folder = "/".join(parts[:2]), "/".join(parts[2:])
+    if folder == "" and not isinstance(parse_reference(text), RepoRef):
+        raise ConfigError(f"{text}: expected namespace/name[@revision]")
+    repo_type, sha = find_artifact(hub, repo_id, revision or None)
+    record = hub.lineage(repo_type, repo_id, sha, folder)
+    if record is None:
+        folders = sorted(name.removesuffix("/" + LINEAGE) for name in hub.tree(repo_type, repo_id, sha)
+                         if name.endswith("/" + LINEAGE))  # fmt: skip
+        hint = f"; it holds {', '.join(folders[:4])}{', ...' if len(folders) > 4 else ''}" if folders else ""
+        raise ArtifactError(f"{text}: no {LINEAGE} there{hint}")
+    if not revision:
+        sha = hub.tags(repo_type, repo_id).get(fingerprint_tag(record.fingerprint), sha)
+    return Place(repo_type, repo_id, sha, folder)
+
+
+def ancestry(hub: Hub, place: Place) -> Ancestor:
+    """The lineage graph of an artifact, by the records alone; shared ancestors are shared objects.
+
+    Raises:
+        ArtifactError: a recorded ancestor is not on the endpoint.
+    """
+    return _ancestor(hub, place, {})
+
+
+def _ancestor(hub: Hub, place: Place, known: dict[Place, Ancestor]) -> Ancestor:
+    if place in known:
+        return known[place]
+    record = hub.lineage(place.repo_type, place.repo_id, place.revision, place.folder)
+    found = known[place] = Ancestor(place, record.digest if record else "", record)
+    for item in record.inputs if record else ():
+        above = input_place(item)
+        if above is None or item.kind == "external":
+            found.inputs.append((item.role, Ancestor(above, item.digest, None)))
+        else:
+            source = hub.upstream if item.upstream and hub.upstream else hub
+            found.inputs.append((item.role, _ancestor(source, above, known)))
+    return found
+
+
+def input_place(item: InputRecord) -> Place | None:
+    if item.repo_type is None or item.repo_id is None or item.revision is None:
+        return None
+    return Place(item.repo_type, item.repo_id, item.revision, item.folder)
+
+
+# ------------------------------------------------------------------------------------------------ verify
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What verification says about one artifact; no problems means every byte is as it was made."""
+
+    place: str
+    problems: tuple[str, ...]
+    note: str = ""
+
+
+def verify(hub: Hub, place: Place) -> Iterator[Finding]:
+    """Verify an artifact and everything it comes from, each once, roots last."""
+    pending: list[tuple[Hub, Place, InputRecord | None]] = [(hub, place, None)]
+    seen: set[Place] = set()
+    while pending:
+        source, here, expected = pending.pop(0)
+        if here in seen:
+            continue
+        seen.add(here)
+        record, finding = _verify_one(source, here, expected)
+        yield finding
+        for item in record.inputs if record else ():
+            above = input_place(item)
+            if above is None:
+                yield Finding(f"{item.role} {item.digest[:12]}", (), "a local source: its digest is all that is recorded")
+            else:
+                pending.append((source.upstream if item.upstream and source.upstream else source, above, item))
+
+
+def _verify_one(hub: Hub, place: Place, expected: InputRecord | None) -> tuple[LineageRecord | None, Finding]:
+    """Verify one artifact; also returns its record, to go on from, where it could be read."""
+    foreign = expected is not None and expected.kind == "external"
+    try:
+        with hub.fresh_download(place.repo_type, place.repo_id, place.revision, place.folder) as root:
+            problems = _tree_problems(hub, place, root)
+            folder = root / place.folder
+            if foreign:
+                record = None
+                digest = digest_files(payload_files(folder))
+            else:
+                record = read_lineage(folder / LINEAGE)
+                problems += check_payload(folder, record)
+                digest = record.digest
+    except (ArtifactError, HubError) as error:
+        return None, Finding(str(place), (str(error),))
+    except Exception as error:
+        if "NotFound" not in type(error).__name__ and not isinstance(error, OSError):
+            raise
+        return None, Finding(str(place), (f"cannot be downloaded: {type(error).__name__}: {str(error).splitlines()[0]}",))
+    if expected is not None and digest != expected.digest:
+        problems.append(f"digest {digest[:12]}, but its user recorded {expected.digest[:12]}")
+    return record, Finding(str(place), tuple(problems), "not ours: only its bytes are checked" if foreign else "")
+
+
+def _tree_problems(hub: Hub, place: Place, root: Path) -> list[str]:
+    """Files whose bytes are not what the Hub's tree says they are."""
+    problems = []
+    for name, entry in hub.tree(place.repo_type, place.repo_id, place.revision).items():
+        path = root / name
+        if not path.is_file():
+            if place.folder == "" or name.startswith(place.folder + "/"):
+                problems.append(f"{name}: in the tree, but not downloaded")
+            continue
+        content = path.read_bytes() if entry.lfs is None else b""
+        actual = _sha256(path) if entry.lfs is not None else _git_blob_id(content)
+        listed = entry.lfs.sha256 if entry.lfs is not None else entry.blob_id
+        if actual != listed:
+            problems.append(f"{name}: object id {actual[:12]}, the tree lists {listed[:12]}")
+    return problems
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _git_blob_id(content: bytes) -> str:
+    """The id git gives to a file's content."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()

@@ -1,0 +1,326 @@
+"""From a recipe to a plan: every artifact the run makes, in order, with its inputs resolved to other artifacts.
+
+What a recipe leaves implicit becomes explicit here:
+
+* `policy` and `base` become steps;
+* every checkpoint whose log-probs something needs gets one `score` step per rollouts artifact, shared by all users;
+* `probe` and `evaluate` become one artifact per checkpoint (and benchmark), in folders of one repository;
+* a local path in the place of a checkpoint becomes an import.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+
+from erpd_hub import config as c
+from erpd_hub.errors import ConfigError
+from erpd_hub.evaluation.benchmarks import BENCHMARKS, HubSource, get_benchmark
+from erpd_hub.recipe import Recipe, suggestion
+from erpd_hub.references import PathRef, RepoRef, ReservedRef, StepRef, parse_reference
+from erpd_hub.stages import STAGES, Stage
+
+
+@dataclass(frozen=True)
+class Edge:
+    """One input of a node: another node of the plan, a repository, or a local path."""
+
+    role: str
+    kinds: tuple[str, ...]
+    source: str | RepoRef | PathRef
+    """A node's name, or something outside the run."""
+    saved_step: int | None = None
+    optional: bool = False
+    """Left out (and named in the artifact) when the endpoint does not have it."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One artifact to be made."""
+
+    name: str
+    """`r1/student`, or `r1/evaluate/student@step-8/addition` for one of several in a repository."""
+    round: int
+    step: str
+    config: c.StepConfig
+    seed: int
+    inputs: tuple[Edge, ...]
+    repo_id: str
+    folder: str = ""
+    pushed_steps: tuple[int, ...] = ()
+    """Saved steps of a training stage that become commits; the last always does."""
+
+    @property
+    def stage(self) -> Stage:
+        return STAGES[self.config.stage]
+
+
+@dataclass(frozen=True)
+class Plan:
+    recipe: Recipe
+    nodes: tuple[Node, ...]
+    """In an order in which every input comes before its users."""
+
+    def node(self, name: str) -> Node:
+        return next(node for node in self.nodes if node.name == name)
+
+    def select(self, *, until: str | None = None, start: str | None = None) -> tuple[list[Node], set[str]]:
+        """The nodes that `until` needs (all without it), and the names of those that must exist already.
+
+        With `start`, everything that is not `start` or a consequence of it must exist.
+        """
+        nodes = list(self.nodes)
+        if until is not None:
+            wanted = {node.name for node in self._of_step(until)}
+            for node in reversed(nodes):
+                if node.name in wanted:
+                    wanted |= {edge.source for edge in node.inputs if isinstance(edge.source, str)}
+            nodes = [node for node in nodes if node.name in wanted]
+        given: set[str] = set()
+        if start is not None:
+            live = {node.name for node in self._of_step(start)}
+            for node in nodes:
+                if any(edge.source in live for edge in node.inputs):
+                    live.add(node.name)
+            given = {node.name for node in nodes} - live
+        return nodes, given
+
+    def _of_step(self, name: str) -> list[Node]:
+        """The nodes of a step, named as in a recipe; without a round the last round that has it."""
+        reference = parse_reference(name)
+        step = name if isinstance(reference, ReservedRef) else getattr(reference, "name", None)
+        found = [n for n in self.nodes if n.step == step and getattr(reference, "round", None) in (None, n.round)]
+        if not found:
+            names = sorted({node.step for node in self.nodes})
+            raise ConfigError(f"{name}: expected a step of the recipe ({', '.join(names)}){suggestion(name, names)}")
+        return [node for node in found if node.round == found[-1].round]
+
+
+def make_plan(recipe: Recipe) -> Plan:
+    """Resolve a recipe.
+
+    Raises:
+        ConfigError: a reference to nothing, to the wrong kind of artifact, to a step that is not saved, or in a circle.
+    """
+    planner = _Planner(recipe)
+    for number, round_ in enumerate(recipe.rounds, 1):
+        for name in round_.steps:
+            planner.place(number, name)
+    return Plan(recipe, tuple(_with_pushed_steps(list(planner.nodes.values()))))
+
+
+class _Planner:
+    """Places steps in dependency order; a step is placed when everything it refers to has been."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.nodes: dict[str, Node] = {}
+        self.open: list[str] = []
+
+    def place(self, number: int, step: str) -> None:
+        """Add a step of the recipe and, before it, what it needs."""
+        name = f"r{number}/{step}"
+        if name in self.nodes or any(node.round == number and node.step == step for node in self.nodes.values()):
+            return
+        if name in self.open:
+            circle = " -> ".join([*self.open[self.open.index(name) :], name])
+            raise ConfigError(f"{self.recipe.origin}: steps refer to each other in a circle: {circle}")
+        self.open.append(name)
+        config = self.recipe.rounds[number - 1].steps[step]
+        for node in self._expand(number, step, config):
+            self.nodes[node.name] = node
+        self.open.pop()
+
+    def _expand(self, number: int, step: str, config: c.StepConfig) -> Iterator[Node]:
+        if isinstance(config, c.ProbeConfig):
+            for checkpoint in config.checkpoints:
+                single = config.model_copy(update={"checkpoints": (checkpoint,)})
+                yield self._node(number, step, single, folder=self._folder(checkpoint))
+        elif isinstance(config, c.EvaluateConfig):
+            for benchmark in config.benchmarks:
+                get_benchmark(benchmark)
+                for checkpoint in config.checkpoints:
+                    single = config.model_copy(update={"checkpoints": (checkpoint,), "benchmarks": (benchmark,)})
+                    yield self._node(number, step, single, folder=f"{self._folder(checkpoint)}/{benchmark}")
+        else:
+            yield self._node(number, step, config)
+
+    def _folder(self, checkpoint: str) -> str:
+        return checkpoint.replace("/", "--")
+
+    def _node(self, number: int, step: str, config: c.StepConfig, folder: str = "") -> Node:
+        inputs = tuple(self._edges(number, f"r{number}/{step}", config))
+        suffix = "details" if isinstance(config, c.EvaluateConfig) else f"r{number}-{step}"
+        if isinstance(config, c.EvaluateConfig) and not folder.startswith("r") and len(self.recipe.rounds) > 1:
+            folder = f"r{number}--{folder}"
+        return Node(
+            name=f"r{number}/{step}" + (f"/{folder}" if folder else ""),
+            round=number,
+            step=step,
+            config=config,
+            seed=self.recipe.seed if config.seed is None else config.seed,
+            inputs=inputs,
+            repo_id=f"{self.recipe.namespace}/{self.recipe.run}-{suffix}",
+            folder=folder,
+        )
+
+    # ------------------------------------------------------------------------------------------ inputs
+
+    def _edges(self, number: int, place: str, config: c.StepConfig) -> Iterator[Edge]:
+        """The inputs a stage is called with, from the references of its config."""
+        scored = _scored_roles(config)
+        for role, mark in c.roles(config).items():
+            value = getattr(config, role)
+            values = value if isinstance(value, tuple) else (value,)
+            if role in _unused_roles(config):
+                continue
+            for text in values:
+                if text is None or text == "none":
+                    if role not in ("numerator", "denominator", "signal"):
+                        raise ConfigError(f"{place}.{role}: expected a {mark.kinds[0]}, got none")
+                    continue
+                where = f"{place}.{role}"
+                edge = self._resolve(number, where, role, mark.kinds, text)
+                yield self._scored(number, where, config, edge, text) if role in scored else edge
+        if isinstance(config, c.SignalConfig) or (isinstance(config, c.DistillConfig) and config.signal is None):
+            policy = self._resolve(number, f"{place}.old", "old", ("checkpoint",), "policy")
+            yield self._scored(number, f"{place}.old", config, policy, "policy")
+        yield from _benchmark_edges(config)
+
+    def _resolve(self, number: int, where: str, role: str, kinds: tuple[str, ...], text: str) -> Edge:
+        reference = parse_reference(text)
+        if isinstance(reference, ReservedRef):
+            return self._reserved(number, where, role, kinds, reference)
+        if isinstance(reference, StepRef):
+            return self._step(number, where, role, kinds, reference)
+        if isinstance(reference, PathRef) and kinds == ("checkpoint",):
+            return self._imported(number, role, kinds, reference)
+        if isinstance(reference, PathRef) and kinds != ("external",):
+            raise ConfigError(f"{where}: expected a {kinds[0]} artifact, got the path {text}; import it as a step first")
+        return Edge(role, kinds, reference)
+
+    def _reserved(self, number: int, where: str, role: str, kinds: tuple[str, ...], reference: ReservedRef) -> Edge:
+        if reference.word == "base" and "base" in self.recipe.rounds[0].steps:
+            return self._step(number, where, role, kinds, StepRef("base", 1))
+        if reference.word == "base":
+            bases = [n for n, step in self.recipe.rounds[0].steps.items() if step.stage == "base"]
+            if len(bases) == 1:
+                return self._step(number, where, role, kinds, StepRef(bases[0], 1))
+            raise ConfigError(f"{where}: expected a step named base in the first round, found {bases or 'none'}")
+        policy = self.recipe.rounds[number - 1].policy
+        if policy == "policy":
+            raise ConfigError(f"{where}: policy: expected a checkpoint, got itself")
+        if policy is not None:
+            return self._resolve(number, where, role, kinds, policy)
+        if number == 1:
+            return self._reserved(number, where, role, kinds, ReservedRef("base"))
+        students = [n for n, step in self.recipe.rounds[number - 2].steps.items() if step.stage == "distill"]
+        if not students:
+            raise ConfigError(f"{where}: round {number - 1} has no student to start round {number} from; set its policy")
+        return self._step(number, where, role, kinds, StepRef(students[-1], number - 1))
+
+    def _step(self, number: int, where: str, role: str, kinds: tuple[str, ...], reference: StepRef) -> Edge:
+        at = reference.round or number
+        steps = self.recipe.rounds[at - 1].steps if at <= len(self.recipe.rounds) else {}
+        if reference.name not in steps:
+            raise ConfigError(
+                f"{where}: {reference}: no such step in round {at}{suggestion(reference.name, list(steps))}"
+            )
+        config = steps[reference.name]
+        kind = STAGES[config.stage].kind
+        if kind not in kinds:
+            raise ConfigError(f"{where}: expected {' or '.join(kinds)}, got {reference}, which makes {kind}")
+        self._check_saved_step(where, reference, config)
+        self.place(at, reference.name)
+        return Edge(role, kinds, f"r{at}/{reference.name}", reference.step)
+
+    @staticmethod
+    def _check_saved_step(where: str, reference: StepRef, config: c.StepConfig) -> None:
+        if reference.step is None:
+            return
+        kept = config.kept_steps if isinstance(config, c.TrainingConfig) else ()
+        if reference.step not in kept:
+            saved = ", ".join(map(str, kept)) or "no steps"
+            raise ConfigError(f"{where}: {reference}: {reference.name} saves {saved}; add it to its save_steps")
+
+    def _imported(self, number: int, role: str, kinds: tuple[str, ...], reference: PathRef) -> Edge:
+        step = "import-" + _slug(PurePath(reference.path).name)
+        name = f"r{number}/{step}"
+        if name not in self.nodes:
+            config = c.ImportBase(type="import", source=reference.path)
+            self.nodes[name] = self._node(number, step, config)
+        return Edge(role, kinds, name)
+
+    def _scored(self, number: int, where: str, user: c.StepConfig, checkpoint: Edge, text: str) -> Edge:
+        """The log-probs of a checkpoint on the user's rollouts: an explicit `score` step if there is one."""
+        rollouts = self._resolve(number, where, "rollouts", ("rollouts",), user.rollouts)  # type: ignore[attr-defined]
+        inputs = (rollouts, replace(checkpoint, role="checkpoint"))
+        config = c.ScoreConfig(rollouts=str(user.rollouts), checkpoint=text, **self.recipe.scoring.model_dump())  # type: ignore[attr-defined]
+        for node in self.nodes.values():
+            same = isinstance(node.config, c.ScoreConfig) and c.identity(node.config) == c.identity(config)
+            if same and set(node.inputs) == set(inputs):
+                return Edge(checkpoint.role, ("logprobs",), node.name)
+        step = self._score_name(number, checkpoint, rollouts)
+        node = replace(self._node(number, step, config), inputs=inputs)
+        self.nodes[node.name] = node
+        return Edge(checkpoint.role, ("logprobs",), node.name)
+
+    def _score_name(self, number: int, checkpoint: Edge, rollouts: Edge) -> str:
+        """`score-teacher-step-8`; with the rollouts' name where a round has several."""
+        made = [step for step in self.recipe.rounds[number - 1].steps.values() if step.stage == "rollout"]
+        parts = [_slug(str(rollouts.source))] if len(made) > 1 else []
+        source = str(checkpoint.source).removeprefix(f"r{number}/")
+        parts.append(_slug(source) + (f"-step-{checkpoint.saved_step}" if checkpoint.saved_step else ""))
+        return "-".join(["score", *parts])
+
+
+def _scored_roles(config: c.StepConfig) -> tuple[str, ...]:
+    """Roles that name a checkpoint but are handed over as its log-probs."""
+    if isinstance(config, c.SignalConfig):
+        return ("numerator", "denominator")
+    return ("reference",) if isinstance(config, c.TeacherConfig) else ()
+
+
+def _unused_roles(config: c.StepConfig) -> tuple[str, ...]:
+    """Roles that this config does not need, so that nothing is computed for them."""
+    if isinstance(config, c.TeacherConfig) and not config.loss.needs_reference:
+        return ("reference",)
+    return ()
+
+
+def _benchmark_edges(config: c.StepConfig) -> Iterator[Edge]:
+    """Benchmarks that live on a Hub; those that are generated need no input."""
+    if isinstance(config, c.EvaluateConfig):
+        names, optional = config.benchmarks, False
+    elif isinstance(config, c.PromptSelection):
+        names = tuple(BENCHMARKS) if config.decontaminate == "all" else tuple(config.decontaminate)
+        optional = True
+    else:
+        return
+    for name in names:
+        source = get_benchmark(name).source
+        if isinstance(source, HubSource):
+            reference = RepoRef(source.dataset, source.revision)
+            yield Edge(f"benchmark:{name}", ("dataset",), reference, optional=optional)
+
+
+def _with_pushed_steps(nodes: list[Node]) -> list[Node]:
+    used: dict[str, set[int]] = {}
+    for node in nodes:
+        for edge in node.inputs:
+            if isinstance(edge.source, str) and edge.saved_step is not None:
+                used.setdefault(edge.source, set()).add(edge.saved_step)
+    return [replace(node, pushed_steps=_pushed_steps(node, used.get(node.name, set()))) for node in nodes]
+
+
+def _pushed_steps(node: Node, used: set[int]) -> tuple[int, ...]:
+    if not isinstance(node.config, c.TrainingConfig):
+        return ()
+    policy = {"referenced": used, "all": set(node.config.kept_steps), "none": set()}[node.config.push_steps]
+    if missing := used - policy:
+        raise ConfigError(f"{node.name}.push_steps: none, but step {min(missing)} is used by another step")
+    return tuple(sorted({*policy, node.config.steps}))
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

@@ -1,0 +1,279 @@
+"""Recipes: one YAML file of named steps, read, overridden and checked before anything heavy is imported.
+
+A recipe has `run`, `namespace`, `seed`, `hub` and either `steps` (one round) or `rounds`, each with its `steps`.
+A step is `NAME: {stage: ..., <role>: REFERENCE, ...config}`; `stage` defaults to the name.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError
+
+from erpd_hub import config as c
+from erpd_hub.errors import ConfigError
+from erpd_hub.references import NAME, RESERVED
+
+STEP_TYPES: dict[str, type[c.StepConfig] | dict[str, type[c.StepConfig]]] = {
+    "base": {"tiny": c.TinyBase, "import": c.ImportBase},
+    "prompts": {"generator": c.GeneratedPrompts, "jsonl": c.JsonlPrompts, "hub": c.HubPrompts},
+    "rollout": c.RolloutConfig,
+    "score": c.ScoreConfig,
+    "teacher": c.TeacherConfig,
+    "unlearned": c.UnlearnedConfig,
+    "signal": c.SignalConfig,
+    "distill": c.DistillConfig,
+    "probe": c.ProbeConfig,
+    "evaluate": c.EvaluateConfig,
+}
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class HubSettings(c.Config):
+    """Which Hub the artifacts live on."""
+
+    endpoint: str = "local"
+    """`local` (the embedded Hub, started on demand) or a URL such as https://huggingface.co."""
+    upstream: str | None = None
+    """A second endpoint that is read for what the first one lacks."""
+    private: bool = True
+
+
+class Scoring(c.Config):
+    """How log-probs are scored, the same for every checkpoint of the run."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    logprob_temperature: PositiveFloat = 1.0
+    micro_batch_tokens: PositiveInt = 8192
+
+
+class Round(c.Config):
+    policy: c.CheckpointRef | None = None
+    """The round's start; by default the base, then the previous round's last student."""
+    steps: dict[str, c.StepConfig]
+
+
+class Recipe(c.Config):
+    run: Annotated[str, Field(pattern=rf"^{NAME}$")]
+    namespace: Annotated[str, Field(pattern=r"^[\w][\w.-]*$")] = "local"
+    description: str = ""
+    seed: Annotated[int, Field(ge=0)] = 0
+    threads: PositiveInt | None = None
+    """CPU threads of torch; one is fastest for tiny models, and runs are bit-identical at a fixed number."""
+    hub: HubSettings = HubSettings()
+    scoring: Scoring = Scoring()
+    rounds: tuple[Round, ...]
+    origin: str = ""
+    """What the recipe was read from (a shipped name or a file name), for messages and cards."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as its 1.2 core schema has it: `1e-6` is a number, `no` and `off` are words."""
+
+
+_REPLACED = {f"tag:yaml.org,2002:{name}" for name in ("bool", "float", "timestamp")}
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _REPLACED]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\.\d+|\d+(?:\.\d*)?)(?:[eE][-+]?\d+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"),
+    list("-+0123456789."),
+)
+
+
+def shipped_recipes() -> dict[str, str]:
+    """Name to YAML text of the recipes inside the package."""
+    folder = files("erpd_hub") / "recipes"
+    return {p.name.removesuffix(".yaml"): p.read_text() for p in folder.iterdir() if p.name.endswith(".yaml")}
+
+
+def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a shipped recipe by name or a file by path, apply `key=value` overrides, check everything.
+
+    Raises:
+        ConfigError: no such recipe, not YAML, or any key, type, value or combination that does not fit.
+    """
+    shipped = shipped_recipes()
+    if name_or_path in shipped:
+        text = shipped[name_or_path]
+    elif name_or_path.endswith((".yaml", ".yml")):
+        text = _read(Path(name_or_path))
+    else:
+        hint = suggestion(name_or_path, list(shipped))
+        raise ConfigError(f"{name_or_path}: expected a recipe name ({', '.join(sorted(shipped))}) or a .yaml file{hint}")
+    origin = name_or_path if name_or_path in shipped else Path(name_or_path).name
+    data = _parse_yaml(text, origin)
+    for override in overrides:
+        apply_override(data, override)
+    return build_recipe(data, origin)
+
+
+def build_recipe(data: Mapping[str, Any], origin: str) -> Recipe:
+    """Check a recipe that is already a mapping."""
+    fields = dict(data)
+    if ("steps" in fields) == ("rounds" in fields):
+        raise ConfigError(f"{origin}: expected either 'steps' or 'rounds'")
+    if "steps" in fields:
+        rounds = [_round({"steps": fields.pop("steps")}, origin, "")]
+    else:
+        raw = fields.pop("rounds")
+        if not isinstance(raw, list) or not raw:
+            raise ConfigError(f"{origin}: rounds: expected a list of rounds, got {raw!r}")
+        rounds = [_round(item, origin, f"rounds.{index}.") for index, item in enumerate(raw)]
+    return _validate(Recipe, {**fields, "rounds": rounds, "origin": origin}, data, origin, "")
+
+
+def _round(data: Any, origin: str, where: str) -> Round:
+    if not isinstance(data, Mapping) or not isinstance(data.get("steps"), Mapping) or not data["steps"]:
+        raise ConfigError(f"{origin}: {where}steps: expected a mapping of step names to steps")
+    steps = {str(name): parse_step(str(name), step, origin, f"{where}steps.") for name, step in data["steps"].items()}
+    return _validate(Round, {**data, "steps": steps}, data, origin, where)
+
+
+def parse_step(name: str, data: Any, origin: str, where: str = "") -> c.StepConfig:
+    """Check one step of a recipe.
+
+    Raises:
+        ConfigError: naming the key's full path and, where one is near, the valid name.
+    """
+    place = f"{origin}: {where}{name}"
+    if not re.fullmatch(NAME, name) or name in RESERVED[1:]:
+        raise ConfigError(f"{place}: expected a step name of lower-case letters, digits and '-', not a reserved word")
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{place}: expected a mapping of keys, got {data!r}")
+    stage = data.get("stage", name)
+    if stage not in STEP_TYPES:
+        raise ConfigError(f"{place}.stage: expected one of {', '.join(STEP_TYPES)}, got {stage!r}"
+                          f"{suggestion(str(stage), list(STEP_TYPES))}")  # fmt: skip
+    types = STEP_TYPES[stage]
+    if isinstance(types, dict):
+        chosen = data.get("type")
+        if chosen not in types:
+            raise ConfigError(f"{place}.type: expected one of {', '.join(types)}, got {chosen!r}"
+                              f"{suggestion(str(chosen), list(types))}")  # fmt: skip
+        types = types[chosen]
+    return _validate(types, {**data, "stage": stage}, data, origin, f"{where}{name}.")
+
+
+def _validate(model: type[M], values: Mapping[str, Any], raw: Any, origin: str, where: str) -> M:
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        lines = [_explain(model, item, raw, f"{origin}: {where}") for item in error.errors()]
+        raise ConfigError("\n".join(lines)) from None
+
+
+def _explain(model: type[BaseModel], error: Any, raw: Any, place: str) -> str:
+    """One pydantic error as `<where>: expected <what>, got <value>`, with the nearest valid name."""
+    path = place + ".".join(str(part) for part in _real_path(error["loc"], raw))
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        return f"{path}: unknown key{suggestion(str(error['loc'][-1]), list(_field_names(model)))}"
+    if error["type"] == "missing":
+        return f"{path}: missing; this key has no default"
+    if error["type"] == "value_error":
+        return f"{path.rstrip('.')}: {message}"
+    if error["type"] == "union_tag_invalid":
+        return f"{path}.type: expected one of {error['ctx']['expected_tags']}, got {error['ctx']['tag']!r}"
+    expected = message.removeprefix("Input should be ")
+    return f"{path}: expected {expected}, got {error['input']!r}"
+
+
+def _real_path(location: tuple[str | int, ...], raw: Any) -> Iterator[str | int]:
+    """The keys as the user wrote them: pydantic also puts the tags of unions into a location."""
+    for index, part in enumerate(location):
+        present = (isinstance(raw, Mapping) and part in raw) or (isinstance(raw, list) and isinstance(part, int))
+        if present:
+            raw = raw[part]
+            yield part
+        elif index == len(location) - 1:
+            yield part
+
+
+def _field_names(model: type[BaseModel]) -> Iterator[str]:
+    """Field names of a model and of the models inside it."""
+    for name, field in model.model_fields.items():
+        yield name
+        for inner in _models_in(field.annotation):
+            yield from _field_names(inner)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)
+
+
+def suggestion(name: str, valid: Sequence[str]) -> str:
+    """`; did you mean 'x'?`, or nothing when no valid name is near."""
+    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.expanduser().read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise ConfigError(f"{path}: cannot be read: {reason}") from None
+
+
+def _parse_yaml(text: str, origin: str) -> dict[str, Any]:
+    try:
+        data = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}:" if mark else ""
+        raise ConfigError(f"{origin}:{line} not valid YAML: {getattr(error, 'problem', error)}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{origin}: expected a mapping with 'run' and 'steps', got {data!r}")
+    return data
+
+
+def apply_override(data: dict[str, Any], override: str) -> None:
+    """Set `a.b.c=value`; a first part that is the name of a step of the only round means that step."""
+    key, equals, text = override.partition("=")
+    parts = key.split(".")
+    if not equals or not all(parts):
+        raise ConfigError(f"{override!r}: expected key=value, such as seed=1 or teacher.loss.beta=0.5")
+    steps, parts = _override_target(data, parts)
+    target: Any = steps
+    for index, part in enumerate(parts[:-1]):
+        if isinstance(target, list) and part.isdigit() and int(part) < len(target):
+            target = target[int(part)]
+        elif isinstance(target, dict):
+            target = target.setdefault(part, {})
+        else:
+            raise ConfigError(f"{override!r}: {'.'.join(parts[: index + 1])} is not a mapping")
+    if not isinstance(target, dict):
+        raise ConfigError(f"{override!r}: {'.'.join(parts[:-1])} is not a mapping")
+    target[parts[-1]] = yaml.load(text, Loader=_Loader) if text else None  # noqa: S506 (a SafeLoader)
+
+
+def _override_target(data: dict[str, Any], parts: list[str]) -> tuple[Any, list[str]]:
+    """Where an override starts: `rK/step.key` in round K, `step.key` in the only round, anything else at the top."""
+    if match := re.fullmatch(r"r([1-9]\d*)/(.+)", parts[0]):
+        rounds = data["rounds"] if isinstance(data.get("rounds"), list) else [data]
+        number = int(match[1])
+        if number > len(rounds):
+            raise ConfigError(f"{parts[0]}: the recipe has {len(rounds)} round(s)")
+        return rounds[number - 1]["steps"], [match[2], *parts[1:]]
+    if parts[0] in Recipe.model_fields or parts[0] == "steps" or len(parts) == 1:
+        return data, parts
+    names = list(data.get("steps") or {})
+    if parts[0] in names:
+        return data["steps"], parts
+    raise ConfigError(f"{'.'.join(parts)}: {parts[0]!r} is neither a key of the recipe nor a step"
+                      f"{suggestion(parts[0], names)}")  # fmt: skip

@@ -1,0 +1,310 @@
+"""The one runner of all stages: resolve inputs, fingerprint, reuse or make, record, push, tag.
+
+An artifact is made in `work/{fingerprint}`: `scratch/` for the stage's own checkpoints, `out/` for what it writes.
+`lineage.json` is written last, so its existence means complete; the tag on the Hub comes after the commit, so its
+existence means pushed. A run that is killed anywhere goes on from there, and the artifact is the same.
+"""
+
+import fcntl
+import json
+import logging
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from erpd_hub import config as c
+from erpd_hub import provenance
+from erpd_hub.artifacts import (
+    CARD,
+    LINEAGE,
+    TIMES,
+    LineageRecord,
+    digest_files,
+    fingerprint,
+    fingerprint_tag,
+    payload_files,
+    read_lineage,
+    write_json,
+)
+from erpd_hub.errors import ArtifactError, ConfigError, StageError
+from erpd_hub.home import work_folder
+from erpd_hub.hub.client import Hub, find_finished, find_saved_step
+from erpd_hub.inputs import OutsideInputs, ResolvedInput, pinned
+from erpd_hub.plan import Edge, Node, Plan
+from erpd_hub.stages import STAGES, StageContext, StageResult
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """An artifact on the Hub."""
+
+    node: Node
+    record: LineageRecord
+    revision: str
+    steps: Mapping[int, tuple[str, LineageRecord]]
+    """Pushed saved steps: commit and record."""
+    reused: bool
+    seconds: float
+    """Spent on it in this run; for a reused artifact 0."""
+
+
+class Runner:
+    """Carries out a plan on a Hub. `watch` is told of every node before and after."""
+
+    def __init__(self, plan: Plan, hub: Hub, watch: "Watch | None" = None) -> None:
+        self.plan = plan
+        self.hub = hub
+        self.watch = watch or Watch()
+        self.finished: dict[str, Finished] = {}
+        self._outside = OutsideInputs(hub)
+
+    def run(self, *, until: str | None = None, start: str | None = None) -> list[Finished]:
+        """Make, or find, every artifact of the plan.
+
+        Raises:
+            ArtifactError: an input does not exist, or a step before `start` is not finished.
+            StageError: a stage cannot go on.
+            HubError: the endpoint failed; finished work waits in the work directory.
+        """
+        nodes, given = self.plan.select(until=until, start=start)
+        for node in nodes:  # so that a bad reference costs nothing
+            self._resolve_outside(node)
+        for node in nodes:
+            self.watch.begin(node)
+            self.finished[node.name] = self._finish(node, must_exist=node.name in given)
+            self.watch.end(self.finished[node.name])
+        return list(self.finished.values())
+
+    def preview(self, nodes: list[Node]) -> dict[str, str]:
+        """What would happen to each node: `reuse`, `push` (made, not pushed), `make`, or `unresolved: ...`."""
+        verdicts: dict[str, str] = {}
+        for node in nodes:
+            blocked = [e.source for e in node.inputs if isinstance(e.source, str) and e.source not in self.finished]
+            if blocked:
+                verdicts[node.name] = "make"
+                continue
+            try:
+                inputs = self._resolve_all(node)
+            except (ArtifactError, ConfigError) as error:
+                verdicts[node.name] = f"unresolved: {error}"
+                continue
+            value = self._fingerprint(node, inputs)
+            found = self._find(node, value)
+            if found:
+                self.finished[node.name] = found
+            made = (work_folder(value) / "out" / LINEAGE).exists()
+            verdicts[node.name] = "reuse" if found else "push" if made else "make"
+        return verdicts
+
+    # ----------------------------------------------------------------------------------------- inputs
+
+    def _resolve_outside(self, node: Node) -> list[ResolvedInput]:
+        found = [self._outside.resolve(node.name, edge) for edge in node.inputs if not isinstance(edge.source, str)]
+        return [item for item in found if item is not None]
+
+    def _resolve_all(self, node: Node) -> list[ResolvedInput]:
+        inside = [self._from_node(edge) for edge in node.inputs if isinstance(edge.source, str)]
+        return inside + self._resolve_outside(node)
+
+    def _from_node(self, edge: Edge) -> ResolvedInput:
+        finished = self.finished[str(edge.source)]
+        if edge.saved_step is None:
+            return pinned(edge.role, finished.record, finished.revision, self.hub)
+        sha, record = finished.steps[edge.saved_step]
+        return pinned(edge.role, record, sha, self.hub)
+
+    # ----------------------------------------------------------------------------------- one artifact
+
+    def _fingerprint(self, node: Node, inputs: list[ResolvedInput]) -> str:
+        pairs = [(item.record.role, item.record.digest) for item in inputs]
+        return fingerprint(
+            node.config.stage, node.stage.version, inputs=pairs, identity=c.identity(node.config), seed=node.seed
+        )
+
+    def _find(self, node: Node, value: str) -> Finished | None:
+        found = find_finished(self.hub, node.stage.repo_type, node.repo_id, node.folder, value)
+        if found is None:
+            return None
+        sha, record = found
+        steps = {}
+        for step in node.pushed_steps:
+            saved = (sha, record) if step == record.saved_step else find_saved_step(self.hub, record, step)
+            if saved is None:
+                return None
+            steps[step] = saved
+        return Finished(node, record, sha, steps, reused=True, seconds=0.0)
+
+    def _finish(self, node: Node, *, must_exist: bool) -> Finished:
+        inputs = self._resolve_all(node)
+        value = self._fingerprint(node, inputs)
+        if found := self._find(node, value):
+            shutil.rmtree(work_folder(value), ignore_errors=True)  # a run was killed between push and clean-up
+            return found
+        if must_exist:
+            raise ArtifactError(f"{node.name}: not finished; run without --from, or from an earlier step")
+        started = time.monotonic()
+        with _exclusive(work_folder(value)) as work:
+            if found := self._find_after_wait(node, value):
+                return found
+            self._make(node, inputs, value, work)
+            pushed = self._push(node, work / "out")
+            shutil.rmtree(work)
+        return replace(pushed, seconds=time.monotonic() - started)
+
+    def _find_after_wait(self, node: Node, value: str) -> Finished | None:
+        """Another run may have finished the artifact while this one waited for its work directory."""
+        self.hub.forget(node.stage.repo_type, node.repo_id)
+        return self._find(node, value)
+
+    def _make(self, node: Node, inputs: list[ResolvedInput], value: str, work: Path) -> None:
+        """Run the stage unless the work directory already holds its finished output."""
+        out = work / "out"
+        last = _payload(out, node)
+        if (last / LINEAGE).exists():
+            return
+        _set_threads(self.plan.recipe.threads)
+        started = time.monotonic()
+        roles = _stage_inputs(node, inputs)
+        context = StageContext(seed=node.seed, work=work / "scratch")
+        context.work.mkdir(parents=True, exist_ok=True)
+        out.mkdir(exist_ok=True)
+        result = STAGES[node.config.stage].load(node.config.stage)(node.config, out, context=context, **roles)
+        seconds = time.monotonic() - started
+        for step in (*node.pushed_steps[:-1], None):
+            folder = _payload(out, node) if step is None else out / f"step-{step}"
+            with (folder / TIMES).open("a") as times:
+                times.write(json.dumps({"stage_seconds": round(seconds, 3)}) + "\n")
+            self._record(node, inputs, value, result, folder, step)
+
+    def _record(
+        self, node: Node, inputs: list[ResolvedInput], value: str, result: StageResult, folder: Path, step: int | None
+    ) -> None:
+        last = node.config.steps if isinstance(node.config, c.TrainingConfig) else None
+        files = payload_files(folder)
+        metrics = result.metrics if step is None else result.step_metrics.get(step, {})
+        record = LineageRecord(
+            stage=node.config.stage,
+            stage_version=node.stage.version,
+            kind=node.stage.kind,
+            run=self.plan.recipe.run,
+            round=node.round,
+            step=node.step,
+            saved_step=step if step is not None else last,
+            repo_type=node.stage.repo_type,
+            repo_id=node.repo_id,
+            folder=node.folder,
+            inputs=tuple(item.record for item in inputs),
+            config=_recorded_config(node.config),
+            identity=c.identity(node.config),
+            seed=node.seed,
+            fingerprint=value,
+            digest=digest_files(files),
+            license=_license(node.config, inputs),
+            code=provenance.code(),
+            environment={**provenance.environment(), **provenance.device()},
+            metrics=metrics,
+            files=files,
+        )
+        write_json(folder / LINEAGE, record.to_json())
+
+    def _push(self, node: Node, out: Path) -> Finished:
+        """One commit per pushed step, the last with the finished tag."""
+        from erpd_hub.model_cards import render
+
+        steps: dict[int, tuple[str, LineageRecord]] = {}
+        for step in node.pushed_steps or (None,):
+            is_last = step is None or step == node.pushed_steps[-1]
+            folder = _payload(out, node) if is_last else out / f"step-{step}"
+            record = read_lineage(folder / LINEAGE)
+            if not node.folder:
+                (folder / CARD).write_text(render(record.model_dump(mode="json", by_alias=True)))
+            names = (f"step-{step}",) if step is not None else ()
+            names += (fingerprint_tag(record.fingerprint),) if is_last else ()
+            sha = self.hub.push(folder, record, tags=names, message=_message(record))
+            if step is not None:
+                steps[step] = (sha, record)
+        return Finished(node, record, sha, steps, reused=False, seconds=0.0)
+
+
+class Watch:
+    """What the command line overrides to show progress; by default nothing is said."""
+
+    def begin(self, node: Node) -> None: ...
+
+    def end(self, finished: Finished) -> None: ...
+
+
+def _payload(out: Path, node: Node) -> Path:
+    """The folder inside `out` that is the artifact: its last saved step, or all of it."""
+    return out / f"step-{node.config.steps}" if isinstance(node.config, c.TrainingConfig) else out
+
+
+def _stage_inputs(node: Node, inputs: list[ResolvedInput]) -> dict[str, Any]:
+    """Input folders by the names of the stage's keyword parameters; lists as tuples, benchmarks by name."""
+    roles: dict[str, Any] = {}
+    many = {name for name in c.roles(node.config) if isinstance(getattr(node.config, name), tuple)}
+    for item in inputs:
+        role, path = item.record.role, item.fetch()
+        if role.startswith("benchmark:"):
+            roles.setdefault("benchmarks", {})[role.removeprefix("benchmark:")] = path
+        elif role in many:
+            roles[role] = (*roles.get(role, ()), path)
+        else:
+            roles[role] = path
+    return roles
+
+
+def _recorded_config(config: c.StepConfig) -> dict[str, Any]:
+    """The resolved config without local paths: a path is not where anything came from, its digest is."""
+    dumped = config.model_dump(mode="json")
+    for role in c.roles(config):
+        if isinstance(dumped[role], str) and dumped[role].startswith((".", "/", "~")):
+            dumped[role] = "(local)"
+    return dumped
+
+
+def _license(config: c.StepConfig, inputs: list[ResolvedInput]) -> str | None:
+    """Licences are inherited: one when all inputs agree, else their names joined."""
+    if own := getattr(config, "license", None):
+        return str(own)
+    if not inputs:
+        return "apache-2.0"
+    found = sorted({item.license for item in inputs if item.license})
+    return " AND ".join(found) or None
+
+
+def _message(record: LineageRecord) -> str:
+    at = f" at step {record.saved_step}" if record.saved_step else ""
+    return f"{record.stage} {record.step}{at} ({record.fingerprint[:16]})"
+
+
+def _set_threads(threads: int | None) -> None:
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def _exclusive(work: Path) -> Iterator[Path]:
+    """The work directory of one fingerprint, for one process at a time; a second one waits.
+
+    Raises:
+        StageError: the directory cannot be written (full disk, permissions).
+    """
+    lock = work.with_suffix(".lock")
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        stream = lock.open("w")
+    except OSError as error:
+        raise StageError(f"work directory: {error.strerror}; free space or set ERPD_HOME elsewhere") from None
+    with stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        work.mkdir(parents=True, exist_ok=True)
+        yield work

@@ -1,0 +1,103 @@
+"""The sample row: one prompt, one response, how it was drawn and what it is worth.
+
+Rollouts and evaluation details are the same rows (AVG@K *is* a rollout on a benchmark), append-only in their columns.
+Token ids are the truth; text is for people and graders and is never re-tokenised.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, TypedDict
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+Verdict = Literal["correct", "wrong", "no_answer", "truncated", "timeout", "ungradable"]
+FinishReason = Literal["stop", "length", "error"]
+
+SAMPLE_SCHEMA = pa.schema(
+    [
+        ("benchmark", pa.string()),  # benchmark name, or the prompts' source
+        ("problem_id", pa.string()),
+        ("k", pa.int32()),  # index of the sample among those of its problem
+        ("seed", pa.int64()),  # sample_seed(recipe seed, benchmark, problem_id, k)
+        ("prompt_ids", pa.list_(pa.int32())),
+        ("response_ids", pa.list_(pa.int32())),  # stop token included
+        ("sampler_logprobs", pa.list_(pa.float32())),  # nats, the sampler's own: a diagnostic only; null where absent
+        ("finish_reason", pa.string()),
+        ("text", pa.string()),  # the response decoded, stop token or stop string left out
+        ("gold", pa.string()),
+        ("extracted", pa.string()),  # the answer the grader saw; null without one
+        ("verdict", pa.string()),
+        ("label", pa.int8()),  # 1 correct, 0 not, null where the gold or the harness failed
+        ("judge", pa.string()),  # JSON of the judge's part; null where no judge was asked
+    ]
+)
+
+LOGPROB_SCHEMA = pa.schema(
+    [
+        ("problem_id", pa.string()),
+        ("k", pa.int32()),
+        ("logprobs", pa.list_(pa.float32())),  # nats, one per response token
+    ]
+)
+
+SIGNAL_SCHEMA = pa.schema(
+    [
+        ("problem_id", pa.string()),
+        ("k", pa.int32()),
+        ("label", pa.int8()),
+        ("numerator", pa.list_(pa.float32())),  # nats; null for `none`
+        ("denominator", pa.list_(pa.float32())),  # nats; null for `none`
+        ("old", pa.list_(pa.float32())),  # nats, of the policy that is distilled into
+        ("signal", pa.list_(pa.float32())),  # numerator - denominator: raw, neither masked nor whitened
+    ]
+)
+
+
+class Sample(TypedDict):
+    """A row of SAMPLE_SCHEMA as Python values."""
+
+    benchmark: str
+    problem_id: str
+    k: int
+    seed: int
+    prompt_ids: list[int] | None
+    response_ids: list[int] | None
+    sampler_logprobs: list[float] | None
+    finish_reason: FinishReason
+    text: str
+    gold: str
+    extracted: str | None
+    verdict: Verdict
+    label: int | None
+    judge: str | None
+
+
+def sample_seed(recipe_seed: int, benchmark: str, problem_id: str, k: int) -> int:
+    """Seed of one sample, 63 bits; the number of samples drawn for the problem is no part of it."""
+    key = f"{recipe_seed}\x1f{benchmark}\x1f{problem_id}\x1f{k}".encode()
+    return int.from_bytes(hashlib.sha256(key).digest()[:8], "big") >> 1
+
+
+def shard_path(folder: Path, index: int) -> Path:
+    """`folder/data/train-00007.parquet`: what `load_dataset` finds without being told."""
+    return folder / "data" / f"train-{index:05d}.parquet"
+
+
+def shard_paths(folder: Path) -> list[Path]:
+    return sorted((folder / "data").glob("train-*.parquet"))
+
+
+def write_rows(path: Path, rows: list[dict] | list[Sample], schema: pa.Schema) -> None:
+    """Write one shard whole or not at all: the final name appears only over complete bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".partial")
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary, compression="zstd")
+    temporary.replace(path)
+
+
+def read_rows(folder: Path) -> Iterator[dict]:
+    """All rows of an artifact folder, in order of shard and row."""
+    for path in shard_paths(folder):
+        yield from pq.read_table(path).to_pylist()

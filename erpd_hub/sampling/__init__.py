@@ -1,0 +1,1 @@
+"""Sampling: one interface, several engines, the same records."""

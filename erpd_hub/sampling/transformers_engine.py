@@ -1,0 +1,170 @@
+"""Exact sampling with a transformers model: Gumbel noise from a generator of each sample's own.
+
+argmax(log p + Gumbel noise) is a draw from p, so a sample is a function of its prompt and seed; which other samples
+are drawn beside it, or how many, changes no more than the rounding of its logits. Finished rows leave the batch.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+
+from erpd_hub.config import Decoding
+from erpd_hub.models import stop_ids
+from erpd_hub.samples import FinishReason
+from erpd_hub.sampling.engine import Completion, Request
+
+_COMPACT_BELOW = 0.75
+"""Share of unfinished rows at which the finished ones are dropped: each drop copies the cache."""
+_NOISE_BLOCK = 4096
+"""Noise values drawn at once for a row: many steps of a tiny vocabulary, one step of a large one."""
+_TAIL = 8
+"""Tokens decoded beyond the length of a stop string, which may begin inside a token."""
+
+
+@dataclass
+class _Row:
+    index: int
+    generator: torch.Generator
+    response_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finish_reason: FinishReason = "length"
+
+
+class LocalEngine:
+    """Generates with a model in this process; every call is one batch."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.stop_ids = stop_ids(model, tokenizer)
+
+    @torch.inference_mode()
+    def generate(self, requests: Sequence[Request], decoding: Decoding, stop: Sequence[str]) -> list[Completion]:
+        rows = [_Row(index, torch.Generator().manual_seed(request.seed)) for index, request in enumerate(requests)]
+        decoder = _Decoder(self.model, [request.prompt_ids for request in requests])
+        noise = _Noise(self.model.get_output_embeddings().weight.shape[0], self.model.device)
+        active, finished = rows, set()
+        for step in range(decoding.max_new_tokens):
+            log_p = sampler_logprobs(decoder.logits, decoding)
+            scores = log_p if decoding.temperature == 0 else log_p + noise.take(active, step)
+            tokens = scores.argmax(-1)
+            taken = log_p.gather(-1, tokens[:, None])[:, 0]
+            for row, token, logprob in zip(active, tokens.tolist(), taken.tolist(), strict=True):
+                if row.index in finished:
+                    continue
+                row.response_ids.append(token)
+                row.logprobs.append(logprob)
+                if token in self.stop_ids or self._completes_stop(row.response_ids, stop):
+                    row.finish_reason = "stop"
+                    finished.add(row.index)
+            if len(finished) == len(rows) or step + 1 == decoding.max_new_tokens:
+                break
+            kept = [place for place, row in enumerate(active) if row.index not in finished]
+            if len(kept) <= _COMPACT_BELOW * len(active):
+                active = [active[place] for place in kept]
+                tokens = tokens[kept]
+                decoder.keep(kept)
+                noise.keep(kept)
+            decoder.advance(tokens)
+        return [self._completion(row, stop) for row in rows]
+
+    def _completes_stop(self, response_ids: list[int], stop: Sequence[str]) -> bool:
+        if not stop:
+            return False
+        window = max(len(text.encode()) for text in stop) + _TAIL
+        tail = self.tokenizer.decode(response_ids[-window:], skip_special_tokens=True)
+        return any(text in tail for text in stop)
+
+    def _completion(self, row: _Row, stop: Sequence[str]) -> Completion:
+        text = self.tokenizer.decode(row.response_ids, skip_special_tokens=True)
+        return Completion(row.response_ids, row.logprobs, row.finish_reason, cut_at_stop(text, stop))
+
+
+def cut_at_stop(text: str, stop: Iterable[str]) -> str:
+    """The text before the first stop string in it."""
+    places = [place for place in map(text.find, stop) if place >= 0]
+    return text[: min(places)] if places else text
+
+
+def sampler_logprobs(logits: Tensor, decoding: Decoding) -> Tensor:
+    """Log-probs of what is sampled from: (R, V) logits after temperature, top-k, then top-p; -inf where cut off.
+
+    Temperature 0 (greedy) leaves the model's own distribution.
+    """
+    if decoding.temperature == 0:
+        return torch.log_softmax(logits, dim=-1)
+    logits = logits / decoding.temperature
+    if 0 < decoding.top_k < logits.shape[-1]:
+        smallest = logits.topk(decoding.top_k, dim=-1).values[:, -1:]
+        logits = logits.masked_fill(logits < smallest, -torch.inf)
+    if decoding.top_p < 1:
+        ordered, order = logits.sort(dim=-1, descending=True)
+        probabilities = ordered.softmax(-1)
+        beyond = probabilities.cumsum(-1) - probabilities >= decoding.top_p  # the first token always stays
+        logits = logits.masked_fill(beyond.scatter(-1, order, beyond), -torch.inf)
+    return torch.log_softmax(logits, dim=-1)
+
+
+class _Decoder:
+    """A left-padded batch with its key-value cache; `logits` (R, V) are those of the next token, in fp32."""
+
+    def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> None:
+        self.model = model
+        width = max(map(len, prompts))
+        ids = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=model.device)
+        lengths = torch.tensor([len(prompt) for prompt in prompts], device=model.device)
+        padding = width - lengths
+        self.mask = torch.arange(width, device=model.device)[None, :] >= padding[:, None]
+        self.cache = DynamicCache(config=model.config)
+        self.positions = lengths
+        self._forward(ids, (self.mask.cumsum(-1) - 1).clamp(min=0))
+
+    def advance(self, tokens: Tensor) -> None:
+        """Feed the (R,) sampled tokens."""
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=-1)
+        self._forward(tokens[:, None], self.positions[:, None])
+        self.positions = self.positions + 1
+
+    def keep(self, rows: list[int]) -> None:
+        chosen = torch.tensor(rows, device=self.mask.device)
+        self.cache.batch_select_indices(chosen)
+        self.mask, self.positions = self.mask[chosen], self.positions[chosen]
+
+    def _forward(self, ids: Tensor, positions: Tensor) -> None:
+        output = self.model(
+            input_ids=ids,
+            attention_mask=self.mask.long(),
+            position_ids=positions,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        self.logits = output.logits[:, -1].float()
+
+
+class _Noise:
+    """Standard Gumbel noise, row by row from the row's own generator.
+
+    Drawn in fp64: the largest fp32 number below 1 is 1 - 2^-24, so Gumbel noise made from it ends at 16.6.
+    """
+
+    def __init__(self, vocabulary: int, device: torch.device) -> None:
+        self.vocabulary = vocabulary
+        self.steps = max(1, _NOISE_BLOCK // vocabulary)
+        self.device = device
+        self.block = torch.empty(0)
+
+    def take(self, rows: Sequence[_Row], step: int) -> Tensor:
+        """(R, V) noise of one step; steps come in order."""
+        if step % self.steps == 0:
+            shape = (self.steps, self.vocabulary)
+            uniform = torch.stack([torch.rand(shape, generator=row.generator, dtype=torch.float64) for row in rows])
+            exponential = -torch.log(uniform.clamp_(min=torch.finfo(torch.float64).tiny))
+            self.block = -torch.log(exponential.float()).to(self.device)
+        return self.block[:, step % self.steps]
+
+    def keep(self, rows: list[int]) -> None:
+        self.block = self.block[rows]

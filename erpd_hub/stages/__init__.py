@@ -1,0 +1,61 @@
+"""The stages: each a function `run(config, out, *, context, <role>=Path, ...) -> StageResult` in a module of its own.
+
+A stage reads input folders and writes one output folder; it never touches the Hub. The runner pulls its inputs before
+it, writes `lineage.json` after it and pushes. A stage may be killed anywhere: what it keeps under `context.work` lets
+the next call continue, and the result is the same.
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Kind = Literal["checkpoint", "prompts", "rollouts", "logprobs", "signal", "probe", "details"]
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What the runner hands to every stage besides config and inputs."""
+
+    seed: int
+    work: Path
+    """Scratch that survives a kill; private to this fingerprint."""
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage reports about the folder it wrote."""
+
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """JSON values for lineage and card; no times (those go to `metrics.jsonl`)."""
+    step_metrics: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """Saved steps of a training stage: `out/step-N/` holds each, complete by itself; the last is the artifact."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How the pipeline sees a stage."""
+
+    kind: Kind
+    repo_type: Literal["model", "dataset"]
+    version: int
+    """Goes into the fingerprint; raised when the same config makes something else."""
+
+    def load(self, name: str) -> Callable[..., StageResult]:
+        """Import the stage's `run` (and with it torch, where it needs torch)."""
+        return importlib.import_module(f"erpd_hub.stages.{name}").run
+
+
+STAGES: dict[str, Stage] = {
+    "base": Stage("checkpoint", "model", 1),
+    "prompts": Stage("prompts", "dataset", 1),
+    "rollout": Stage("rollouts", "dataset", 1),
+    "score": Stage("logprobs", "dataset", 1),
+    "teacher": Stage("checkpoint", "model", 1),
+    "unlearned": Stage("checkpoint", "model", 1),
+    "signal": Stage("signal", "dataset", 1),
+    "distill": Stage("checkpoint", "model", 1),
+    "probe": Stage("probe", "dataset", 1),
+    "evaluate": Stage("details", "dataset", 1),
+}

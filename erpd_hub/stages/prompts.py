@@ -1,0 +1,214 @@
+"""Stage `prompts`: draw the problems of a round from a generator, a JSONL file or a Hub dataset.
+
+Order: read, filter, drop bad rows and duplicates, drop what earlier prompt sets hold, drop what overlaps a benchmark,
+then draw `count`. Writes the prompt set (`erpd_hub.prompts`), `rejected.jsonl` (bad rows and duplicates) and
+`hits.jsonl` (overlaps with benchmarks). Leaves out: near-duplicates and rephrased benchmark problems.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from erpd_hub.arithmetic import num_problems, random_problems
+from erpd_hub.config import GeneratedPrompts, HubPrompts, JsonlPrompts, PromptSelection, RangeFilter
+from erpd_hub.errors import StageError
+from erpd_hub.evaluation.benchmarks import BENCHMARKS, Generated, get_benchmark, load_problems
+from erpd_hub.evaluation.contamination import Hit, OverlapIndex
+from erpd_hub.evaluation.grading import check_golds
+from erpd_hub.evaluation.tables import Row, read_file, read_split, require_columns
+from erpd_hub.prompts import PROMPT_SCHEMA, Problem, problem_key, read_prompts
+from erpd_hub.references import RepoRef, parse_reference
+from erpd_hub.samples import shard_path, write_rows
+from erpd_hub.stages import StageContext, StageResult
+
+
+@dataclass
+class _Selection:
+    """What is left, and what became of the rest."""
+
+    problems: list[Problem] = field(default_factory=list)
+    rejected: list[dict[str, Any]] = field(default_factory=list)
+    hits: list[Hit] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+def run(
+    config: GeneratedPrompts | JsonlPrompts | HubPrompts,
+    out: Path,
+    *,
+    context: StageContext,
+    disjoint_from: tuple[Path, ...] = (),
+    path: Path | None = None,
+    dataset: Path | None = None,
+    benchmarks: Mapping[str, Path | None] | None = None,
+) -> StageResult:
+    """Write a prompt set to `out`.
+
+    Args:
+        disjoint_from: Earlier prompt sets.
+        path: The JSONL file (or a folder with just that file in it).
+        dataset: Folder of the Hub dataset.
+        benchmarks: Folders of the Hub benchmarks to look for; generated ones need none.
+
+    Raises:
+        ConfigError: a column is missing.
+        StageError: fewer problems are left than asked for, or a bad row where none may be.
+    """
+    earlier = {problem_key(p.problem) for folder in disjoint_from for p in read_prompts(folder)[0]}
+    known = _benchmark_problems(config, benchmarks or {})
+    selection = _Selection()
+    if isinstance(config, GeneratedPrompts):
+        _take_generated(selection, config, context.seed, spare=len(earlier) + len(known))
+    else:
+        source = path if isinstance(config, JsonlPrompts) else dataset
+        assert source is not None, "the runner brings the input of a prompts step"
+        _take_rows(selection, config, source)
+    _drop_earlier(selection, earlier)
+    _drop_overlaps(selection, known)
+    _draw(selection, config.count, context.seed)
+    _write(selection, config, out)
+    searched = sorted({problem.source for problem in known})
+    return StageResult(metrics={**selection.counts, "decontaminated_against": searched})
+
+
+def _benchmark_problems(config: PromptSelection, folders: Mapping[str, Path | None]) -> list[Problem]:
+    """Problems to decontaminate against: of the generated benchmarks, and of those whose dataset is at hand."""
+    names = BENCHMARKS if config.decontaminate == "all" else config.decontaminate
+    found = []
+    for name in names:
+        benchmark = get_benchmark(name)
+        folder = folders.get(name)
+        if folder is not None or isinstance(benchmark.source, Generated):
+            found += load_problems(benchmark, folder)
+    return found
+
+
+def _take_generated(selection: _Selection, config: GeneratedPrompts, seed: int, *, spare: int) -> None:
+    """Draw `count` problems and `spare` more: as many as dropping can cost, since generated problems all differ."""
+    digits = {"min_digits": config.min_digits, "max_digits": config.max_digits}
+    count = max(config.count, min(config.count + spare, num_problems(**digits)))
+    pairs = random_problems(count, **digits, seed=seed, spaces=config.spaces)
+    selection.problems = [Problem(problem_key(problem), config.generator, problem, answer) for problem, answer in pairs]
+    selection.counts["read"] = len(pairs)
+
+
+def _take_rows(selection: _Selection, config: JsonlPrompts | HubPrompts, source: Path) -> None:
+    """Rows of a file or dataset as problems, without those that are filtered out, bad or there already."""
+    rows = _read(config, source)
+    columns = [config.problem_column, config.answer_column, *([config.id_column] if config.id_column else [])]
+    require_columns(rows, [*columns, *(item.column for item in config.filters)], where="prompts")
+    kept = [(i, row) for i, row in enumerate(rows) if all(_passes(row, item) for item in config.filters)]
+    selection.counts |= {"read": len(rows), "filtered": len(rows) - len(kept)}
+    name = _source_name(config)
+    problems = {index: _problem(row, config, name) for index, row in kept}
+    reasons = dict(zip(problems, _bad_reasons(list(problems.values()), config), strict=True))
+    bad = {index: reason for index, reason in reasons.items() if reason is not None}
+    if bad and config.on_bad_row == "refuse":
+        index, reason = next(iter(bad.items()))
+        raise StageError(f"prompts: expected no bad row, got {len(bad)}, the first is row {index}: {reason}")
+    good = {index: problem for index, problem in problems.items() if index not in bad}
+    repeated = _duplicates(good)
+    selection.problems = [problem for index, problem in good.items() if index not in repeated]
+    dropped = {**bad, **repeated}
+    selection.rejected = [
+        {"row": index, "problem_id": problems[index].problem_id, "reason": dropped[index]} for index in sorted(dropped)
+    ]
+    selection.counts |= {"bad": len(bad), "duplicate": len(repeated)}
+
+
+def _read(config: JsonlPrompts | HubPrompts, source: Path) -> list[Row]:
+    if isinstance(config, HubPrompts):
+        return read_split(source, config_name=config.config_name, split=config.split)
+    return read_file(source) if source.is_file() else read_split(source, config_name=None, split="train")
+
+
+def _source_name(config: JsonlPrompts | HubPrompts) -> str:
+    """The dataset's repository; a local file has no name that would mean anything elsewhere."""
+    reference = parse_reference(config.dataset) if isinstance(config, HubPrompts) else None
+    return reference.repo_id if isinstance(reference, RepoRef) else config.type
+
+
+def _problem(row: Row, config: JsonlPrompts | HubPrompts, source: str) -> Problem:
+    text, answer = (_text(row.get(column)) for column in (config.problem_column, config.answer_column))
+    problem_id = _text(row.get(config.id_column)) if config.id_column else ""
+    return Problem(problem_id or problem_key(text), source, text, answer)
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value).strip()
+
+
+def _bad_reasons(problems: list[Problem], config: PromptSelection) -> list[str | None]:
+    golds = check_golds([problem.gold for problem in problems], extract=config.format.extract)
+    return [gold if problem.problem else "no problem" for problem, gold in zip(problems, golds, strict=True)]
+
+
+def _duplicates(problems: Mapping[int, Problem]) -> dict[int, str]:
+    """Rows that repeat an earlier one's problem, or its id, with the reason."""
+    seen: dict[str, int] = {}
+    found = {}
+    for index, problem in problems.items():
+        text, name = f"text {problem_key(problem.problem)}", f"id {problem.problem_id}"
+        if (first := seen.get(text, seen.get(name))) is not None:
+            found[index] = f"duplicate of row {first} ({'problem' if text in seen else 'id'})"
+        else:
+            seen |= {text: index, name: index}
+    return found
+
+
+def _passes(row: Row, item: RangeFilter) -> bool:
+    """Whether a row's column lies in the filter; a number may also be text, such as `3/8`."""
+    value = row.get(item.column)
+    if item.values is not None and value not in item.values:
+        return False
+    if item.minimum is None and item.maximum is None:
+        return True
+    try:
+        number = Fraction(str(value))
+    except (ValueError, ZeroDivisionError):
+        return False
+    return (item.minimum is None or number >= item.minimum) and (item.maximum is None or number <= item.maximum)
+
+
+def _drop_earlier(selection: _Selection, earlier: set[str]) -> None:
+    left = [problem for problem in selection.problems if problem_key(problem.problem) not in earlier]
+    selection.counts["in_earlier_sets"] = len(selection.problems) - len(left)
+    selection.problems = left
+
+
+def _drop_overlaps(selection: _Selection, known: list[Problem]) -> None:
+    index = OverlapIndex(known)
+    hits = {problem.problem_id: index.find(problem) for problem in selection.problems}
+    selection.hits = [hit for hit in hits.values() if hit is not None]
+    selection.counts["in_benchmarks"] = len(selection.hits)
+    selection.problems = [problem for problem in selection.problems if hits[problem.problem_id] is None]
+
+
+def _draw(selection: _Selection, count: int | None, seed: int) -> None:
+    """Put the problems in an order drawn for each on its own, so that a dropped row moves no other; keep `count`."""
+    left = len(selection.problems)
+    if count is not None and left < count:
+        dropped = ", ".join(f"{name} {number}" for name, number in selection.counts.items())
+        raise StageError(f"prompts: expected at least {count} problems, got {left} ({dropped}); lower `count`")
+    selection.problems.sort(key=lambda p: hashlib.sha256(f"{seed}\x1f{p.problem_id}".encode()).digest())
+    selection.problems = selection.problems[:count]
+    selection.counts |= {"left": left, "count": len(selection.problems)}
+
+
+def _write(selection: _Selection, config: PromptSelection, out: Path) -> None:
+    rows = [
+        {"problem_id": p.problem_id, "source": p.source, "problem": p.problem, "answer": p.gold}
+        for p in selection.problems
+    ]
+    write_rows(shard_path(out, 0), rows, PROMPT_SCHEMA)
+    (out / "format.json").write_text(config.format.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    _write_jsonl(out / "rejected.jsonl", selection.rejected)
+    _write_jsonl(out / "hits.jsonl", (hit._asdict() for hit in selection.hits))
+
+
+def _write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")

@@ -1,0 +1,136 @@
+"""What a run has to show: the summary for programs, the table and the picture for people.
+
+Every number comes from the records of `evaluate` and `probe` artifacts; none is computed or typed here.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from erpd_hub import config as c
+from erpd_hub.plan import Edge, Plan
+from erpd_hub.runner import Finished
+
+SCHEMA = "erpd-hub/summary/v1"
+Role = Literal["base", "teacher", "unlearned", "student", "control"]
+
+
+class Checkpoint(NamedTuple):
+    """One checkpoint on one benchmark; the probe's numbers are null where it was not probed."""
+
+    ref: str
+    role: Role
+    step: int | None
+    stage: str
+    benchmark: str
+    avg: float | None
+    stderr: float | None
+    k: int
+    n: int
+    kl_to_base: float | None
+    """Nats per token, KL(checkpoint || base) on the checkpoint's own samples."""
+    kl_stderr: float | None
+    entropy: float | None
+    mean_length: float | None
+    truncated: float | None
+    seconds: float
+    """Spent on the checkpoint, its evaluation and its probe."""
+    repo: str
+    revision: str
+    details: str
+    """Folder of the details repository, at the commit that holds every sample."""
+
+
+def summarise_run(plan: Plan, finished: Iterable[Finished], seconds: float) -> dict[str, Any]:
+    """The `--json` object."""
+    done = list(finished)
+    return {
+        "schema": SCHEMA,
+        "run": plan.recipe.run,
+        "seed": plan.recipe.seed,
+        "seconds": round(seconds, 2),
+        "checkpoints": [item._asdict() for item in checkpoints(plan, done)],
+        "artifacts": [_artifact(item) for item in done],
+    }
+
+
+def _artifact(item: Finished) -> dict[str, Any]:
+    return {
+        "step": item.node.name,
+        "stage": item.node.config.stage,
+        "repo": item.record.repo_id,
+        "repo_type": item.record.repo_type,
+        "folder": item.record.folder,
+        "revision": item.revision,
+        "fingerprint": item.record.fingerprint,
+        "digest": item.record.digest,
+        "reused": item.reused,
+        "seconds": round(item.seconds, 2),
+    }
+
+
+def checkpoints(plan: Plan, finished: Iterable[Finished]) -> list[Checkpoint]:
+    """One entry for every evaluated checkpoint and benchmark, in the recipe's order."""
+    by_name = {item.node.name: item for item in finished}
+    probes = {_measured(item): item for item in by_name.values() if isinstance(item.node.config, c.ProbeConfig)}
+    evaluations = [item for item in by_name.values() if isinstance(item.node.config, c.EvaluateConfig)]
+    return [_checkpoint(plan, item, probes.get(_measured(item)), by_name) for item in evaluations]
+
+
+def _measured(item: Finished) -> tuple[str, str]:
+    """What identifies the checkpoint that an evaluation or a probe measured: its repository and commit."""
+    edge = next(i for i in item.record.inputs if i.role == "checkpoints")
+    return str(edge.repo_id), edge.digest
+
+
+def _checkpoint(plan: Plan, evaluation: Finished, probe: Finished | None, by_name: dict[str, Finished]) -> Checkpoint:
+    metrics = evaluation.record.metrics
+    probed = probe.record.metrics if probe else {}
+    edge = next(e for e in evaluation.node.inputs if e.role == "checkpoints")
+    item = next(i for i in evaluation.record.inputs if i.role == "checkpoints")
+    maker = by_name.get(str(edge.source))
+    assert isinstance(evaluation.node.config, c.EvaluateConfig)
+    spent = sum(f.seconds for f in (maker, evaluation, probe) if f is not None)
+    return Checkpoint(
+        ref=evaluation.node.config.checkpoints[0],
+        role=role_of(maker),
+        step=_step(edge, maker),
+        stage=maker.node.config.stage if maker else "base",
+        benchmark=evaluation.node.config.benchmarks[0],
+        avg=metrics["avg"],
+        stderr=metrics["stderr"],
+        k=metrics["k"],
+        n=metrics["n"],
+        kl_to_base=probed.get("kl_checkpoint_to_base"),
+        kl_stderr=probed.get("kl_checkpoint_to_base_stderr"),
+        entropy=probed.get("entropy"),
+        mean_length=metrics.get("mean_length"),
+        truncated=metrics.get("truncated"),
+        seconds=round(spent, 2),
+        repo=str(item.repo_id),
+        revision=str(item.revision),
+        details=f"{evaluation.record.repo_id}/{evaluation.record.folder}@{evaluation.revision[:10]}",
+    )
+
+
+def role_of(maker: Finished | None) -> Role:
+    """What a checkpoint is for the reader; `control` is a student that no teacher's signal went into."""
+    if maker is None or maker.node.config.stage == "base":
+        return "base"
+    if isinstance(maker.node.config, c.DistillConfig):
+        return "control" if maker.node.config.advantage == "outcome" else "student"
+    return "unlearned" if maker.node.config.stage == "unlearned" else "teacher"
+
+
+def _step(edge: Edge, maker: Finished | None) -> int | None:
+    if edge.saved_step is not None or maker is None:
+        return edge.saved_step
+    return maker.record.saved_step
+
+
+def write_summary(folder: Path, summary: dict[str, Any]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "summary.json"
+    path.write_text(json.dumps(summary, indent=2) + "\n")
+    return path

@@ -1,0 +1,1 @@
+"""Training: both stages are one trainer with another loss."""

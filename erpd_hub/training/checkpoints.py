@@ -1,0 +1,97 @@
+"""The files of a training run: saved steps and metrics in its folder, resumable state in its work directory.
+
+Whatever has its final name is complete. `dynamics.jsonl` holds what the run computed and belongs to the artifact;
+`metrics.jsonl` holds how long it took and does not.
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from erpd_hub.models import save_checkpoint
+
+_DYNAMICS = "dynamics.jsonl"
+_TIMES = "metrics.jsonl"
+_CHECKPOINT = "checkpoint-"
+
+logger = logging.getLogger(__name__)
+
+
+class RunFiles:
+    """`out/step-N/`, `out/*.jsonl` and `work/checkpoint-N/` of one run."""
+
+    def __init__(self, out: Path, work: Path) -> None:
+        self.out = out
+        self.work = work
+        self.unfinished = work / "unfinished"
+        self._dynamics: list[str] = []
+
+    def record(self, step: int, metrics: Mapping[str, float], seconds: float) -> None:
+        """Append a step's metrics, one line in each file: what its forward pass saw, before its own update."""
+        assert len(self._dynamics) == step - 1, "steps are recorded in order"
+        self._dynamics.append(json.dumps({"step": step, **metrics}))
+        self.out.mkdir(parents=True, exist_ok=True)
+        self._write_dynamics(self.out)
+        times = {"step": step, "seconds": round(seconds, 4), "tokens_per_second": round(metrics["tokens"] / seconds, 1)}
+        with (self.out / _TIMES).open("a") as stream:
+            stream.write(json.dumps(times) + "\n")
+
+    def save_step(self, step: int, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Write `out/step-N/`: a checkpoint with dynamics and times up to it, whole or not at all."""
+        partial = self.out / f".step-{step}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        save_checkpoint(model, tokenizer, partial)
+        self._write_dynamics(partial)
+        shutil.copyfile(self.out / _TIMES, partial / _TIMES)
+        shutil.rmtree(self.step_folder(step), ignore_errors=True)
+        partial.rename(self.step_folder(step))
+
+    def step_folder(self, step: int) -> Path:
+        return self.out / f"step-{step}"
+
+    def has_steps(self, steps: Iterable[int]) -> bool:
+        return all(self.step_folder(step).is_dir() for step in steps)
+
+    def step_metrics(self, step: int) -> dict[str, float]:
+        """The metrics of the step at which weights were saved."""
+        return json.loads((self.step_folder(step) / _DYNAMICS).read_text().splitlines()[-1])
+
+    def publish_checkpoint(self, step: int) -> None:
+        """Give the checkpoint that Trainer has just written its final name, and drop the older ones."""
+        unfinished = self.unfinished / f"{_CHECKPOINT}{step}"
+        self._write_dynamics(unfinished)
+        shutil.rmtree(self._checkpoint(step), ignore_errors=True)
+        unfinished.rename(self._checkpoint(step))
+        for other in self._checkpoints():
+            if other != step:
+                shutil.rmtree(self._checkpoint(other))
+
+    def last_checkpoint(self, kept_steps: Iterable[int]) -> Path | None:
+        """The newest checkpoint before which no saved step is missing."""
+        kept = list(kept_steps)
+        usable = [at for at in self._checkpoints() if self.has_steps(step for step in kept if step <= at)]
+        return self._checkpoint(max(usable)) if usable else None
+
+    def rewind(self, checkpoint: Path | None) -> None:
+        """Forget what was recorded after the checkpoint (everything, without one)."""
+        lines = [] if checkpoint is None else (checkpoint / _DYNAMICS).read_text().splitlines()
+        self._dynamics = lines
+        shutil.rmtree(self.unfinished, ignore_errors=True)
+        times = self.out / _TIMES
+        if times.exists():
+            times.write_text("".join(line + "\n" for line in times.read_text().splitlines()[: len(lines)]))
+
+    def _write_dynamics(self, folder: Path) -> None:
+        partial = folder / f".{_DYNAMICS}.partial"
+        partial.write_text("".join(line + "\n" for line in self._dynamics))
+        partial.replace(folder / _DYNAMICS)
+
+    def _checkpoint(self, step: int) -> Path:
+        return self.work / f"{_CHECKPOINT}{step}"
+
+    def _checkpoints(self) -> list[int]:
+        return [int(path.name.removeprefix(_CHECKPOINT)) for path in self.work.glob(f"{_CHECKPOINT}*")]

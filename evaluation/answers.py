@@ -1,0 +1,108 @@
+"""From a response to its final answer, and the comparisons that need no algebra. Pure, and linear in the text's length.
+
+Model text is only ever cut and compared here: nothing evaluates it, and integers stay digit strings of any length.
+"""
+
+import re
+import unicodedata
+from typing import Literal
+
+Extract = Literal["boxed", "first-line"]
+
+_MINUS = "\N{MINUS SIGN}"
+_BRACE = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
+_WRAPPERS = re.compile(
+    r"\$\$?(?P<dollar>[^$]*)\$\$?"
+    r"|\\\((?P<round>.*)\\\)|\\\[(?P<square>.*)\\\]"
+    r"|\\(?:text|textbf|mathrm|mathbf|boxed|fbox|mbox)\s*\{(?P<macro>[^{}]*)\}",
+    re.DOTALL,
+)
+_INTEGER = re.compile(r"(?P<sign>[+-]?)(?P<digits>\d+|\d{1,3}(?:,\d{3})+)")
+_SPACING = re.compile(r"\\[,;:!> ()\[\]]|\\q?quad(?![a-zA-Z])|\\(?:left|right|displaystyle)(?![a-zA-Z])|~")
+_TEXT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
+_SYNONYMS = (
+    (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
+    (re.compile(r"\\(?:ge|le|ne)q(?![a-zA-Z])"), lambda match: match[0][:-1]),
+    (re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree(?![a-zA-Z])"), "°"),
+    (re.compile(r"\\%"), "%"),
+)
+_FUNCTION_WORDS = frozenset(("sqrt", "frac", "sinh", "cosh", "tanh", "arcsin", "arccos", "arctan", "binom", "floor"))
+_SHORT_WORDS = frozenset(("yes", "no", "true", "false", "odd", "even", "all", "none"))
+
+
+def extract_answer(text: str, *, extract: Extract, thinking: bool) -> str | None:
+    """The final answer of a response, or None.
+
+    `boxed`: the content of the last balanced box after the last `</think>`. `first-line`: the first line.
+    With `thinking` (the prompt opened a think block) a response that never closes it has no answer.
+    """
+    _, closed, tail = text.rpartition("</think>")
+    if thinking and not closed:
+        return None
+    answer = last_boxed(tail) if extract == "boxed" else tail.split("\n", 1)[0]
+    return (answer.strip() or None) if answer is not None else None
+
+
+def last_boxed(text: str) -> str | None:
+    """Content of the last `\\boxed{}` whose braces balance (of nested ones the innermost), in one pass."""
+    open_braces: list[tuple[int, bool]] = []
+    last: tuple[int, int] | None = None
+    for match in _BRACE.finditer(text):
+        token = match[0]
+        if token.endswith("{") and token != "\\{":
+            open_braces.append((match.end(), token != "{"))
+        elif token == "}" and open_braces:
+            start, is_box = open_braces.pop()
+            if is_box and (last is None or start > last[0]):
+                last = (start, match.start())
+    return text[slice(*last)] if last else None
+
+
+def parse_integer(text: str) -> str | None:
+    """An integer in canonical digits (`-7`, `1406`), or None for anything else.
+
+    Accepts a sign, leading zeros, thousands separators (`1,406`, `1{,}406`, `1\\,406`), a final full stop, and
+    `$...$`, `\\(...\\)`, `\\text{}` or `\\boxed{}` around it.
+    """
+    bare = unwrap(text).replace(_MINUS, "-").replace("{,}", ",")
+    bare = re.sub(r"(?<=\d)(?:\\[,;:! ]|~)(?=\d{3}(?!\d))", "", bare)
+    match = _INTEGER.fullmatch(re.sub(r"(?<=[+-])\s+", "", bare))
+    if not match or not bare.isascii():
+        return None
+    digits = match["digits"].replace(",", "").lstrip("0") or "0"
+    return f"-{digits}" if match["sign"] == "-" and digits != "0" else digits
+
+
+def is_plain_sum(text: str) -> bool:
+    """Whether an answer is digits and signs only, a sum left undone (`876+530`): the question, not its answer."""
+    return re.fullmatch(r"[\d+\s-]+", unwrap(text)) is not None
+
+
+def unwrap(text: str) -> str:
+    """Remove what stands around a whole answer: white space, a final full stop, maths and text delimiters."""
+    bare = text.strip()
+    for _ in range(4):  # `$\text{$5$}$.` is as deep as sane text goes
+        bare = bare.removesuffix(".").strip()
+        match = _WRAPPERS.fullmatch(bare)
+        if not match:
+            break
+        bare = next(group for group in match.groups() if group is not None).strip()
+    return bare
+
+
+def normalise_answer(text: str) -> str:
+    """A form in which answers that differ only in how they are typeset are equal as strings."""
+    bare = unwrap(unicodedata.normalize("NFC", text)).replace(_MINUS, "-")
+    bare = _TEXT.sub(r"\1", bare)
+    for pattern, replacement in _SYNONYMS:
+        bare = pattern.sub(replacement, bare)
+    bare = re.sub(r"(?<=\d)\s+(?=\d)", "_", _SPACING.sub(" ", bare))  # `1 2` is not 12
+    bare = re.sub(r"[\s$]+", "", bare)
+    return bare.casefold() if is_prose(text) else bare
+
+
+def is_prose(text: str) -> bool:
+    """Whether an answer holds words ("odd $n$", "Yes"), which algebra cannot compare."""
+    without_commands = re.sub(r"\\[a-zA-Z]+", " ", _TEXT.sub(r" \1 ", text))
+    words = [word.casefold() for word in re.findall(r"[A-Za-z]{2,}", without_commands)]
+    return any(word in _SHORT_WORDS or (len(word) > 3 and word not in _FUNCTION_WORDS) for word in words)

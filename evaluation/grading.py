@@ -1,0 +1,161 @@
+"""Grading: what a response is worth against a gold answer.
+
+Cheap rules first: a response that was cut off or has no answer is wrong; integers are compared digit by digit; equal
+typesetting is equal. Only what is left goes to math-verify, in a child process (`grading_pool`). Whatever an answer
+does to the grader is a wrong answer with its reason; a gold or a harness that fails makes the response ungradable.
+Leaves out: a judge, and opinions on percentages and on sets against tuples beyond math-verify's own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from erpd_hub.evaluation.answers import (
+    Extract,
+    extract_answer,
+    is_plain_sum,
+    is_prose,
+    normalise_answer,
+    parse_integer,
+)
+from erpd_hub.evaluation.grading_pool import Outcome, shared_pool
+from erpd_hub.samples import FinishReason, Verdict
+
+Grader = Literal["none", "integer", "string", "math-verify"]
+
+MAX_ANSWER_CHARACTERS = 2000
+"""Longer answers are wrong: no final answer of a contest is, and parsing time grows with length."""
+
+SECONDS = 10.0
+"""Wall time of one comparison; honest ones take milliseconds."""
+
+
+class Response(NamedTuple):
+    """A response to grade."""
+
+    gold: str
+    text: str
+    finish_reason: FinishReason = "stop"
+    thinking: bool = False
+    """Whether its prompt opened a think block (see `erpd_hub.prompts.opens_thinking`)."""
+
+
+@dataclass(frozen=True)
+class Grade:
+    """The outcome of grading one response."""
+
+    verdict: Verdict
+    label: Literal[0, 1] | None
+    """None only for `ungradable`."""
+    extracted: str | None
+    """The answer as graded, cut at MAX_ANSWER_CHARACTERS."""
+    reason: str | None
+    """Why, where the verdict alone does not say."""
+    grader: Grader
+
+
+def grade(gold: str, text: str, *, finish_reason: FinishReason, extract: Extract, thinking: bool) -> Grade:
+    """Grade one response (see `grade_many`)."""
+    return grade_many([Response(gold, text, finish_reason, thinking)], extract=extract)[0]
+
+
+def grade_many(responses: Sequence[Response], *, extract: Extract, seconds: float = SECONDS) -> list[Grade]:
+    """Grade responses, in order; equal (gold, answer) pairs are compared once.
+
+    First-line answers are compared as integers or as text only, never by algebra.
+
+    Raises:
+        ErpdError: an answer needs algebra and math-verify is not installed.
+    """
+    answers = [extract_answer(r.text, extract=extract, thinking=r.thinking) for r in responses]
+    grades = [
+        _grade_by_rules(response, answer, algebra=extract == "boxed")
+        for response, answer in zip(responses, answers, strict=True)
+    ]
+    open_pairs = {
+        (response.gold, answer): None
+        for response, answer, grade in zip(responses, answers, grades, strict=True)
+        if grade is None and answer is not None
+    }
+    outcomes = dict(zip(open_pairs, _compare(list(open_pairs), seconds), strict=True))
+    return [
+        grade or _grade_by_algebra(outcomes[response.gold, answer], answer)  # type: ignore[index]
+        for response, answer, grade in zip(responses, answers, grades, strict=True)
+    ]
+
+
+def check_gold(gold: str, *, extract: Extract) -> str | None:
+    """Why the grader would not accept a gold as an answer to itself; None when it does."""
+    return check_golds([gold], extract=extract)[0]
+
+
+def check_golds(golds: Sequence[str], *, extract: Extract, seconds: float = SECONDS) -> list[str | None]:
+    """`check_gold` of many. A gold is accepted as an integer, as prose (compared as text), or as maths that parses."""
+    reasons: dict[str, str | None] = {gold: _check_by_rules(gold, extract) for gold in golds}
+    open_golds = [
+        gold
+        for gold, reason in reasons.items()
+        if reason is None and extract == "boxed" and parse_integer(gold) is None and not is_prose(gold)
+    ]
+    outcomes = _compare([(gold, gold) for gold in open_golds], seconds)
+    reasons |= {
+        gold: None if outcome == "equal" else f"math-verify does not accept it as its own answer ({outcome})"
+        for gold, outcome in zip(open_golds, outcomes, strict=True)
+    }
+    return [reasons[gold] for gold in golds]
+
+
+def _grade_by_rules(response: Response, answer: str | None, *, algebra: bool) -> Grade | None:
+    """The grade, or None where only algebra can tell."""
+    shown = answer[:MAX_ANSWER_CHARACTERS] if answer is not None else None
+    if response.finish_reason == "error":
+        return Grade("ungradable", None, shown, "the engine failed", "none")
+    if not response.gold.strip():
+        return Grade("ungradable", None, shown, "no gold answer", "none")
+    if response.finish_reason == "length":
+        return Grade("truncated", 0, shown, None, "none")
+    if answer is None:
+        return Grade("no_answer", 0, None, None, "none")
+    if len(answer) > MAX_ANSWER_CHARACTERS:
+        return Grade("wrong", 0, shown, f"an answer of {len(answer)} characters", "none")
+    gold_integer, integer = parse_integer(response.gold), parse_integer(answer)
+    if gold_integer is not None and integer is not None:
+        return _settled(gold_integer == integer, answer, "integer")
+    if normalise_answer(response.gold) == normalise_answer(answer):
+        return _settled(True, answer, "string")
+    if gold_integer is not None and is_plain_sum(answer):
+        return Grade("wrong", 0, answer, "a sum left undone", "string")
+    if not algebra or is_prose(response.gold):
+        return _settled(False, answer, "string")
+    return None
+
+
+def _grade_by_algebra(outcome: Outcome, answer: str | None) -> Grade:
+    if outcome in ("equal", "different"):
+        return _settled(outcome == "equal", answer, "math-verify")
+    if outcome == "unparsed":
+        return Grade("wrong", 0, answer, "the answer is no maths that parses", "math-verify")
+    if outcome in ("timeout", "crash"):
+        return Grade("timeout", 0, answer, f"the answer's comparison ended in a {outcome}", "math-verify")
+    return Grade("ungradable", None, answer, f"the gold or the harness failed ({outcome})", "math-verify")
+
+
+def _settled(correct: bool, answer: str | None, grader: Grader) -> Grade:
+    return Grade("correct" if correct else "wrong", int(correct), answer, None, grader)  # type: ignore[arg-type]
+
+
+def _check_by_rules(gold: str, extract: Extract) -> str | None:
+    text = f"\\boxed{{{gold}}}" if extract == "boxed" else gold
+    if not gold.strip():
+        return "no answer"
+    if len(gold) > MAX_ANSWER_CHARACTERS:
+        return f"an answer of {len(gold)} characters"
+    answer = extract_answer(text, extract=extract, thinking=False)
+    if answer is None or normalise_answer(answer) != normalise_answer(gold):
+        return f"it is not extracted whole ({extract})"
+    return None
+
+
+def _compare(pairs: Sequence[tuple[str, str]], seconds: float) -> list[Outcome]:
+    """Outcomes by algebra; without pairs no worker is started and math-verify is not needed."""
+    return shared_pool().compare(pairs, seconds=seconds) if pairs else []

@@ -1,0 +1,124 @@
+"""Cards: the README.md of every artifact, rendered from its lineage record and from nothing else.
+
+One template per artifact kind, over a common `_base.md.jinja`; `front_matter.py` makes the YAML that the Hub reads and
+`text.py` keeps values from becoming markup. A card names repositories by their Hub id and links to them relative to
+the endpoint, so that the same card is right on every Hub; it holds no endpoint, local path, host or user name.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+from erpd_hub.errors import ArtifactError
+from erpd_hub.model_cards import front_matter, text
+
+if TYPE_CHECKING:
+    from huggingface_hub.repocard_data import CardData
+
+KINDS = ("checkpoint", "prompts", "rollouts", "logprobs", "signal", "probe", "details")
+"""Artifact kinds, each with its template; the leaderboard is no artifact and has one too."""
+
+Record = Mapping[str, Any]
+"""A lineage record (`erpd-hub/lineage/v1`) as its JSON has it."""
+
+
+def render(record: Record, *, recipe: str = "") -> str:
+    """The card of one artifact; `recipe` is what `erpd-hub run` was given (a shipped name or a file name)."""
+    return render_repo_card([record], recipe=recipe)
+
+
+def render_repo_card(records: Sequence[Record], *, recipe: str = "") -> str:
+    """The one card of a repository whose folders are artifacts of one kind, such as details.
+
+    Raises:
+        ArtifactError: no record, an unknown kind, or records of several repositories.
+    """
+    if not records:
+        raise ArtifactError("card: expected at least one lineage record, got none")
+    records = sorted(records, key=lambda record: record["folder"])
+    first = records[0]
+    if len({(record["repo_id"], record["kind"]) for record in records}) > 1:
+        raise ArtifactError(f"{first['repo_id']}: expected records of one repository and kind")
+    if first["kind"] not in KINDS:
+        raise ArtifactError(f"{first['repo_id']}: expected an artifact of kind {', '.join(KINDS)}, got {first['kind']}")
+    template = _environment().get_template(f"{first['kind']}.md.jinja")
+    body = template.render(
+        record=first,
+        records=records,
+        steps=list(dict.fromkeys(f"r{record['round']}/{record['step']}" for record in records)),
+        recipes=_recipes(records, recipe),
+        results=[_flatten(record["metrics"]) for record in records],
+        tag=_tag,
+        config_name=front_matter.config_name,
+        remote_code=any(record["config"].get("trust_remote_code") for record in records),
+    )
+    return f"---\n{front_matter.dump(records)}---\n\n{body.strip()}\n"
+
+
+def render_leaderboard(repo_id: str) -> str:
+    """The card of a leaderboard: it has no lineage record, its rows name the details they were computed from."""
+    body = _environment().get_template("leaderboard.md.jinja").render(repo_id=repo_id)
+    return f"---\n{front_matter.dump_leaderboard(repo_id)}---\n\n{body.strip()}\n"
+
+
+def validate(card: str, repo_type: str) -> "CardData":
+    """Parse a card the way the Hub's client does, without asking the Hub.
+
+    Raises:
+        ArtifactError: the front matter is missing or is not what the client accepts.
+    """
+    from huggingface_hub import DatasetCard, ModelCard, SpaceCard
+
+    parsers = {"model": ModelCard, "dataset": DatasetCard, "space": SpaceCard}
+    try:
+        data = parsers[repo_type](card).data
+    except Exception as error:
+        raise ArtifactError(f"card: front matter does not parse: {error}") from error
+    if not data.to_dict():
+        raise ArtifactError("card: no front matter")
+    return data
+
+
+def _environment() -> Environment:
+    folder = files("erpd_hub.model_cards")
+    environment = Environment(
+        loader=FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8")),
+        autoescape=True,  # together with `finalize`: every value is escaped for Markdown unless a filter marked it safe
+        finalize=text.plain,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"code": text.code, "fenced": text.fenced, "link": text.link, "number": text.number}
+    return environment
+
+
+def _tag(record: Record) -> str:
+    """The tag under which a record's commit is found."""
+    saved_step = record["saved_step"]
+    return f"fp-{record['fingerprint'][:16]}" if saved_step is None else f"step-{saved_step}"
+
+
+def _recipes(records: Iterable[Record], recipe: str) -> list[dict[str, Any]]:
+    """Command and config of the records, each config once, with the folders that came from it."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for record in records:
+        step = record["step"] if record["round"] == 1 else f"r{record['round']}/{record['step']}"
+        command = f"erpd-hub run {recipe or record['run'] + '.yaml'} --until {step}"
+        config = text.yaml_block(text.public(record["config"]))
+        entry = found.setdefault((command, config), {"command": command, "config": config, "folders": []})
+        entry["folders"].append(record["folder"])
+    return list(found.values())
+
+
+def _flatten(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested metrics under dotted names; lists are left out of the table."""
+    flat: dict[str, Any] = {}
+    for name, value in metrics.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        elif not isinstance(value, list | tuple):
+            flat[f"{prefix}{name}"] = value
+    return flat

@@ -1,0 +1,87 @@
+"""The YAML at the top of a card: what the Hub itself understands of an artifact's origin."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from erpd_hub.model_cards.text import yaml_block
+
+BASE_ROLES = ("init", "source", "teacher")
+"""Roles of a checkpoint's inputs whose weights it started from."""
+
+Record = Mapping[str, Any]
+
+
+def dump(records: Sequence[Record]) -> str:
+    """Front matter of a repository's card, without the `---` lines."""
+    data = _model(records[0]) if records[0]["repo_type"] == "model" else _dataset(records)
+    licenses = _unique(record["license"] for record in records)
+    if licenses:
+        data = {"license": licenses[0] if len(licenses) == 1 else licenses} | data
+    return yaml_block({name: value for name, value in data.items() if value})
+
+
+def dump_leaderboard(repo_id: str) -> str:
+    """Front matter of a leaderboard's card."""
+    data_files = [{"split": "train", "path": "data/*.parquet"}]
+    return yaml_block(
+        {
+            "pretty_name": PurePosixPath(repo_id).name,
+            "tags": ["erpd", "erpd-leaderboard"],
+            "configs": [{"config_name": "default", "data_files": data_files}],
+        }
+    )
+
+
+def config_name(folder: str) -> str:
+    """Name under which `load_dataset(repo, name)` finds a folder; `/` is not allowed in it."""
+    return folder.replace("/", "--") or "default"
+
+
+def _model(record: Record) -> dict[str, Any]:
+    adapter = "adapter_config.json" in record["files"]
+    base = _unique(item["repo_id"] for role in BASE_ROLES for item in record["inputs"] if item["role"] == role)
+    return {
+        "base_model": base[0] if base else None,
+        "base_model_relation": ("adapter" if adapter else "finetune") if base else None,
+        "datasets": _repositories([record], "dataset"),
+        "library_name": "peft" if adapter else "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": _tags([record]),
+    }
+
+
+def _dataset(records: Sequence[Record]) -> dict[str, Any]:
+    return {
+        "pretty_name": PurePosixPath(records[0]["repo_id"]).name,
+        "task_categories": ["text-generation"],
+        "source_datasets": _repositories(records, "dataset"),
+        "tags": _tags(records),
+        "configs": [config for record in records for config in _configs(record)],
+    }
+
+
+def _configs(record: Record) -> list[dict[str, Any]]:
+    """One viewer config for a record's `data/*.parquet`; none when it has no such file."""
+    paths = [PurePosixPath(name) for name in record["files"]]
+    if not any(path.match("data/*.parquet") for path in paths):
+        return []
+    prefix = f"{record['folder']}/" if record["folder"] else ""
+    data_files = [{"split": "train", "path": f"{prefix}data/*.parquet"}]
+    return [{"config_name": config_name(record["folder"]), "data_files": data_files}]
+
+
+def _tags(records: Sequence[Record]) -> list[str]:
+    stages = _unique(f"erpd-stage:{record['stage']}" for record in records)
+    return ["erpd", *stages, *_unique(f"erpd-run:{record['run']}" for record in records)]
+
+
+def _repositories(records: Sequence[Record], repo_type: str) -> list[str]:
+    items = (item for record in records for item in record["inputs"] if item["repo_type"] == repo_type)
+    own = {record["repo_id"] for record in records}
+    return [repo_id for repo_id in _unique(item["repo_id"] for item in items) if repo_id not in own]
+
+
+def _unique(values: Iterable[str | None]) -> list[str]:
+    """Values that are there, each once, in order."""
+    return list(dict.fromkeys(value for value in values if value))

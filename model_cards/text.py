@@ -1,0 +1,71 @@
+"""Values as Markdown that stays text: texts, answers and names come from models and datasets and are hostile."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from markupsafe import Markup
+
+_MARKDOWN = re.compile(r"([\\`*\[\]|])")
+_HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+_NO_CODE = re.compile(r"[^\w./@:+=, ()-]")
+_LOCAL_PATH = re.compile(r"(?:~|\.{1,2})?/\S*/\S*|(?:~|\.{1,2})/.*|file:.*", re.DOTALL)
+_URL = re.compile(r"[a-zA-Z][\w+.-]*://.*", re.DOTALL)
+
+
+def plain(value: object) -> object:
+    """What `{{ value }}` becomes: one line in which nothing is markup. Values already marked safe pass."""
+    if isinstance(value, Markup):
+        return value
+    line = " ".join(str(value).split())
+    return Markup(_MARKDOWN.sub(r"\\\1", line.translate(_HTML)))
+
+
+def code(value: object) -> Markup:
+    """A code span: for ids, tags and digests, which have no other characters than those kept here."""
+    return Markup(f"`{_NO_CODE.sub('_', str(value))}`")
+
+
+def fenced(value: str, language: str) -> Markup:
+    """A code block, with a fence longer than any run of backticks inside."""
+    longest = max((len(run) for run in re.findall(r"`+", value)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return Markup(f"{fence}{language}\n{value.rstrip()}\n{fence}")
+
+
+def link(item: Mapping[str, Any]) -> Markup:
+    """`namespace/name@short-sha` of an input, linked to that revision relative to the endpoint."""
+    if not item["repo_id"]:
+        return Markup("a local source")
+    repo_id, folder = (_NO_CODE.sub("_", item[key] or "") for key in ("repo_id", "folder"))
+    revision = _NO_CODE.sub("_", item["revision"] or "main")
+    section = "/datasets" if item["repo_type"] == "dataset" else ""
+    target = f"{section}/{repo_id}/tree/{revision}/{folder}".rstrip("/").replace(" ", "%20")
+    name = f"{repo_id}/{folder}".rstrip("/")
+    return Markup(f"[`{name}@{revision[:7]}`](<{target}>)")
+
+
+def number(value: object) -> object:
+    """A metric for a table: four significant digits, a dash for nothing."""
+    if value is None:
+        return Markup("-")
+    return f"{value:.4g}" if isinstance(value, float) else value
+
+
+def public(value: Any) -> Any:
+    """A config without what is nobody else's business: local paths and URLs are replaced, at any depth."""
+    if isinstance(value, Mapping):
+        return {str(name): public(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [public(inner) for inner in value]
+    if not isinstance(value, str):
+        return value
+    if _URL.fullmatch(value):
+        return "(an endpoint)"
+    return "(a local path)" if _LOCAL_PATH.fullmatch(value) else value
+
+
+def yaml_block(value: Any) -> str:
+    """YAML of plain values in their given order, one line per value however long."""
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=10**9)

@@ -1,0 +1,174 @@
+"""Cards: what the Hub reads in them, what people read in them, and that no value becomes markup."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from erpd_hub import model_cards
+from erpd_hub.artifacts import LineageRecord
+from erpd_hub.errors import ArtifactError
+
+HOSTILE = "<script>alert(1)</script> ![x](http://evil) | `` ` \n---\nlicense: evil\n```\n# owned"
+
+
+def an_input(role: str, kind: str, repo: str, repo_type: str = "model", folder: str = "") -> dict:
+    return {
+        "role": role, "kind": kind, "digest": "d" * 64, "repo_type": repo_type, "repo_id": repo, "folder": folder,
+        "revision": "0123456789" * 4, "upstream": False,
+    }  # fmt: skip
+
+
+def a_record(**changes: object) -> dict:
+    record = {
+        "schema": "erpd-hub/lineage/v1", "stage": "teacher", "stage_version": 1, "kind": "checkpoint", "run": "quick",
+        "round": 1, "step": "teacher", "saved_step": None, "repo_type": "model", "repo_id": "local/quick-r1-teacher",
+        "folder": "", "identity": {}, "seed": 3, "fingerprint": "f" * 64, "digest": "e" * 64, "license": "apache-2.0",
+        "inputs": [
+            an_input("init", "checkpoint", "local/quick-base"),
+            an_input("rollouts", "rollouts", "local/quick-r1-rollout", "dataset"),
+        ],
+        "config": {"stage": "teacher", "learning_rate": 1e-6, "loss": {"type": "mse"}},
+        "code": {"version": "0.1.0", "git_commit": "c" * 40, "dirty": True},
+        "environment": {"python": "3.11.7", "torch": "2.13.0", "vllm": None},
+        "metrics": {"loss": 0.123456, "positive": {"logprob": -0.5}, "curve": [1, 2]},
+        "files": {"model.safetensors": {"sha256": "0" * 64, "size": 3}},
+    }  # fmt: skip
+    return record | changes
+
+
+def a_dataset(kind: str = "rollouts", **changes: object) -> dict:
+    files = {"data/train-00000.parquet": {"sha256": "0" * 64, "size": 3}}
+    fields = {"kind": kind, "stage": "rollout", "repo_type": "dataset", "repo_id": "local/quick-r1-x", "files": files}
+    return a_record(**(fields | changes))
+
+
+def front_matter(card: str) -> dict:
+    return yaml.safe_load(card.split("\n---\n")[0])
+
+
+def test_the_fixture_is_a_lineage_record() -> None:
+    assert LineageRecord.model_validate(a_record()).model_dump(mode="json", by_alias=True) == a_record()
+
+
+@pytest.mark.parametrize("kind", model_cards.KINDS)
+def test_every_kind_renders_and_parses(kind: str) -> None:
+    record = a_record() if kind == "checkpoint" else a_dataset(kind)
+    card = model_cards.render(record, recipe="quickstart")
+    assert model_cards.validate(card, record["repo_type"]).to_dict() == front_matter(card)
+    assert "erpd-hub run quickstart --until teacher" in card
+    assert "\n\n\n\n" not in card
+    for heading in ("Where it comes from", "How it was made", "Results", "How to load it", "Limits"):
+        assert f"\n## {heading}\n\n" in card
+
+
+@pytest.mark.parametrize("stage", ["base", "teacher", "unlearned", "distill", "online"])
+def test_every_checkpoint_says_what_it_is(stage: str) -> None:
+    card = model_cards.render(a_record(stage=stage, config={"type": "tiny"}))
+    word = {"distill": "student", "online": "`online`"}.get(stage, stage)
+    assert word in card.split("## Where")[0].split("# quick-r1-teacher")[1]
+
+
+def test_model_front_matter() -> None:
+    assert front_matter(model_cards.render(a_record())) == {
+        "license": "apache-2.0",
+        "base_model": "local/quick-base",
+        "base_model_relation": "finetune",
+        "datasets": ["local/quick-r1-rollout"],
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["erpd", "erpd-stage:teacher", "erpd-run:quick"],
+    }
+
+
+def test_adapter_and_root() -> None:
+    adapter = a_record(files={"adapter_config.json": {"sha256": "0" * 64, "size": 3}})
+    card = model_cards.render(adapter)
+    assert front_matter(card)["base_model_relation"] == "adapter"
+    assert "AutoPeftModelForCausalLM" in card
+    root = model_cards.render(a_record(stage="base", inputs=[], license=None, config={"type": "tiny"}))
+    assert not {"base_model", "base_model_relation", "datasets", "license"} & set(front_matter(root))
+    assert "root of the lineage" in root
+
+
+def test_body_of_a_model() -> None:
+    card = model_cards.render(a_record(saved_step=50, config={"trust_remote_code": True}))
+    assert "(</datasets/local/quick-r1-rollout/tree/" in card
+    assert "`local/quick-base@0123456`" in card
+    assert 'revision="step-50", trust_remote_code=True' in card
+    assert "**Remote code.**" in card
+    assert "| positive.logprob | -0.5 |" in card
+    assert "| loss | 0.1235 |" in card
+    assert "curve" not in card
+
+
+def test_card_of_many_folders() -> None:
+    folders = [a_dataset("details", folder=f"{name}/toy", metrics={"avg": 0.5}) for name in ("student", "base")]
+    card = model_cards.render_repo_card(folders, recipe="quickstart")
+    configs = {config["config_name"]: config["data_files"][0]["path"] for config in front_matter(card)["configs"]}
+    assert configs == {"base--toy": "base/toy/data/*.parquet", "student--toy": "student/toy/data/*.parquet"}
+    assert "| `base/toy` | 0.5 |" in card
+    assert card.count("erpd-hub run quickstart") == 1
+    assert 'load_dataset("local/quick-r1-x", "base--toy", split="train")' in card
+
+
+def test_leaderboard_card() -> None:
+    card = model_cards.render_leaderboard("local/erpd-leaderboard")
+    assert model_cards.validate(card, "dataset").to_dict() == front_matter(card)
+    assert front_matter(card)["configs"][0]["data_files"][0]["path"] == "data/*.parquet"
+    assert "# erpd-leaderboard\n" in card
+
+
+def test_load_dataset_reads_what_the_card_says(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from datasets import load_dataset
+
+    records = [a_dataset("details", folder=name) for name in ("base/toy", "student/toy")]
+    for index, record in enumerate(records):
+        (tmp_path / record["folder"] / "data").mkdir(parents=True)
+        pq.write_table(pa.table({"k": [index]}), tmp_path / record["folder"] / "data" / "train-00000.parquet")
+    (tmp_path / "README.md").write_text(model_cards.render_repo_card(records))
+    rows = load_dataset(str(tmp_path), "student--toy", split="train", cache_dir=str(tmp_path / "cache"))
+    assert rows["k"][:] == [1]
+
+
+def test_hostile_values_stay_text() -> None:
+    record = a_dataset(
+        license=HOSTILE, run=HOSTILE, step=HOSTILE, metrics={HOSTILE: HOSTILE}, environment={"python": HOSTILE},
+        config={"template": HOSTILE, HOSTILE: HOSTILE}, inputs=[an_input(HOSTILE, HOSTILE, HOSTILE, folder=HOSTILE)],
+    )  # fmt: skip
+    card = model_cards.render(record)
+    assert front_matter(card)["license"] == HOSTILE
+    _, _, body = card.partition("\n---\n\n#")
+    prose = re.sub(r"(?ms)^(`{3,})\w*\n.*?^\1$", "", body)
+    assert "<script" not in prose
+    assert "![" not in prose
+    assert not re.search(r"(?m)^# owned|^license: evil", prose)
+    (row,) = [line for line in prose.splitlines() if line.startswith("| &lt;script") and line.count("owned") == 2]
+    assert row.count("|") - row.count("\\|") == 3
+
+
+def test_nothing_of_the_machine_in_a_card() -> None:
+    config = {"source": "/home/me/model", "path": "./x.jsonl", "url": "https://hub.internal/v1", "home": ["~/x"],
+              "windows": "file:///c", "system_prompt": "/no_think", "template": "a/b {problem}"}  # fmt: skip
+    local = an_input("source", "external", "") | {"repo_id": None, "repo_type": None, "revision": None}
+    card = model_cards.render(a_record(stage="base", config=config | {"type": "import"}, inputs=[local]))
+    for secret in ("/home/me", "x.jsonl", "hub.internal", "~/x", "file:"):
+        assert secret not in card
+    assert "system_prompt: /no_think\n" in card
+    assert "a/b {problem}" in card
+    assert "a local source" in card
+    assert "http" not in card
+
+
+def test_refusals() -> None:
+    with pytest.raises(ArtifactError, match="at least one"):
+        model_cards.render_repo_card([])
+    with pytest.raises(ArtifactError, match="one repository"):
+        model_cards.render_repo_card([a_dataset(), a_dataset(repo_id="local/other")])
+    with pytest.raises(ArtifactError, match="kind"):
+        model_cards.render(a_dataset("nonsense"))
+    with pytest.raises(ArtifactError, match="front matter"):
+        model_cards.validate("---\na: [\n---\n", "model")

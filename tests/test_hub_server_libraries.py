@@ -1,0 +1,36 @@
+"""datasets and transformers, unmodified, pointed at the embedded Hub by environment variables alone."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from test_hub_server_process import TOKEN, running
+
+PROGRAM = """
+import datasets, torch
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+rows = datasets.Dataset.from_dict({"problem": ["1+1", "2+2"], "answer": [2, 4]})
+rows.push_to_hub("local/sums", private=True)
+rows.push_to_hub("local/sums", split="test")
+assert datasets.load_dataset("local/sums", split="train")[:] == rows[:]
+assert datasets.load_dataset("local/sums", split="test", streaming=True).take(1)
+read = datasets.load_dataset("parquet", data_files="hf://datasets/local/sums/data/train-*.parquet", split="train")
+assert read[:] == rows[:]
+
+torch.manual_seed(0)
+config = LlamaConfig(vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
+model = LlamaForCausalLM(config)
+model.push_to_hub("local/tiny", private=True)
+again = AutoModelForCausalLM.from_pretrained("local/tiny")
+assert all(torch.equal(left, right) for left, right in zip(model.parameters(), again.parameters(), strict=True))
+assert AutoConfig.from_pretrained("local/tiny", revision="main").vocab_size == 64
+"""
+
+
+def test_datasets_and_transformers_push_and_load(tmp_path: Path) -> None:
+    with running(tmp_path) as url:
+        environment = {**os.environ, "HF_ENDPOINT": url, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "home")}
+        result = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr[-3000:]

@@ -1,0 +1,177 @@
+"""The embedded Hub as a process: announcing itself, leaving when unused, refusing a served root, surviving SIGKILL.
+
+`running` is what the other files of this area start their servers with.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+import pytest
+from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.errors import HfHubHTTPError
+
+REPO_ROOT = Path(__file__).parent.parent
+TOKEN = "any-text"
+HOLD_SHARED = """
+import fcntl, sys, time
+file = open(sys.argv[1], "a")
+fcntl.flock(file, fcntl.LOCK_SH)
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def start(root: Path, ready: Path, *arguments: str, max_file: int | None = None) -> subprocess.Popen[bytes]:
+    """A server process; with `max_file` its disk is full for files beyond that many bytes."""
+    command = [sys.executable, "-m", "erpd_hub.hub.server", "--root", str(root), "--ready-file", str(ready), *arguments]
+    limit = (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (max_file, max_file))) if max_file else None
+    return subprocess.Popen(command, cwd=REPO_ROOT, stderr=subprocess.PIPE, preexec_fn=limit)
+
+
+def wait_ready(process: subprocess.Popen[bytes], ready: Path) -> str:
+    """The URL of a server that belongs to this process."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and process.poll() is None:
+        with suppress(FileNotFoundError):
+            record = json.loads(ready.read_text())
+            if record["pid"] == process.pid:
+                return record["url"]
+        time.sleep(0.02)
+    pytest.fail(f"the server did not start: {process.stderr.read().decode() if process.poll() is not None else ''}")
+
+
+@contextmanager
+def running(folder: Path, *arguments: str) -> Iterator[str]:
+    """A server on `folder`/root for the length of the block; yields its URL."""
+    process = start(folder / "root", folder / "ready.json", *arguments)
+    try:
+        yield wait_ready(process, folder / "ready.json")
+    finally:
+        process.terminate()
+        assert process.wait(timeout=20) == 0, process.stderr.read().decode()
+
+
+def test_sigterm_leaves_cleanly_and_the_data_stays(tmp_path: Path) -> None:
+    with running(tmp_path) as url:
+        assert url.startswith("http://127.0.0.1:")
+        HfApi(url, token=TOKEN).create_repo("local/kept")
+        assert (tmp_path / "root" / "secret").stat().st_mode & 0o777 == 0o600
+    assert not (tmp_path / "ready.json").exists()
+    with running(tmp_path) as url:
+        assert HfApi(url, token=TOKEN).repo_exists("local/kept")
+
+
+def test_a_served_root_is_refused(tmp_path: Path) -> None:
+    with running(tmp_path):
+        second = start(tmp_path / "root", tmp_path / "second.json")
+        assert second.wait(timeout=20) == 2
+        errors = second.stderr.read().decode().strip()
+        assert "another server is serving it" in errors
+        assert len(errors.splitlines()) == 1
+        assert not (tmp_path / "second.json").exists()
+
+
+def test_an_open_server_beyond_loopback_is_refused(tmp_path: Path) -> None:
+    process = start(tmp_path / "root", tmp_path / "ready.json", "--host", "0.0.0.0")
+    assert process.wait(timeout=20) == 2
+    assert b"--token" in process.stderr.read()
+
+
+def test_the_server_leaves_when_its_last_client_is_killed(tmp_path: Path) -> None:
+    lock = tmp_path / "clients.lock"
+    client = subprocess.Popen([sys.executable, "-c", HOLD_SHARED, str(lock)], stdout=subprocess.PIPE)
+    assert client.stdout is not None
+    client.stdout.readline()
+    process = start(tmp_path / "root", tmp_path / "ready.json", "--until-unused", str(lock))
+    url = wait_ready(process, tmp_path / "ready.json")
+    time.sleep(5.7)  # the server's grace has passed; the client alone keeps it
+    assert httpx.get(f"{url}/api/models").status_code == 200
+    client.kill()
+    assert process.wait(timeout=10) == 0
+    assert not (tmp_path / "ready.json").exists()
+    with lock.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_ready_file_of_another_server_is_left_alone(tmp_path: Path) -> None:
+    with running(tmp_path):
+        (tmp_path / "ready.json").write_text(json.dumps({"pid": os.getppid(), "port": 1, "url": "http://elsewhere"}))
+    assert (tmp_path / "ready.json").exists()
+
+
+def test_a_full_disk_refuses_the_file_and_serves_on(tmp_path: Path) -> None:
+    process = start(tmp_path / "root", tmp_path / "ready.json", max_file=1_500_000)
+    api = HfApi(wait_ready(process, tmp_path / "ready.json"), token=TOKEN)
+    repo = api.create_repo("local/full").repo_id
+    for path in ("large.bin", "large.txt"):
+        files = [CommitOperationAdd("small.txt", b"x"), CommitOperationAdd(path, b"x" * 2_000_000)]
+        with pytest.raises((HfHubHTTPError, RuntimeError)) as error:
+            api.create_commit(repo, files, commit_message="too much")
+        assert "507" in str(error.getrepr(style="short"))
+    assert api.list_repo_files(repo) == [".gitattributes"]
+    assert not list((tmp_path / "root" / "incoming").iterdir())
+    api.upload_file(path_or_fileobj=b"x" * 1_000_000, path_in_repo="fits.bin", repo_id=repo)
+    process.terminate()
+    assert process.wait(timeout=20) == 0
+
+
+def commit_forever(url: str, worker: int, done: list[str]) -> None:
+    """Commit sets of files that belong together until the server dies; note what it confirmed."""
+    api = HfApi(url, token=TOKEN)
+    with suppress(HfHubHTTPError, httpx.HTTPError, RuntimeError):
+        for number in range(10_000):
+            files = [
+                CommitOperationAdd(f"w{worker}/{number}/small.txt", f"{worker} {number}".encode()),
+                CommitOperationAdd(f"w{worker}/{number}/middle.txt", os.urandom(40_000).hex().encode()),
+                CommitOperationAdd(f"w{worker}/{number}/large.bin", os.urandom(200_000)),
+            ]
+            commit = api.create_commit("local/hammered", files, commit_message=f"{worker}/{number}")
+            done.append(commit.oid)
+
+
+def test_sigkill_during_commits_leaves_only_whole_ones(tmp_path: Path) -> None:
+    process = start(tmp_path / "root", tmp_path / "ready.json")
+    url = wait_ready(process, tmp_path / "ready.json")
+    HfApi(url, token=TOKEN).create_repo("local/hammered")
+    done: list[str] = []
+    workers = [threading.Thread(target=commit_forever, args=(url, worker, done), daemon=True) for worker in range(3)]
+    for worker in workers:
+        worker.start()
+    deadline = time.monotonic() + 15
+    while len(done) < 12 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with running(tmp_path) as url:
+        api = HfApi(url, token=TOKEN)
+        commits = api.list_repo_commits("local/hammered")
+        assert len(done) >= 12
+        assert set(done) <= {commit.commit_id for commit in commits}
+        files = list(api.list_repo_tree("local/hammered", recursive=True))
+        paths = [file.path for file in files if hasattr(file, "blob_id") and file.path.startswith("w")]
+        assert len(paths) == 3 * (len(commits) - 1), "a commit is visible in part"
+        for path in paths:
+            head = httpx.get(f"{url}/local/hammered/resolve/main/{path}")
+            assert content_id(head.content, lfs=path.endswith(".bin")) == head.headers["etag"].strip('"')
+    assert not list((tmp_path / "root" / "incoming").iterdir())
+    for blob in (tmp_path / "root" / "blobs").glob("*/*"):
+        assert hashlib.sha256(blob.read_bytes()).hexdigest() == blob.name
+
+
+def content_id(content: bytes, *, lfs: bool) -> str:
+    """The id git or git-lfs gives a content."""
+    return (
+        hashlib.sha256(content).hexdigest() if lfs else hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    )

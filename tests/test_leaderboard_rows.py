@@ -1,0 +1,45 @@
+"""Leaderboard rows are computed from samples, and the same samples give the same bytes."""
+
+from io import BytesIO
+
+import pyarrow.parquet as pq
+import pytest
+
+from erpd_hub.evaluation.leaderboard import LEADERBOARD_SCHEMA, DetailsRecord, leaderboard_bytes, leaderboard_rows
+
+
+def a_record(checkpoint: str, labels: list[list[int | None]]) -> DetailsRecord:
+    samples = [
+        {"problem_id": str(i), "label": label, "verdict": "wrong" if label == 0 else "correct", "response_ids": [1, 2]}
+        for i, row in enumerate(labels)
+        for label in row
+    ]
+    return DetailsRecord(
+        run="quick", role="student", checkpoint=checkpoint, checkpoint_repo=f"local/quick-{checkpoint}",
+        checkpoint_revision="c" * 40, step=8, benchmark="addition", version=1, details_repo="local/quick-details",
+        details_folder=f"{checkpoint}/addition", details_revision="d" * 40, fingerprint="f" * 64, samples=samples,
+    )  # fmt: skip
+
+
+def test_figures_come_from_the_samples() -> None:
+    records = [a_record("student", [[1, 1], [1, 0]]), a_record("teacher", [[0, 0], [None, 1]])]
+    probes = {("local/quick-student", "c" * 40): {"kl_checkpoint_to_base": 0.01, "entropy": 0.05, "avg": 0.99}}
+    student, teacher = leaderboard_rows(records, probes)
+    assert (student["avg"], student["n"], student["k"], student["mean_length"]) == (0.75, 2, 2, 2)
+    assert student["stderr"] == pytest.approx(0.25)
+    assert student["interval"] == [0.5, 1.0]
+    assert (student["kl_checkpoint_to_base"], student["entropy"]) == (0.01, 0.05)
+    assert (teacher["avg"], teacher["coverage"]) == (0.5, 0.75)
+    assert teacher["kl_checkpoint_to_base"] is None
+    assert (teacher["details_folder"], teacher["step"]) == ("teacher/addition", 8)
+
+
+def test_rows_are_the_schema_and_the_bytes_repeat() -> None:
+    rows = leaderboard_rows([a_record("student", [[1, 0], [0, 0]]), a_record("empty", [])], {})
+    assert all(list(row) == LEADERBOARD_SCHEMA.names for row in rows)
+    content = leaderboard_bytes(rows)
+    table = pq.read_table(BytesIO(content))
+    assert table.schema.equals(LEADERBOARD_SCHEMA)
+    assert table.to_pylist() == rows
+    assert content == leaderboard_bytes(rows)
+    assert not any("time" in name or "date" in name for name in table.column_names)

@@ -1,0 +1,85 @@
+import pytest
+import torch
+from tiny import make_policy
+from torch import Tensor
+
+from erpd_hub import logprobs
+from erpd_hub.logprobs import full_vocabulary_kl, kl_k1, kl_k3, make_batch, masked_mean, response_logprobs
+
+PROMPTS = [[2, 5, 6, 3], [2, 7, 3], [2, 9, 8, 7, 6, 3]]
+RESPONSES = [[5, 6, 7, 1], [0, 8, 1], [9]]  # 0 is the padding id and a token like any other here
+
+
+def naive(model, prompt: list[int], response: list[int], temperature: float) -> tuple[Tensor, Tensor]:
+    logits = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1] / temperature
+    log_p = torch.log_softmax(logits, dim=-1)
+    return log_p.gather(-1, torch.tensor(response)[:, None])[:, 0], -(log_p.exp() * log_p).sum(-1)
+
+
+def gradients(model, loss: Tensor) -> list[Tensor]:
+    model.zero_grad()
+    loss.backward()
+    return [parameter.grad.clone() for parameter in model.parameters()]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+@pytest.mark.parametrize("tile", [256, 5])
+def test_chunked_equals_naive_in_value_and_gradient(temperature: float, tile: int, monkeypatch) -> None:
+    monkeypatch.setattr(logprobs, "_TILE_CPU", tile)
+    model, _ = make_policy()
+    scored = response_logprobs(model, make_batch(PROMPTS, RESPONSES), temperature=temperature, with_entropy=True)
+    expected = [naive(model, p, r, temperature) for p, r in zip(PROMPTS, RESPONSES, strict=True)]
+    for row, (values, entropy) in enumerate(expected):
+        torch.testing.assert_close(scored.logprobs[row, : len(values)], values)
+        torch.testing.assert_close(scored.entropy[row, : len(values)], entropy)
+        assert not scored.logprobs[row, len(values) :].any()
+    weights = torch.rand(scored.logprobs.shape, generator=torch.Generator().manual_seed(0))
+    ours = (weights * (scored.logprobs + 0.3 * scored.entropy)).sum()
+    theirs = sum((weights[i, : len(v)] * (v + 0.3 * e)).sum() for i, (v, e) in enumerate(expected))
+    for a, b in zip(gradients(model, ours), gradients(model, theirs), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_padding_and_company_change_nothing() -> None:
+    model, _ = make_policy()
+    together = response_logprobs(model, make_batch(PROMPTS, RESPONSES), temperature=1.0).logprobs
+    for row, (prompt, response) in enumerate(zip(PROMPTS, RESPONSES, strict=True)):
+        alone = response_logprobs(model, make_batch([prompt], [response]), temperature=1.0).logprobs[0]
+        torch.testing.assert_close(together[row, : len(response)], alone)
+
+
+def test_mask_counts_tokens_and_does_not_look_at_them() -> None:
+    mask = make_batch(PROMPTS, RESPONSES).mask
+    assert mask.tolist() == [[True] * 4, [True, True, True, False], [True, False, False, False]]
+
+
+def test_full_vocabulary_kl_is_exact_and_gives_both_logprobs(monkeypatch) -> None:
+    monkeypatch.setattr(logprobs, "_KL_ELEMENTS", 3 * 22)
+    p, q = make_policy(0)[0], make_policy(1)[0]
+    batch = make_batch(PROMPTS, RESPONSES)
+    compared = full_vocabulary_kl(p, q, batch)
+    for row, (prompt, response) in enumerate(zip(PROMPTS, RESPONSES, strict=True)):
+        ids = torch.tensor([prompt + response])
+        log_p, log_q = (torch.log_softmax(m(ids).logits[0, len(prompt) - 1 : -1], -1) for m in (p, q))
+        torch.testing.assert_close(compared.kl[row, : len(response)], (log_p.exp() * (log_p - log_q)).sum(-1))
+    scored = response_logprobs(p, batch, temperature=1.0, with_entropy=True)
+    torch.testing.assert_close(compared.logprobs_p, scored.logprobs)
+    torch.testing.assert_close(compared.entropy, scored.entropy)
+    torch.testing.assert_close(compared.logprobs_q, response_logprobs(q, batch, temperature=1.0).logprobs)
+    assert not full_vocabulary_kl(p, p, batch).kl.any()
+
+
+def test_kl_estimators_are_unbiased_over_p() -> None:
+    p, q = torch.tensor([0.5, 0.3, 0.2]).log(), torch.tensor([0.2, 0.5, 0.3]).log()
+    exact = (p.exp() * (p - q)).sum()
+    torch.testing.assert_close((p.exp() * kl_k1(p, q)).sum(), exact)
+    torch.testing.assert_close((p.exp() * kl_k3(p, q)).sum(), exact)
+    assert (kl_k3(p, q) >= 0).all()
+    assert torch.isfinite(kl_k3(torch.tensor(-200.0), torch.tensor(0.0)))
+
+
+def test_masked_mean() -> None:
+    values, mask = torch.tensor([[1.0, 3.0], [5.0, 9.0]]), torch.tensor([[True, True], [True, False]])
+    assert masked_mean(values, mask) == 3
+    assert masked_mean(values, mask, axis=-1).tolist() == [2, 5]
+    assert masked_mean(values, torch.zeros_like(mask)) == 0

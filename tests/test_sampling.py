@@ -1,0 +1,147 @@
+import pytest
+import torch
+from tiny import FORMAT, folder_digest, make_policy, save_policy
+
+from erpd_hub.config import Decoding, TransformersEngine
+from erpd_hub.errors import StageError
+from erpd_hub.logprobs import make_batch, response_logprobs
+from erpd_hub.prompts import Problem, render
+from erpd_hub.samples import read_rows, sample_seed, shard_paths
+from erpd_hub.sampling.engine import Request
+from erpd_hub.sampling.sampler import sample_problems
+from erpd_hub.sampling.transformers_engine import LocalEngine, cut_at_stop, sampler_logprobs
+
+PROBLEMS = [Problem(text, "addition", text, "7") for text in ("3+4", "12+5", "1+2", "20+31", "9+9")]
+
+
+@pytest.fixture(scope="module")
+def engine() -> LocalEngine:
+    return LocalEngine(*make_policy())
+
+
+def requests(engine: LocalEngine, count: int = 6) -> list[Request]:
+    texts = ["3+4", "12+53", "1+2"]
+    return [Request(tuple(render(texts[i % 3], FORMAT, engine.tokenizer)), 100 + i) for i in range(count)]
+
+
+def test_first_token_is_drawn_from_the_softmax(engine: LocalEngine) -> None:
+    prompt = requests(engine, 1)[0].prompt_ids
+    draws = 4000
+    completions = engine.generate([Request(prompt, seed) for seed in range(draws)], Decoding(max_new_tokens=1), ())
+    counts = torch.bincount(torch.tensor([c.response_ids[0] for c in completions]), minlength=22)
+    expected = draws * torch.softmax(engine.model(torch.tensor([prompt])).logits[0, -1], -1)
+    chi_square = ((counts - expected) ** 2 / expected).sum().item()
+    assert chi_square < 46.8  # 0.1 % point of chi-square with 21 degrees of freedom
+
+
+def test_a_sample_does_not_depend_on_its_company(engine: LocalEngine) -> None:
+    decoding = Decoding(max_new_tokens=40)
+    together = engine.generate(requests(engine), decoding, ())
+    assert len({len(c.response_ids) for c in together}) > 1  # rows do leave the batch at different times
+    for request, completion in zip(requests(engine), together, strict=True):
+        (alone,) = engine.generate([request], decoding, ())
+        assert alone.response_ids == completion.response_ids
+        assert alone.logprobs == pytest.approx(completion.logprobs, abs=1e-4)
+
+
+def test_longer_limits_continue_the_same_sample(engine: LocalEngine) -> None:
+    short = engine.generate(requests(engine), Decoding(max_new_tokens=5), ())
+    long = engine.generate(requests(engine), Decoding(max_new_tokens=40), ())
+    assert all(b.response_ids[:5] == a.response_ids for a, b in zip(short, long, strict=True))
+
+
+def test_sampler_logprobs_are_those_of_the_scoring_path(engine: LocalEngine) -> None:
+    completions = engine.generate(requests(engine), Decoding(max_new_tokens=20), ())
+    batch = make_batch([r.prompt_ids for r in requests(engine)], [c.response_ids for c in completions])
+    scored = response_logprobs(engine.model, batch, temperature=1.0).logprobs
+    for row, completion in enumerate(completions):
+        assert scored[row, : len(completion.logprobs)].tolist() == pytest.approx(completion.logprobs, abs=1e-4)
+
+
+def test_stop_token_is_kept_and_text_ends_before_it(engine: LocalEngine) -> None:
+    end = engine.tokenizer.eos_token_id
+    for completion in engine.generate(requests(engine, 30), Decoding(max_new_tokens=60), ()):
+        assert (completion.finish_reason == "stop") == (completion.response_ids[-1] == end)
+        assert end not in completion.response_ids[:-1]
+        assert "<eos>" not in completion.text
+        assert len(completion.response_ids) == 60 or completion.finish_reason == "stop"
+
+
+def test_stop_string_ends_a_response_at_the_token_that_completes_it(engine: LocalEngine) -> None:
+    free = engine.generate(requests(engine, 12), Decoding(max_new_tokens=30), ())
+    text = next(c.text for c in free if len(c.text) > 12)
+    stop = text[4:6]
+    for completion in engine.generate(requests(engine, 12), Decoding(max_new_tokens=30), (stop,)):
+        assert stop not in completion.text
+        whole = engine.tokenizer.decode(completion.response_ids, skip_special_tokens=True)
+        assert stop not in whole[:-1]
+        if stop in whole:
+            assert completion.finish_reason == "stop"
+            assert whole.startswith(completion.text)
+    assert cut_at_stop("one\ntwo;", (";", "\n")) == "one"
+
+
+def test_greedy_takes_the_most_likely_token_whatever_the_seed(engine: LocalEngine) -> None:
+    prompt = requests(engine, 1)[0].prompt_ids
+    first, second = engine.generate(
+        [Request(prompt, 1), Request(prompt, 2)], Decoding(temperature=0, max_new_tokens=8), ()
+    )
+    assert first == second
+    assert first.response_ids[0] == engine.model(torch.tensor([prompt])).logits[0, -1].argmax()
+
+
+def test_top_k_and_top_p_cut_and_renormalise() -> None:
+    logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
+    top_k = sampler_logprobs(logits, Decoding(top_k=2)).exp()
+    torch.testing.assert_close(top_k, torch.tensor([[0.625, 0.375, 0.0, 0.0]]))
+    top_p = sampler_logprobs(logits, Decoding(top_p=0.6)).exp()
+    torch.testing.assert_close(top_p, torch.tensor([[0.625, 0.375, 0.0, 0.0]]))
+    assert sampler_logprobs(logits, Decoding(top_p=0.1)).exp().tolist() == [[1, 0, 0, 0]]
+    colder = sampler_logprobs(logits, Decoding(temperature=0.5)).exp()
+    torch.testing.assert_close(colder, torch.softmax(2 * logits, -1))
+
+
+def sample(tmp_path, name: str, *, k: int = 3, max_new_tokens: int = 12):
+    sample_problems(
+        PROBLEMS,
+        benchmark="addition",
+        k=k,
+        checkpoint=save_policy(tmp_path / "policy"),
+        decoding=Decoding(max_new_tokens=max_new_tokens),
+        format=FORMAT,
+        engine=TransformersEngine(batch_size=4),
+        seed=3,
+        out=tmp_path / name,
+    )
+    return tmp_path / name
+
+
+def test_rows_are_complete_and_seeded_by_what_they_are(tmp_path) -> None:
+    rows = list(read_rows(sample(tmp_path, "out")))
+    assert {(row["problem_id"], row["k"]) for row in rows} == {(p.problem_id, k) for p in PROBLEMS for k in range(3)}
+    for row in rows:
+        assert row["seed"] == sample_seed(3, "addition", row["problem_id"], row["k"])
+        assert len(row["sampler_logprobs"]) == len(row["response_ids"])
+        assert row["verdict"] in ("wrong", "no_answer", "truncated", "correct")
+
+
+def test_a_killed_run_ends_in_the_same_bytes(tmp_path) -> None:
+    whole = sample(tmp_path, "whole")
+    broken = sample(tmp_path, "broken")
+    shards = shard_paths(broken)
+    assert len(shards) == 4
+    shards[1].unlink()
+    shards[3].rename(shards[3].with_suffix(".partial"))
+    sample(tmp_path, "broken")
+    assert {n: d for n, d in folder_digest(broken).items() if n.endswith("parquet")} == folder_digest(whole)
+
+
+def test_more_samples_of_a_problem_begin_with_the_same_ones(tmp_path) -> None:
+    few = {(r["problem_id"], r["k"]): r["response_ids"] for r in read_rows(sample(tmp_path, "few", k=2))}
+    many = {(r["problem_id"], r["k"]): r["response_ids"] for r in read_rows(sample(tmp_path, "many", k=4))}
+    assert all(many[key] == ids for key, ids in few.items())
+
+
+def test_prompts_too_long_for_the_context_are_refused_by_name(tmp_path) -> None:
+    with pytest.raises(StageError, match=r"at most 5 tokens .* 5 prompts \(3\+4"):
+        sample(tmp_path, "out", max_new_tokens=507)

@@ -1,0 +1,231 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import TINY, context, folder_digest, save_policy, write_prompts, write_rollouts
+
+from erpd_hub.config import (
+    CELoss,
+    Decoding,
+    DistillConfig,
+    ImportBase,
+    MSELoss,
+    ProbeConfig,
+    RolloutConfig,
+    ScoreConfig,
+    SignalConfig,
+    TeacherConfig,
+    TransformersEngine,
+    UnlearnedConfig,
+)
+from erpd_hub.errors import ArtifactError, StageError
+from erpd_hub.logprobs import make_batch, response_logprobs
+from erpd_hub.models import load_model
+from erpd_hub.samples import read_rows
+from erpd_hub.stages import base, distill, probe, rollout, score, signal, teacher, unlearned
+from erpd_hub.stages.probe import ratio_mean
+from erpd_hub.training.warm_start import WarmStart
+
+CE = CELoss(type="ce", beta=1.0)
+
+
+@pytest.fixture
+def parts(tmp_path) -> dict[str, Path]:
+    """A policy, another one, rollouts and the log-probs of both policies on them."""
+    folders = {"policy": save_policy(tmp_path / "policy"), "other": save_policy(tmp_path / "other", seed=1)}
+    folders["rollouts"] = write_rollouts(tmp_path / "rollouts")
+    for name in ("policy", "other"):
+        folders[f"{name}-logprobs"] = tmp_path / f"{name}-logprobs"
+        score_into(folders[f"{name}-logprobs"], folders["rollouts"], folders[name])
+    return folders
+
+
+def score_into(out: Path, rollouts: Path, checkpoint: Path, **changes) -> dict:
+    config = ScoreConfig(rollouts="rollouts", checkpoint="policy", **({"micro_batch_tokens": 200} | changes))
+    return score.run(config, out, context=context(out), rollouts=rollouts, checkpoint=checkpoint).metrics
+
+
+def teach(out: Path, parts: dict[str, Path], loss=CE, **changes):
+    config = TeacherConfig(rollouts="r", loss=loss, **({"learning_rate": 1e-3, "steps": 2} | changes))
+    reference = parts["policy-logprobs"] if loss.type == "ce" else None
+    return teacher.run(
+        config, out, context=context(out), rollouts=parts["rollouts"], init=parts["policy"], reference=reference
+    )
+
+
+def make_signal(out: Path, parts: dict[str, Path], numerator: str, denominator: str | None):
+    config = SignalConfig(rollouts="r", numerator="teacher", denominator="policy" if denominator else "none")
+    return signal.run(
+        config, out, context=context(out), rollouts=parts["rollouts"], old=parts["policy-logprobs"],
+        numerator=parts[numerator], denominator=denominator and parts[denominator],
+    )  # fmt: skip
+
+
+def test_warm_start_resumes_to_the_same_bytes(tmp_path, monkeypatch) -> None:
+    config = TINY.model_copy(
+        update={"batch_size": 8, "target_accuracy": 0.0, "first_check": 4, "decay_steps": 3, "checkpoint_every": 2}
+    )
+    whole = base.run(config, tmp_path / "whole", context=context(tmp_path / "a"))
+    assert whole.metrics["steps"] == 7
+    step = WarmStart._train_step
+
+    def killed(self: WarmStart) -> None:
+        if self.step == 5:
+            raise KeyboardInterrupt
+        step(self)
+
+    monkeypatch.setattr(WarmStart, "_train_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        base.run(config, tmp_path / "again", context=context(tmp_path / "b"))
+    monkeypatch.setattr(WarmStart, "_train_step", step)
+    assert base.run(config, tmp_path / "again", context=context(tmp_path / "b")) == whole
+    assert folder_digest(tmp_path / "whole") == folder_digest(tmp_path / "again")
+
+
+def test_warm_start_that_does_not_get_there_is_refused(tmp_path) -> None:
+    config = TINY.model_copy(
+        update={"batch_size": 4, "target_accuracy": 1.0, "first_check": 1, "check_every": 1, "max_steps": 2}
+    )
+    with pytest.raises(StageError, match=r"accuracy of 1.0 within 2 steps"):
+        base.run(config, tmp_path / "out", context=context(tmp_path))
+
+
+def test_import_brings_a_policy_in(tmp_path) -> None:
+    source = save_policy(tmp_path / "source")
+    config = ImportBase(type="import", source="./source")
+    result = base.run(config, tmp_path / "out", context=context(tmp_path), source=source)
+    assert result.metrics["context_length"] == 512
+    assert folder_digest(source) == folder_digest(tmp_path / "out")
+
+
+def test_rollout_then_score_agree_on_the_samples(tmp_path) -> None:
+    policy, prompts = save_policy(tmp_path / "policy"), write_prompts(tmp_path / "prompts")
+    config = RolloutConfig(
+        prompts="p", k=3, limit=3, decoding=Decoding(max_new_tokens=16), engine=TransformersEngine(batch_size=4)
+    )
+    out = tmp_path / "rollouts"
+    metrics = rollout.run(config, out, context=context(tmp_path), prompts=prompts, policy=policy).metrics
+    assert (metrics["prompts"], metrics["samples"], metrics["groups_all_wrong"]) == (3, 9, 3)
+    assert (out / "format.json").read_bytes() == (prompts / "format.json").read_bytes()
+    scored = score_into(tmp_path / "scored", out, policy)
+    assert scored["sampler_difference_max"] < 1e-4
+    again = score_into(tmp_path / "scored", out, policy)
+    assert again == scored
+
+
+def test_score_keeps_the_rollouts_rows_and_order(parts) -> None:
+    model = load_model(parts["policy"])
+    samples, scored = list(read_rows(parts["rollouts"])), list(read_rows(parts["policy-logprobs"]))
+    assert [(s["problem_id"], s["k"]) for s in samples] == [(s["problem_id"], s["k"]) for s in scored]
+    for sample, row in zip(samples[:4], scored[:4], strict=True):
+        batch = make_batch([sample["prompt_ids"]], [sample["response_ids"]])
+        expected = response_logprobs(model, batch, temperature=1.0).logprobs[0].tolist()
+        assert row["logprobs"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_teacher_pulls_right_and_wrong_responses_apart(tmp_path, parts) -> None:
+    result = teach(tmp_path / "out", parts, steps=20, save_steps=(5,))
+    first, last = result.step_metrics[5], result.step_metrics[20]
+    assert last["loss"] < first["loss"] < 0.694
+    assert last["logprob_positive"] - last["logprob_negative"] > first["logprob_positive"] - first["logprob_negative"]
+    assert result.metrics == last
+    load_model(tmp_path / "out" / "step-5")
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_teacher_refuses_outcomes_of_one_kind(tmp_path, parts, label: int) -> None:
+    parts["rollouts"] = write_rollouts(tmp_path / "one", label=label)
+    with pytest.raises(StageError, match=f"got {18 * label} right of 18 graded"):
+        teach(tmp_path / "out", parts, MSELoss(type="mse"))
+
+
+def test_log_probs_at_another_temperature_are_refused(tmp_path, parts) -> None:
+    with pytest.raises(ArtifactError, match="use one temperature throughout"):
+        teach(tmp_path / "out", parts, logprob_temperature=0.6)
+    parts["warm"] = tmp_path / "warm"
+    score_into(parts["warm"], parts["rollouts"], parts["other"], logprob_temperature=2.0)
+    with pytest.raises(ArtifactError, match=r"numerator: expected logprob_temperature 1\.0 as in old, got 2\.0"):
+        make_signal(tmp_path / "signal", parts, "warm", "policy-logprobs")
+
+
+def test_unlearned_is_the_saved_step(tmp_path, parts) -> None:
+    teach(tmp_path / "mse", parts, MSELoss(type="mse"), save_steps=(1,))
+    step = tmp_path / "mse" / "step-1"
+    (step / "README.md").write_text("the teacher's card")
+    result = unlearned.run(
+        UnlearnedConfig(teacher="mse@step-1"), tmp_path / "out", context=context(tmp_path), teacher=step
+    )
+    assert folder_digest(tmp_path / "out") == folder_digest(step, "README.md", "metrics.jsonl")
+    assert result.metrics["step"] == 1
+    with pytest.raises(ArtifactError, match="no weights"):
+        unlearned.run(
+            UnlearnedConfig(teacher="mse"), tmp_path / "no", context=context(tmp_path), teacher=tmp_path / "mse"
+        )
+
+
+def test_signal_is_the_difference_of_its_sides(tmp_path, parts) -> None:
+    result = make_signal(tmp_path / "signal", parts, "other-logprobs", "policy-logprobs")
+    rows = list(read_rows(tmp_path / "signal"))
+    for row in rows:
+        difference = torch.tensor(row["numerator"]) - torch.tensor(row["denominator"])
+        assert row["signal"] == difference.tolist()
+        assert row["old"] == row["denominator"]
+    assert result.metrics["tokens"] == sum(len(row["signal"]) for row in rows)
+    make_signal(tmp_path / "half", parts, "other-logprobs", None)
+    half = next(read_rows(tmp_path / "half"))
+    assert half["denominator"] is None
+    assert half["signal"] == half["numerator"]
+
+
+def run_distill(out: Path, parts: dict[str, Path], **changes):
+    given = {"signal": changes.pop("signal", None), "old": changes.pop("old", None)}
+    fields = {"learning_rate": 1e-3, "steps": 2, "advantage": "signal" if given["signal"] else "outcome"}
+    config = DistillConfig(rollouts="r", signal="signal" if given["signal"] else None, **(fields | changes))
+    return distill.run(config, out, context=context(out), rollouts=parts["rollouts"], init=parts["policy"], **given)
+
+
+def test_equal_numerator_and_denominator_teach_nothing(tmp_path, parts) -> None:
+    make_signal(tmp_path / "signal", parts, "policy-logprobs", "policy-logprobs")
+    run_distill(tmp_path / "out", parts, signal=tmp_path / "signal")
+    before, after = (load_model(folder).state_dict() for folder in (parts["policy"], tmp_path / "out" / "step-2"))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_student_moves_towards_the_numerator(tmp_path, parts) -> None:
+    make_signal(tmp_path / "signal", parts, "other-logprobs", "policy-logprobs")
+    result = run_distill(tmp_path / "out", parts, signal=tmp_path / "signal", steps=8, clip_high=10.0, clip_low=1.0)
+    assert result.step_metrics[8]["loss"] < 0
+    assert result.metrics["kl_old_to_student_k3"] > 0
+
+
+def test_outcome_control_raises_right_over_wrong(tmp_path, parts) -> None:
+    result = run_distill(
+        tmp_path / "out", parts, old=parts["policy-logprobs"], steps=12, kl_weight=0.1, entropy_weight=0.01
+    )
+    lines = (tmp_path / "out" / "dynamics.jsonl").read_text().splitlines()
+    first, last = json.loads(lines[0]), result.metrics
+    assert last["logprob_positive"] - last["logprob_negative"] > first["logprob_positive"] - first["logprob_negative"]
+    assert first["kl_old_to_student_k3"] == pytest.approx(0, abs=1e-8)
+
+
+def test_probe_measures_distance_from_base_and_policy(tmp_path, parts) -> None:
+    prompts = write_prompts(tmp_path / "prompts")
+    config = ProbeConfig(checkpoints=("base",), prompts="p", num_prompts=3, k=4, max_new_tokens=20)
+    metrics = probe.run(
+        config, tmp_path / "out", context=context(tmp_path), checkpoints=(parts["policy"],), policy=parts["policy"],
+        base=parts["other"], prompts=prompts,
+    ).metrics  # fmt: skip
+    assert metrics["kl_checkpoint_to_policy"] == metrics["kl_checkpoint_to_policy_k3"] == 0
+    assert metrics["kl_checkpoint_to_base"] > 0
+    assert 0 < metrics["kl_checkpoint_to_base_stderr"] < metrics["kl_checkpoint_to_base"]
+    assert metrics["entropy"] > 1
+    assert (metrics["prompts"], metrics["samples"]) == (3, 12)
+    assert json.loads((tmp_path / "out" / "probe.json").read_text()) == metrics
+
+
+def test_clustered_error_is_that_of_independent_means_for_equal_clusters() -> None:
+    sums = {str(i): (float(i) * 5, 5.0) for i in range(10)}
+    expected = torch.arange(10.0).std() / 10**0.5
+    assert ratio_mean(sums) == pytest.approx((4.5, expected.item()))
+    assert ratio_mean({"one": (3.0, 2.0)}).value == 1.5
