@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from erpd_hub.errors import ArtifactError
 
-SCHEMA = "erpd-hub/lineage/v1"
+SCHEMA: Literal["erpd-hub/lineage/v1"] = "erpd-hub/lineage/v1"
 LINEAGE = "lineage.json"
 CARD = "README.md"
 TIMES = "metrics.jsonl"

@@ -72,7 +72,7 @@ def run(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe (see `recipes`) or a YAML file.")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
     dry_run: DryRun = False,
-    start: Annotated[str | None, typer.Option("--from", help="This step and what follows; the rest must exist.")] = None,
+    start: Annotated[str | None, typer.Option("--from", help="This step and what follows; the rest exists.")] = None,
     until: Annotated[str | None, typer.Option("--until", help="Stop after this step.")] = None,
     as_json: AsJson = False,
     push: Annotated[bool, typer.Option("--push/--no-push", help="--no-push needs the embedded Hub.")] = True,

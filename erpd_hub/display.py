@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from erpd_hub.runner import Finished
 
 
+WIDTH = 220
+"""Columns of a table that goes into a file or a pipe, where nothing should be cut off."""
+
+
+def _console() -> Console:
+    return Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+
+
 def print_json(data: Any) -> None:
     json.dump(data, sys.stdout, indent=2)
     sys.stdout.write("\n")
@@ -45,12 +53,13 @@ class ProgressWatch:
 
 
 def print_outcome(outcome: "Outcome") -> None:
-    console = Console(soft_wrap=True, highlight=False)
+    console = _console()
     if outcome.summary["checkpoints"]:
         console.print(checkpoint_table(outcome.summary["checkpoints"]))
     made = sum(not item.reused for item in outcome.finished)
     console.print(
-        f"\n{len(outcome.finished)} artifacts on {outcome.endpoint}: {made} made, {len(outcome.finished) - made} reused; "
+        f"\n{len(outcome.finished)} artifacts on {outcome.endpoint}: {made} made, "
+        f"{len(outcome.finished) - made} reused; "
         f"{outcome.summary['seconds']:.1f} s"
     )
     for label, place in (
@@ -72,8 +81,10 @@ def _example_reference(outcome: "Outcome") -> str:
 def checkpoint_table(rows: list[dict[str, Any]]) -> Table:
     """One line a checkpoint; AVG@K and its standard error in percent."""
     table = Table(box=None, header_style="bold")
-    for name in ("checkpoint", "role", "benchmark", "AVG@K %", "± s.e.", "KL to base", "entropy", "length", "truncated"):
-        table.add_column(name, justify="left" if name in ("checkpoint", "role", "benchmark") else "right")
+    for name in ("checkpoint", "role", "benchmark"):
+        table.add_column(name, no_wrap=True)
+    for name in ("AVG@K %", "± s.e.", "KL to base", "entropy", "length", "truncated"):
+        table.add_column(name, justify="right")
     table.add_column("artifact", no_wrap=True)
     for row in rows:
         table.add_row(
@@ -99,7 +110,7 @@ def _number(value: float | None, digits: int, scale: float = 1, unit: str = "") 
 
 
 def print_preview(report: dict[str, Any]) -> None:
-    console = Console(soft_wrap=True, highlight=False)
+    console = _console()
     table = Table(box=None, header_style="bold")
     for name in ("step", "stage", "inputs", "repository", "tokens ≤", "will"):
         table.add_column(name, justify="right" if name.startswith("tokens") else "left")
@@ -142,13 +153,15 @@ def lineage_tree(root: "Ancestor") -> Tree:
 
 def print_findings(findings: Iterable["Finding"]) -> bool:
     """Print each finding as it comes; returns whether any artifact is missing or altered."""
-    console = Console(soft_wrap=True, highlight=False)
+    console = _console()
     checked = bad = 0
     for finding in findings:
         checked += 1
         bad += bool(finding.problems)
         note = f"  [dim]{escape(finding.note)}[/dim]" if finding.note else ""
-        console.print(f"{'[red]ALTERED[/red]' if finding.problems else '[green]ok[/green]     '}  {escape(finding.place)}{note}")
+        console.print(
+            f"{'[red]ALTERED[/red]' if finding.problems else '[green]ok[/green]     '}  {escape(finding.place)}{note}"
+        )
         for problem in finding.problems:
             console.print(f"         {escape(problem)}")
     console.print(f"\n{checked} checked, {bad} missing or altered")
@@ -160,12 +173,14 @@ def print_findings(findings: Iterable["Finding"]) -> bool:
 
 def print_seeds(report: dict[str, Any]) -> None:
     """AVG@K and KL of every checkpoint at every seed, then the checks that the README speaks of."""
-    console = Console(soft_wrap=True, highlight=False)
+    console = _console()
     table = Table(box=None, header_style="bold")
     for name in ("checkpoint", "role", *(f"seed {seed}: AVG % @ KL" for seed in report["seeds"]), "mean AVG %"):
         table.add_column(name, justify="right" if "AVG" in name else "left")
     for row in report["checkpoints"]:
-        cells = [f"{_number(a, 1, 100)} @ {_number(kl, 4)}" for a, kl in zip(row["avg"], row["kl_to_base"], strict=True)]
+        cells = [
+            f"{_number(a, 1, 100)} @ {_number(kl, 4)}" for a, kl in zip(row["avg"], row["kl_to_base"], strict=True)
+        ]
         table.add_row(escape(row["ref"]), row["role"], *cells, _number(row["mean"], 1, 100))
     console.print(table)
     for check in report["checks"]:

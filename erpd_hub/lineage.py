@@ -134,7 +134,9 @@ def verify(hub: Hub, place: Place) -> Iterator[Finding]:
         for item in record.inputs if record else ():
             above = input_place(item)
             if above is None:
-                yield Finding(f"{item.role} {item.digest[:12]}", (), "a local source: its digest is all that is recorded")
+                yield Finding(
+                    f"{item.role} {item.digest[:12]}", (), "a local source: its digest is all that is recorded"
+                )
             else:
                 pending.append((source.upstream if item.upstream and source.upstream else source, above, item))
 
@@ -158,7 +160,9 @@ def _verify_one(hub: Hub, place: Place, expected: InputRecord | None) -> tuple[L
     except Exception as error:
         if "NotFound" not in type(error).__name__ and not isinstance(error, OSError):
             raise
-        return None, Finding(str(place), (f"cannot be downloaded: {type(error).__name__}: {str(error).splitlines()[0]}",))
+        return None, Finding(
+            str(place), (f"cannot be downloaded: {type(error).__name__}: {str(error).splitlines()[0]}",)
+        )
     if expected is not None and digest != expected.digest:
         problems.append(f"digest {digest[:12]}, but its user recorded {expected.digest[:12]}")
     return record, Finding(str(place), tuple(problems), "not ours: only its bytes are checked" if foreign else "")

@@ -79,7 +79,7 @@ def preview(plan: Plan, *, start: str | None = None, until: str | None = None) -
 
 
 def _describe(plan: Plan, node: Node, verdict: str) -> dict[str, Any]:
-    inputs = {}
+    inputs: dict[str, list[str]] = {}
     for edge in node.inputs:
         at = f"@step-{edge.saved_step}" if edge.saved_step is not None else ""
         inputs.setdefault(edge.role, []).append(f"{edge.source}{at}")

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import PurePath
+from typing import Any
 
 from erpd_hub import config as c
 from erpd_hub.errors import ConfigError
@@ -53,6 +54,12 @@ class Node:
     @property
     def stage(self) -> Stage:
         return STAGES[self.config.stage]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What goes into the fingerprint besides inputs and seed: the config, and the benchmarks it names in full."""
+        named = {name: get_benchmark(name).identity for name in _benchmark_names(self.config)}
+        return {**c.identity(self.config), **({"benchmark_entries": named} if named else {})}
 
 
 @dataclass(frozen=True)
@@ -140,8 +147,8 @@ class _Planner:
             for benchmark in config.benchmarks:
                 get_benchmark(benchmark)
                 for checkpoint in config.checkpoints:
-                    single = config.model_copy(update={"checkpoints": (checkpoint,), "benchmarks": (benchmark,)})
-                    yield self._node(number, step, single, folder=f"{self._folder(checkpoint)}/{benchmark}")
+                    one = config.model_copy(update={"checkpoints": (checkpoint,), "benchmarks": (benchmark,)})
+                    yield self._node(number, step, one, folder=f"{self._folder(checkpoint)}/{benchmark}")
         else:
             yield self._node(number, step, config)
 
@@ -196,7 +203,9 @@ class _Planner:
         if isinstance(reference, PathRef) and kinds == ("checkpoint",):
             return self._imported(number, role, kinds, reference)
         if isinstance(reference, PathRef) and kinds != ("external",):
-            raise ConfigError(f"{where}: expected a {kinds[0]} artifact, got the path {text}; import it as a step first")
+            raise ConfigError(
+                f"{where}: expected a {kinds[0]} artifact, got the path {text}; import it as a step first"
+            )
         return Edge(role, kinds, reference)
 
     def _reserved(self, number: int, where: str, role: str, kinds: tuple[str, ...], reference: ReservedRef) -> Edge:
@@ -216,7 +225,9 @@ class _Planner:
             return self._reserved(number, where, role, kinds, ReservedRef("base"))
         students = [n for n, step in self.recipe.rounds[number - 2].steps.items() if step.stage == "distill"]
         if not students:
-            raise ConfigError(f"{where}: round {number - 1} has no student to start round {number} from; set its policy")
+            raise ConfigError(
+                f"{where}: round {number - 1} has no student to start round {number} from; set its policy"
+            )
         return self._step(number, where, role, kinds, StepRef(students[-1], number - 1))
 
     def _step(self, number: int, where: str, role: str, kinds: tuple[str, ...], reference: StepRef) -> Edge:
@@ -290,18 +301,21 @@ def _unused_roles(config: c.StepConfig) -> tuple[str, ...]:
 
 def _benchmark_edges(config: c.StepConfig) -> Iterator[Edge]:
     """Benchmarks that live on a Hub; those that are generated need no input."""
-    if isinstance(config, c.EvaluateConfig):
-        names, optional = config.benchmarks, False
-    elif isinstance(config, c.PromptSelection):
-        names = tuple(BENCHMARKS) if config.decontaminate == "all" else tuple(config.decontaminate)
-        optional = True
-    else:
-        return
-    for name in names:
+    optional = isinstance(config, c.PromptSelection)
+    for name in _benchmark_names(config):
         source = get_benchmark(name).source
         if isinstance(source, HubSource):
             reference = RepoRef(source.dataset, source.revision)
             yield Edge(f"benchmark:{name}", ("dataset",), reference, optional=optional)
+
+
+def _benchmark_names(config: c.StepConfig) -> tuple[str, ...]:
+    """The benchmarks that a step measures on or decontaminates against."""
+    if isinstance(config, c.EvaluateConfig):
+        return config.benchmarks
+    if isinstance(config, c.PromptSelection):
+        return tuple(BENCHMARKS) if config.decontaminate == "all" else tuple(config.decontaminate)
+    return ()
 
 
 def _with_pushed_steps(nodes: list[Node]) -> list[Node]:

@@ -111,7 +111,9 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
         text = _read(Path(name_or_path))
     else:
         hint = suggestion(name_or_path, list(shipped))
-        raise ConfigError(f"{name_or_path}: expected a recipe name ({', '.join(sorted(shipped))}) or a .yaml file{hint}")
+        raise ConfigError(
+            f"{name_or_path}: expected a recipe name ({', '.join(sorted(shipped))}) or a .yaml file{hint}"
+        )
     origin = name_or_path if name_or_path in shipped else Path(name_or_path).name
     data = _parse_yaml(text, origin)
     for override in overrides:
@@ -232,7 +234,7 @@ def _read(path: Path) -> str:
 
 def _parse_yaml(text: str, origin: str) -> dict[str, Any]:
     try:
-        data = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        data = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}:" if mark else ""
@@ -259,7 +261,7 @@ def apply_override(data: dict[str, Any], override: str) -> None:
             raise ConfigError(f"{override!r}: {'.'.join(parts[: index + 1])} is not a mapping")
     if not isinstance(target, dict):
         raise ConfigError(f"{override!r}: {'.'.join(parts[:-1])} is not a mapping")
-    target[parts[-1]] = yaml.load(text, Loader=_Loader) if text else None  # noqa: S506 (a SafeLoader)
+    target[parts[-1]] = yaml.load(text, Loader=_Loader) if text else None
 
 
 def _override_target(data: dict[str, Any], parts: list[str]) -> tuple[Any, list[str]]:

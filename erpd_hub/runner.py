@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from erpd_hub import config as c
 from erpd_hub import provenance
@@ -55,12 +55,12 @@ class Finished:
 
 
 class Runner:
-    """Carries out a plan on a Hub. `watch` is told of every node before and after."""
+    """Carries out a plan on a Hub."""
 
     def __init__(self, plan: Plan, hub: Hub, watch: "Watch | None" = None) -> None:
         self.plan = plan
         self.hub = hub
-        self.watch = watch or Watch()
+        self.watch = watch
         self.finished: dict[str, Finished] = {}
         self._outside = OutsideInputs(hub)
 
@@ -76,9 +76,11 @@ class Runner:
         for node in nodes:  # so that a bad reference costs nothing
             self._resolve_outside(node)
         for node in nodes:
-            self.watch.begin(node)
+            if self.watch:
+                self.watch.begin(node)
             self.finished[node.name] = self._finish(node, must_exist=node.name in given)
-            self.watch.end(self.finished[node.name])
+            if self.watch:
+                self.watch.end(self.finished[node.name])
         return list(self.finished.values())
 
     def preview(self, nodes: list[Node]) -> dict[str, str]:
@@ -123,9 +125,7 @@ class Runner:
 
     def _fingerprint(self, node: Node, inputs: list[ResolvedInput]) -> str:
         pairs = [(item.record.role, item.record.digest) for item in inputs]
-        return fingerprint(
-            node.config.stage, node.stage.version, inputs=pairs, identity=c.identity(node.config), seed=node.seed
-        )
+        return fingerprint(node.config.stage, node.stage.version, inputs=pairs, identity=node.identity, seed=node.seed)
 
     def _find(self, node: Node, value: str) -> Finished | None:
         found = find_finished(self.hub, node.stage.repo_type, node.repo_id, node.folder, value)
@@ -201,7 +201,7 @@ class Runner:
             folder=node.folder,
             inputs=tuple(item.record for item in inputs),
             config=_recorded_config(node.config),
-            identity=c.identity(node.config),
+            identity=node.identity,
             seed=node.seed,
             fingerprint=value,
             digest=digest_files(files),
@@ -223,17 +223,19 @@ class Runner:
             folder = _payload(out, node) if is_last else out / f"step-{step}"
             record = read_lineage(folder / LINEAGE)
             if not node.folder:
-                (folder / CARD).write_text(render(record.model_dump(mode="json", by_alias=True)))
-            names = (f"step-{step}",) if step is not None else ()
-            names += (fingerprint_tag(record.fingerprint),) if is_last else ()
-            sha = self.hub.push(folder, record, tags=names, message=_message(record))
+                (folder / CARD).write_text(
+                    render(record.model_dump(mode="json", by_alias=True), recipe=self.plan.recipe.origin)
+                )
+            tags = [f"step-{step}"] if step is not None else []
+            tags += [fingerprint_tag(record.fingerprint)] if is_last else []
+            sha = self.hub.push(folder, record, tags=tags, message=_message(record))
             if step is not None:
                 steps[step] = (sha, record)
         return Finished(node, record, sha, steps, reused=False, seconds=0.0)
 
 
-class Watch:
-    """What the command line overrides to show progress; by default nothing is said."""
+class Watch(Protocol):
+    """Is told of every artifact before and after; the command line shows progress with it."""
 
     def begin(self, node: Node) -> None: ...
 

@@ -7,9 +7,10 @@ A benchmark is data; its `version` is raised when the same name asks or grades s
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from erpd_hub.arithmetic import random_problems
 from erpd_hub.config import Decoding, PromptFormat
@@ -60,6 +61,16 @@ class Benchmark:
     """Of the problems."""
     note: str
     """Why it is here and what to know of its problems."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a score depends on: version, problems, prompt, decoding; not K, which a run may choose."""
+        return {
+            "version": self.version,
+            "source": asdict(self.source),
+            "format": self.format.model_dump(mode="json"),
+            "decoding": self.decoding.model_dump(mode="json"),
+        }
 
 
 _ADDITION_SEED = 7_919_000_001  # recipes count their seeds from 0

@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -126,7 +126,7 @@ class Hub:
 
     # ---------------------------------------------------------------------------------------- writing
 
-    def push(self, folder: Path, record: LineageRecord, *, tags: tuple[str, ...], message: str) -> str:
+    def push(self, folder: Path, record: LineageRecord, *, tags: Sequence[str], message: str) -> str:
         """Push a finished artifact folder as one commit and tag it; returns the commit sha.
 
         Calling it again after a kill is safe: what is there already is not sent again, and the tags come last.
@@ -188,8 +188,12 @@ class Hub:
         Raises:
             HubError: the endpoint refused for good or stayed away.
         """
-        from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError
-        from huggingface_hub.errors import RevisionNotFoundError
+        from huggingface_hub.errors import (
+            EntryNotFoundError,
+            HfHubHTTPError,
+            RepositoryNotFoundError,
+            RevisionNotFoundError,
+        )
 
         for pause in (*BACK_OFF, None):
             try:
@@ -202,9 +206,13 @@ class Hub:
                 if not transient and (isinstance(error, HfHubHTTPError) or not _is_connection(error)):
                     if status is None:
                         raise
-                    raise HubError(f"{self.identity}: {status}: {str(error).splitlines()[0]}; {_remedy(status)}") from error
+                    raise HubError(
+                        f"{self.identity}: {status}: {str(error).splitlines()[0]}; {_remedy(status)}"
+                    ) from error
                 if pause is None:
-                    raise HubError(f"{self.identity}: not reachable after {len(BACK_OFF) + 1} tries: {error}") from error
+                    raise HubError(
+                        f"{self.identity}: not reachable after {len(BACK_OFF) + 1} tries: {error}"
+                    ) from error
                 logger.warning("%s: %s; trying again in %.1f s", self.identity, _first_line(error), pause)
                 time.sleep(pause)
                 self._revive()
@@ -245,7 +253,9 @@ def _connect_embedded(private: bool) -> Hub:
     return Hub(HfApi(endpoint=embedded.ensure(), token=False), f"local:{hub_folder()}", private, embedded=embedded)
 
 
-def find_finished(hub: Hub, repo_type: RepoType, repo_id: str, folder: str, fingerprint: str) -> tuple[str, LineageRecord] | None:
+def find_finished(
+    hub: Hub, repo_type: RepoType, repo_id: str, folder: str, fingerprint: str
+) -> tuple[str, LineageRecord] | None:
     """The commit and record of the finished artifact with this fingerprint, if the repository has it."""
     sha = hub.tags(repo_type, repo_id).get(fingerprint_tag(fingerprint))
     if sha is None:
@@ -263,7 +273,9 @@ def find_saved_step(hub: Hub, final: LineageRecord, step: int) -> tuple[str, Lin
     return (sha, record) if record is not None and record.fingerprint == final.fingerprint else None
 
 
-def find_artifact(hub: Hub, repo_id: str, revision: str | None, kinds: tuple[RepoType, ...] = ("model", "dataset")) -> tuple[RepoType, str]:
+def find_artifact(
+    hub: Hub, repo_id: str, revision: str | None, kinds: tuple[RepoType, ...] = ("model", "dataset")
+) -> tuple[RepoType, str]:
     """Repository type and commit of `namespace/name[@revision]`.
 
     Raises:

@@ -85,7 +85,7 @@ class EmbeddedHub:
         return self.root / "server.json"
 
     def _last_port(self) -> int:
-        """The port of last time if it is free, so that a URL in somebody's shell stays right; 0 lets the kernel pick."""
+        """The port of last time if it is free, so that a URL in somebody's shell stays right; else any free one."""
         import socket
 
         remembered = self.root / "port"
