@@ -262,3 +262,7 @@ def _carry_out(
         display.print_json(outcome.summary)
     else:
         display.print_outcome(outcome)
+
+
+if __name__ == "__main__":
+    main()

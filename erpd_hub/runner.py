@@ -30,7 +30,7 @@ from erpd_hub.artifacts import (
     read_lineage,
     write_json,
 )
-from erpd_hub.errors import ArtifactError, ConfigError, StageError
+from erpd_hub.errors import ArtifactError, ConfigError, HubError, StageError
 from erpd_hub.home import work_folder
 from erpd_hub.hub.client import Hub, find_finished, find_saved_step
 from erpd_hub.inputs import OutsideInputs, ResolvedInput, pinned
@@ -153,7 +153,12 @@ class Runner:
             if found := self._find_after_wait(node, value):
                 return found
             self._make(node, inputs, value, work)
-            pushed = self._push(node, work / "out")
+            try:
+                pushed = self._push(node, work / "out")
+            except HubError as error:
+                raise HubError(
+                    f"{node.name}: {error}; the finished artifact is kept, the next run pushes it"
+                ) from error
             shutil.rmtree(work)
         return replace(pushed, seconds=time.monotonic() - started)
 

@@ -97,7 +97,7 @@ _ALL = (
     Benchmark(
         name="addition",
         version=1,
-        source=Generated(count=200, seed=_ADDITION_SEED, min_digits=2, max_digits=4),
+        source=Generated(count=200, seed=_ADDITION_SEED, min_digits=2, max_digits=3),
         num_problems=200,
         k=8,
         format=PromptFormat(template="{problem}?"),

@@ -15,6 +15,8 @@ from math import comb, fsum, sqrt
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
+from erpd_hub.evaluation.answers import parse_integer
+
 Labels = Sequence[Sequence[int | None]]
 
 _DRAWS = 10_000
@@ -90,7 +92,9 @@ def summarise(samples: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
     `n` problems and `k` samples each (the most of any problem); `avg`, both errors, `interval` [low, high] at 95 % and
     `pass_at_k` (k as text, powers of two up to K) in [0, 1]; `mean_length` in tokens; `truncated`, `no_answer`,
-    `timeout` and `ungradable` as shares of all samples; `coverage` the graded share of n * k.
+    `timeout` and `ungradable` as shares of all samples; `coverage` the graded share of n * k. `well_formed` is the
+    share of samples that end by themselves in an answer of the gold's kind (an integer for an integer), and
+    `avg_well_formed` the accuracy among those: what is format apart from what is mathematics.
     """
     rows = list(samples)
     by_problem: dict[str, list[int | None]] = {}
@@ -102,6 +106,7 @@ def summarise(samples: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     interval = bootstrap_interval(labels)
     lengths = [len(row["response_ids"]) for row in rows if row["response_ids"] is not None]
     verdicts = Counter(row["verdict"] for row in rows)
+    formed = [row["label"] for row in rows if _is_well_formed(row) and row["label"] is not None]
     return {
         "n": n,
         "k": k,
@@ -114,6 +119,8 @@ def summarise(samples: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         "mean_length": fmean(lengths) if lengths else None,
         **{name: _share(verdicts[name], len(rows)) for name in ("truncated", "no_answer", "timeout", "ungradable")},
         "coverage": _share(len(rows) - average.num_ungradable, n * k),
+        "well_formed": _share(len(formed), len(rows)),
+        "avg_well_formed": fmean(formed) if formed else None,
     }
 
 
@@ -121,6 +128,13 @@ def _pass_at_powers(labels: Labels, most: int) -> dict[str, float]:
     powers = [2**exponent for exponent in range(most.bit_length())]
     values = {str(k): pass_at_k(labels, k) for k in powers if k <= most}
     return {k: value for k, value in values.items() if value is not None}
+
+
+def _is_well_formed(row: Mapping[str, Any]) -> bool:
+    """Whether a response stopped by itself with an answer, an integer where the gold is one."""
+    if row["finish_reason"] != "stop" or row["extracted"] is None:
+        return False
+    return parse_integer(row["gold"]) is None or parse_integer(row["extracted"]) is not None
 
 
 def _graded(labels: Labels) -> list[list[int]]:

@@ -9,3 +9,91 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_DISABLE_UPDATE_CHECK"] = "1"
 for name in ("HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HUGGINGFACE_CO_STAGING"):
     os.environ.pop(name, None)
+
+import json  # noqa: E402
+import shutil  # noqa: E402
+import subprocess  # noqa: E402
+import sys  # noqa: E402
+import time  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any, NamedTuple  # noqa: E402
+
+import pytest  # noqa: E402
+
+from erpd_hub.artifacts import LineageRecord, digest_files, fingerprint, payload_files  # noqa: E402
+
+MICRO = Path(__file__).parent / "micro.yaml"
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path, monkeypatch):
+    """No test sees or changes the user's own artifacts."""
+    monkeypatch.setenv("ERPD_HOME", str(tmp_path / "erpd-home"))
+
+
+def cli(*arguments, home, script=("-m", "erpd_hub.cli"), expect=0, timeout=300):
+    """Run the command as a user would, in a process of its own."""
+    command = [sys.executable, *script, *map(str, arguments)]
+    environment = {**os.environ, "ERPD_HOME": str(home)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, cwd="/")
+    assert done.returncode == expect, f"{command}: {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return done
+
+
+class MicroRun(NamedTuple):
+    """The undisturbed run of tests/micro.yaml that many tests look at."""
+
+    home: Path
+    base_home: Path
+    """A copy from just after the base, to start other runs from."""
+    summary: dict[str, Any]
+    stderr: str
+
+
+@pytest.fixture(scope="session")
+def finished_micro(tmp_path_factory):
+    home, base_home = tmp_path_factory.mktemp("micro") / "home", tmp_path_factory.mktemp("base") / "home"
+    cli("run", MICRO, "--until", "base", home=home)
+    time.sleep(1.5)  # the embedded Hub leaves when its last client has
+    shutil.copytree(home, base_home)
+    done = cli("run", MICRO, "--json", home=home)
+    return MicroRun(home, base_home, json.loads(done.stdout), done.stderr)
+
+
+@pytest.fixture
+def micro(finished_micro, monkeypatch):
+    """The finished run, with its home as this test's home; tests that change it copy it first."""
+    monkeypatch.setenv("ERPD_HOME", str(finished_micro.home))
+    return finished_micro
+
+
+@pytest.fixture
+def finished_record():
+    """Writes files into a folder and returns the record of an artifact that has just them."""
+
+    def make(folder, contents):
+        for name, content in contents.items():
+            (folder / name).write_bytes(content)
+        files = payload_files(folder)
+        return LineageRecord(
+            stage="prompts",
+            stage_version=1,
+            kind="prompts",
+            run="t",
+            round=1,
+            step="prompts",
+            repo_type="dataset",
+            repo_id="local/t-r1-prompts",
+            inputs=(),
+            config={},
+            identity={},
+            seed=0,
+            fingerprint=fingerprint("prompts", 1, inputs=[], identity={}, seed=0),
+            digest=digest_files(files),
+            code={},
+            environment={},
+            metrics={},
+            files=files,
+        )
+
+    return make

@@ -1,0 +1,117 @@
+"""Recipes: what is accepted, what is refused, and how the refusal reads."""
+
+from pathlib import Path
+
+import pytest
+
+from erpd_hub import config as c
+from erpd_hub.errors import ConfigError
+from erpd_hub.plan import make_plan
+from erpd_hub.recipe import load_recipe, shipped_recipes
+from erpd_hub.references import PathRef, RepoRef, ReservedRef, StepRef, parse_reference
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.parametrize("name", sorted(shipped_recipes()))
+def test_every_shipped_recipe_parses_and_plans(name):
+    assert make_plan(load_recipe(name)).nodes
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("teacher.los=3", "steps.teacher.los: unknown key; did you mean 'loss'?"),
+        ("teacher.loss.betta=3", "steps.teacher.loss.betta: unknown key; did you mean 'beta'?"),
+        ("teacher.loss.type=dpo", "steps.teacher.loss.type: expected one of 'ce', 'mse', got 'dpo'"),
+        ("teacher.learning_rate=1e-6x", "steps.teacher.learning_rate: expected a valid number"),
+        ("techer.steps=3", "'techer' is neither a key of the recipe nor a step; did you mean 'teacher'?"),
+        ("teacher.stage=teachr", "did you mean 'teacher'?"),
+        ("teacher.rollouts=a b", "'a b': expected a reference"),
+        ("teacher.save_steps=[40]", "save_steps: expected steps up to 32, got 40"),
+        ("signal.strategy=2", "strategy 2 expects an unlearned checkpoint, got 'policy'"),
+        ("student.signal=null", "signal: expected a signal step"),
+        ("hub.endpint=x", "hub.endpint: unknown key; did you mean 'endpoint'?"),
+        ("teacher.push_steps=no", "expected 'referenced', 'all' or 'none', got 'no'"),
+        ("teacher", "expected key=value"),
+    ],
+)
+def test_a_mistake_is_named_with_its_place_and_a_remedy(override, message):
+    with pytest.raises(ConfigError) as error:
+        load_recipe("quickstart", [override])
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("teacher.rollouts=rolouts", "teacher.rollouts: rolouts: no such step in round 1; did you mean 'rollouts'?"),
+        ("teacher.rollouts=prompts", "expected rollouts, got prompts, which makes prompts"),
+        ("unlearned.teacher=mse@step-7", "mse saves 8; add it to its save_steps"),
+        ("teacher.init=student", "in a circle"),
+        ("mse.push_steps=none", "push_steps: none, but step 8 is used"),
+        ("evaluate.benchmarks=[additon]", "did you mean 'addition'"),
+        ("rollouts.policy=none", "expected a checkpoint, got none"),
+    ],
+)
+def test_a_reference_that_leads_nowhere_is_refused_by_the_plan(override, message):
+    with pytest.raises(ConfigError) as error:
+        make_plan(load_recipe("quickstart", [override]))
+    assert message in str(error.value)
+
+
+def test_numbers_and_words_mean_what_their_author_meant():
+    recipe = load_recipe("quickstart", ["teacher.learning_rate=1e-6", "run=no", "seed=7"])
+    teacher = recipe.rounds[0].steps["teacher"]
+    assert isinstance(teacher, c.TeacherConfig)
+    assert teacher.learning_rate == 1e-6  # PyYAML alone reads the text '1e-6'
+    assert recipe.run == "no"  # and False
+    assert recipe.seed == 7
+
+
+def test_files_that_are_not_recipes(tmp_path):
+    for content, message in (
+        ("a: [", "not valid YAML"),
+        ("- 1", "expected a mapping"),
+        ("run: x", "'steps' or 'rounds'"),
+    ):
+        path = tmp_path / "r.yaml"
+        path.write_text(content)
+        with pytest.raises(ConfigError, match=message):
+            load_recipe(str(path))
+    with pytest.raises(ConfigError, match="did you mean 'quickstart'"):
+        load_recipe("quikstart")
+    with pytest.raises(ConfigError, match="No such file"):
+        load_recipe(str(tmp_path / "absent.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("policy", ReservedRef("policy")),
+        ("teacher", StepRef("teacher")),
+        ("teacher@step-50", StepRef("teacher", step=50)),
+        ("r2/student", StepRef("student", round=2)),
+        ("me/model", RepoRef("me/model")),
+        ("me/model@fp-0123456789abcdef", RepoRef("me/model", "fp-0123456789abcdef")),
+        ("./weights", PathRef("./weights")),
+    ],
+)
+def test_the_reference_grammar(text, expected):
+    assert parse_reference(text) == expected
+    assert str(expected) == text
+
+
+@pytest.mark.parametrize("text", ["", "Teacher", "a b", "me/", "teacher@50", "a/b/c"])
+def test_what_is_no_reference(text):
+    with pytest.raises(ConfigError):
+        parse_reference(text)
+
+
+def test_roles_and_operational_fields_are_no_part_of_the_identity():
+    fields = {"rollouts": "rollouts", "steps": 3, "loss": {"type": "ce"}}
+    plain = c.TeacherConfig(**fields)
+    other = c.TeacherConfig(**fields, init="unlearned", checkpoint_every=1, push_steps="all", seed=4)
+    assert c.identity(plain) == c.identity(other)
+    assert c.identity(plain) != c.identity(c.TeacherConfig(**fields | {"steps": 4}))
+    assert set(c.roles(plain)) == {"rollouts", "init", "reference"}
