@@ -13,7 +13,6 @@ STYLE = {
     "student": ("#0072B2", "o"),
     "control": ("#009E73", "D"),
 }
-DASHES = ("-", "--", ":", "-.")
 
 
 def plot_frontier(checkpoints: Sequence[Checkpoint], path: Path, *, title: str) -> None:
@@ -25,12 +24,10 @@ def plot_frontier(checkpoints: Sequence[Checkpoint], path: Path, *, title: str) 
 
     drawn = [item for item in checkpoints if item.kl_to_base is not None and item.avg is not None]
     figure, axes = plt.subplots(figsize=(8, 5), constrained_layout=True)
-    seen: dict[str, int] = {}
+    labelled: set[str] = set()
     for name, line in _lines(drawn).items():
         role = line[0].role
         colour, marker = STYLE[role]
-        dashes = DASHES[seen.setdefault(role, -1) + 1 & 3]
-        seen[role] += 1
         axes.errorbar(
             [item.kl_to_base or 0.0 for item in line],
             [item.avg for item in line],
@@ -38,14 +35,15 @@ def plot_frontier(checkpoints: Sequence[Checkpoint], path: Path, *, title: str) 
             color=colour,
             marker=marker,
             markersize=11 if role == "base" else 6,
-            linestyle=dashes if len(line) > 1 else "none",
+            linestyle="-" if len(line) > 1 else "none",
             capsize=2,
-            label=f"{name} ({role})" if role != name else name,
+            label=None if role in labelled else role,
         )
+        labelled.add(role)
         for item in line:
-            if item.step is not None and len(line) > 1:
-                place = (item.kl_to_base or 0.0, item.avg or 0.0)
-                axes.annotate(str(item.step), place, (4, 5), textcoords="offset points", fontsize=7, color=colour)
+            text = f"{name} {item.step}" if item is line[-1] and len(line) > 1 else str(item.step)
+            place = (item.kl_to_base or 0.0, item.avg or 0.0)
+            axes.annotate(name if len(line) == 1 else text, place, (6, 5), textcoords="offset points", fontsize=7)
     _decorate(axes, drawn, title)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
@@ -62,7 +60,7 @@ def _lines(checkpoints: Sequence[Checkpoint]) -> dict[str, list[Checkpoint]]:
 
 def _decorate(axes, drawn: Sequence[Checkpoint], title: str) -> None:  # type: ignore[no-untyped-def]
     axes.set_xscale("symlog", linthresh=0.01)
-    axes.set_xlim(left=-0.001)
+    axes.set_xlim(-0.001, 2.5 * max(0.01, *(item.kl_to_base or 0.0 for item in drawn)))  # room for names on the right
     axes.set_xlabel("KL(checkpoint || base), nats per token, on the checkpoint's own samples at T=1")
     k = sorted({item.k for item in drawn})
     axes.set_ylabel(f"AVG@{'/'.join(map(str, k))} on {', '.join(sorted({item.benchmark for item in drawn}))}")

@@ -100,7 +100,7 @@ class Runner:
             found = self._find(node, value)
             if found:
                 self.finished[node.name] = found
-            made = (work_folder(value) / "out" / LINEAGE).exists()
+            made = (_payload(work_folder(value) / "out", node) / LINEAGE).exists()
             verdicts[node.name] = "reuse" if found else "push" if made else "make"
         return verdicts
 
