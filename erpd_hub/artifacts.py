@@ -113,9 +113,18 @@ def hash_file(path: Path) -> FileRecord:
 
 def payload_files(folder: Path) -> dict[str, FileRecord]:
     """The payload of an artifact folder: posix path to hash and size, sorted."""
+    return {name: hash_file(path) for name, path in _files(folder).items() if is_payload(name)}
+
+
+def foreign_files(folder: Path) -> dict[str, FileRecord]:
+    """All files of a folder that is not ours: its README may say which of its files are the data."""
+    names = {name: path for name, path in _files(folder).items() if name.split("/")[0] not in (".cache", ".git")}
+    return {name: hash_file(path) for name, path in names.items()}
+
+
+def _files(folder: Path) -> dict[str, Path]:
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    names = {path.relative_to(folder).as_posix(): path for path in paths}
-    return {name: hash_file(path) for name, path in names.items() if is_payload(name)}
+    return {path.relative_to(folder).as_posix(): path for path in paths}
 
 
 def digest_files(files: Mapping[str, FileRecord]) -> str:
@@ -141,6 +150,11 @@ def fingerprint(
 def fingerprint_tag(value: str) -> str:
     """The Hub tag of a finished artifact."""
     return f"fp-{value[:16]}"
+
+
+def step_tag(value: str, step: int) -> str:
+    """The Hub tag of a saved step; `step-N` beside it moves to the newest training of the repository."""
+    return f"{fingerprint_tag(value)}-step-{step}"
 
 
 def check_payload(folder: Path, record: LineageRecord) -> list[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from erpd_hub.errors import StageError
 from erpd_hub.pipeline import run_plan
 from erpd_hub.plan import make_plan
 from erpd_hub.recipe import load_recipe
@@ -40,12 +41,16 @@ QUICKSTART_CLAIMS = (
 
 def run_seeds(recipe: str, seeds: Sequence[int], overrides: Sequence[str]) -> dict[str, Any]:
     """Run `recipe` once a seed, each as a run of its own (`RUN-seed-N`), and lay the results side by side."""
-    summaries = []
+    summaries, failures = [], {}
     for seed in seeds:
         loaded = load_recipe(recipe, [*overrides, f"seed={seed}"])
         loaded = loaded.model_copy(update={"run": f"{loaded.run}-seed-{seed}"})
-        summaries.append(run_plan(make_plan(loaded)).summary)
-    return report(recipe, seeds, summaries)
+        try:
+            summaries.append(run_plan(make_plan(loaded)).summary)
+        except StageError as error:
+            failures[seed] = str(error)
+    finished = [seed for seed in seeds if seed not in failures]
+    return report(recipe, finished, summaries) | {"failures": failures}
 
 
 def report(recipe: str, seeds: Sequence[int], summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -57,8 +62,8 @@ def report(recipe: str, seeds: Sequence[int], summaries: Sequence[dict[str, Any]
         "recipe": recipe,
         "seeds": list(seeds),
         "seconds": [summary["seconds"] for summary in summaries],
-        "checkpoints": [_side_by_side(ref, by_ref) for ref in by_ref[0]],
-        "checks": [_check(claim, by_ref) for claim in claims],
+        "checkpoints": [_side_by_side(ref, by_ref) for ref in (by_ref[0] if by_ref else ())],
+        "checks": [_check(claim, by_ref) for claim in claims if by_ref],
         "summaries": list(summaries),
     }
 

@@ -42,20 +42,15 @@ STAGE_HELP = {
 
 def main() -> None:
     """Entry point: errors for people are one line on stderr and an exit code, without a traceback."""
-    import click
-
     try:
-        code = app(standalone_mode=False)
+        app()  # typer reports mistakes in the arguments by itself, with exit code 2
     except ErpdError as error:
         print(f"erpd-hub: {error}", file=sys.stderr)
-        code = error.exit_code
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        print("erpd-hub: interrupted; the same command goes on from here", file=sys.stderr)
-        code = 130
-    sys.exit(code if isinstance(code, int) else 0)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"erpd-hub: {place}{error.strerror or error}; the same command goes on from here", file=sys.stderr)
+        sys.exit(1)
 
 
 @app.callback()
@@ -131,14 +126,16 @@ def _single_step(stage: str, step: str, words: list[str]) -> dict[str, Any]:
     from erpd_hub.recipe import apply_override
 
     data: dict[str, Any] = {"rounds": [{"steps": {step: {"stage": stage}}}]}
+    if stage == "probe" and not any(word.removeprefix("--").startswith("base=") or word == "--base" for word in words):
+        words = [*words, "base=policy"]
     pending = list(words)
     while pending:
         word = pending.pop(0)
-        if word.startswith("--") and "=" not in word and pending:
+        if word.startswith("--") and "=" not in word and pending and not pending[0].startswith("--"):
             word = f"{word}={pending.pop(0)}"
         key, _, value = word.removeprefix("--").partition("=")
         key = key.replace("-", "_")
-        if key == "policy" and stage not in ("rollout", "probe"):
+        if key == "policy":
             apply_override(data, f"rounds.0.policy={value}")
         elif key in ("seed", "threads"):
             apply_override(data, f"{key}={value}")
@@ -208,6 +205,7 @@ def serve(
 
     folder = root or hub_folder()
     folder.mkdir(parents=True, exist_ok=True)
+    print(f"erpd-hub: serving {folder} on {host}; its URL stands in {folder / 'server.json'}", file=sys.stderr)
     arguments = ["--root", str(folder), "--host", host, "--port", str(port)]
     raise typer.Exit(serve_main([*arguments, "--ready-file", str(folder / "server.json")]))
 

@@ -10,7 +10,16 @@ Three kinds of field have a meaning of their own:
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from erpd_hub.references import parse_reference
 
@@ -36,6 +45,11 @@ def _check_reference(text: str) -> str:
         raise ValueError(str(error)) from None
 
 
+def _as_tuple(value: Any) -> Any:
+    """One name, or several with commas, for a list of names: what people type on a command line."""
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
 _Ref = Annotated[str, AfterValidator(_check_reference)]
 CheckpointRef = Annotated[_Ref, Role("checkpoint")]
 PromptsRef = Annotated[_Ref, Role("prompts")]
@@ -50,7 +64,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 class Config(BaseModel):
     """Frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class StepConfig(Config):
@@ -92,6 +106,14 @@ class TinyBase(StepConfig):
     """Steps of linear decay after the target is reached."""
     max_steps: PositiveInt = 2000
     checkpoint_every: Annotated[PositiveInt, Operational] = 100
+
+    @model_validator(mode="after")
+    def _fits(self) -> "TinyBase":
+        if self.hidden_size % self.heads or self.hidden_size // self.heads % 2:
+            raise ValueError(f"heads: expected {self.hidden_size} to divide into {self.heads} even parts")
+        if self.min_digits > self.max_digits:
+            raise ValueError(f"min_digits: expected at most max_digits {self.max_digits}, got {self.min_digits}")
+        return self
 
 
 class ImportBase(StepConfig):
@@ -380,7 +402,7 @@ class ProbeConfig(StepConfig):
     """KL to base and to the round's start, and entropy, of a checkpoint on its own samples (T=1, top_p 1)."""
 
     stage: Literal["probe"] = "probe"
-    checkpoints: Annotated[tuple[CheckpointRef, ...], Field(min_length=1)]
+    checkpoints: Annotated[tuple[CheckpointRef, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
     prompts: PromptsRef
     policy: CheckpointRef = "policy"
     base: CheckpointRef = "base"
@@ -395,8 +417,8 @@ class EvaluateConfig(StepConfig):
     """AVG@K of checkpoints on registered benchmarks, every sample kept."""
 
     stage: Literal["evaluate"] = "evaluate"
-    checkpoints: Annotated[tuple[CheckpointRef, ...], Field(min_length=1)]
-    benchmarks: Annotated[tuple[str, ...], Field(min_length=1)]
+    checkpoints: Annotated[tuple[CheckpointRef, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+    benchmarks: Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
     k: PositiveInt | None = None
     """Samples a problem; None takes the benchmark's own K."""
     decoding: Decoding | None = None

@@ -186,4 +186,6 @@ def print_seeds(report: dict[str, Any]) -> None:
     for check in report["checks"]:
         values = ", ".join(f"{value:+.3f}" for value in check["values"])
         console.print(f"{'holds' if check['holds'] else 'FAILS':>6}  {check['claim']}: {values}")
+    for seed, reason in report["failures"].items():
+        console.print(f"seed {seed} FAILED: {reason}")
     console.print(f"seconds a seed: {', '.join(f'{value:.0f}' for value in report['seconds'])}")

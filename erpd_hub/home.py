@@ -17,9 +17,9 @@ def hub_folder() -> Path:
     return home() / "hub"
 
 
-def work_folder(fingerprint: str) -> Path:
+def work_folder(key: str) -> Path:
     """Where one artifact is made; survives a kill, goes away when the artifact is on the Hub."""
-    return home() / "work" / fingerprint[:16]
+    return home() / "work" / hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
 def cache_folder(endpoint_identity: str) -> Path:

@@ -16,11 +16,11 @@ from erpd_hub.artifacts import (
     LineageRecord,
     digest_files,
     fingerprint_tag,
+    foreign_files,
     hash_file,
-    payload_files,
 )
 from erpd_hub.errors import ArtifactError, ConfigError
-from erpd_hub.hub.client import Hub, RepoType, find_artifact
+from erpd_hub.hub.client import Hub, RepoType
 from erpd_hub.plan import Edge
 from erpd_hub.references import PathRef, RepoRef
 
@@ -34,21 +34,41 @@ class ResolvedInput:
     record: InputRecord
     license: str | None
     fetch: Callable[[], Path]
+    origin: LineageRecord | None = None
+    """Its own record, for an artifact of ours."""
+
+    @property
+    def is_benchmark(self) -> bool:
+        return self.record.role.startswith("benchmark:")
 
 
-def pinned(role: str, record: LineageRecord, sha: str, hub: Hub, *, upstream: bool = False) -> ResolvedInput:
-    """An artifact of ours at a commit."""
+def pinned(
+    role: str, record: LineageRecord, sha: str, hub: Hub, *, repo_id: str, folder: str = "", upstream: bool = False
+) -> ResolvedInput:
+    """An artifact of ours at a commit of `repo_id`, which need not be where its record says it was made."""
     item = InputRecord(
         role=role,
         kind=record.kind,
         digest=record.digest,
         repo_type=record.repo_type,
-        repo_id=record.repo_id,
-        folder=record.folder,
+        repo_id=repo_id,
+        folder=folder,
         revision=sha,
         upstream=upstream,
     )
-    return ResolvedInput(item, record.license, lambda: hub.pull(record.repo_type, record.repo_id, sha, record.folder))
+    return ResolvedInput(item, record.license, lambda: hub.pull_artifact(record, repo_id, sha, folder), record)
+
+
+def finished_commit(hub: Hub, record: LineageRecord, repo_id: str) -> str:
+    """The commit of the finished tag of the artifact that main holds.
+
+    Raises:
+        ArtifactError: there is no such tag: some of it was pushed, and then its run was interrupted.
+    """
+    sha = hub.tags(record.repo_type, repo_id).get(fingerprint_tag(record.fingerprint))
+    if sha is None:
+        raise ArtifactError(f"{repo_id}: unfinished, its run was interrupted; run it again, or name a @revision")
+    return sha
 
 
 class OutsideInputs:
@@ -89,7 +109,7 @@ class OutsideInputs:
         if record is not None:
             if record.kind not in edge.kinds and not {"external", "dataset"} & set(edge.kinds):
                 raise ConfigError(f"{where}: expected {edge.kinds[0]}, got {reference}, which is {record.kind}")
-            return pinned(edge.role, record, sha, hub, upstream=hub is not self.hub)
+            return pinned(edge.role, record, sha, hub, repo_id=reference.repo_id, upstream=hub is not self.hub)
         if not foreign_allowed:
             raise ArtifactError(f"{where}: {reference}: expected a {edge.kinds[0]} artifact; it has no {LINEAGE}")
         return self._foreign(edge.role, hub, repo_type, reference.repo_id, sha)
@@ -99,14 +119,11 @@ class OutsideInputs:
         for hub in (self.hub, self.hub.upstream):
             if hub is None:
                 continue
-            try:
-                _, sha = find_artifact(hub, reference.repo_id, reference.revision, (repo_type,))
-            except ArtifactError:
+            sha = hub.resolve(repo_type, reference.repo_id, reference.revision)
+            if sha is None:
                 continue
             record = hub.lineage(repo_type, reference.repo_id, sha) if reference.revision is None else None
-            if record is None:
-                return hub, sha
-            return hub, hub.tags(repo_type, reference.repo_id).get(fingerprint_tag(record.fingerprint), sha)
+            return hub, sha if record is None else finished_commit(hub, record, reference.repo_id)
         raise ArtifactError(f"{where}: {reference}: no such {repo_type} on {self.hub.identity}")
 
     def _foreign(self, role: str, hub: Hub, repo_type: RepoType, repo_id: str, sha: str) -> ResolvedInput:
@@ -115,7 +132,7 @@ class OutsideInputs:
         item = InputRecord(
             role=role,
             kind="external",
-            digest=digest_files(payload_files(folder)),
+            digest=digest_files(foreign_files(folder)),
             repo_type=repo_type,
             repo_id=repo_id,
             revision=sha,
@@ -128,7 +145,7 @@ def _from_path(where: str, role: str, reference: PathRef) -> ResolvedInput:
     path = Path(reference.path).expanduser()
     if not path.exists():
         raise ArtifactError(f"{where}: {reference.path}: no such file or folder")
-    files = payload_files(path) if path.is_dir() else {path.name: hash_file(path)}
+    files = foreign_files(path) if path.is_dir() else {path.name: hash_file(path)}
     if not files:
         raise ArtifactError(f"{where}: {reference.path}: expected files in it, got an empty folder")
     return ResolvedInput(InputRecord(role=role, kind="external", digest=digest_files(files)), None, lambda: path)
@@ -140,4 +157,5 @@ def _card_license(folder: Path) -> str | None:
 
     card = folder / CARD
     value = RepoCard(card.read_text(), ignore_metadata_errors=True).data.get("license") if card.exists() else None
-    return str(value) if value else None
+    names = value if isinstance(value, list) else [value] if value else []
+    return " AND ".join(map(str, names)) or None

@@ -16,12 +16,13 @@ from erpd_hub.artifacts import (
     LineageRecord,
     check_payload,
     digest_files,
-    fingerprint_tag,
-    payload_files,
+    foreign_files,
+    is_payload,
     read_lineage,
 )
 from erpd_hub.errors import ArtifactError, ConfigError, HubError
 from erpd_hub.hub.client import Hub, RepoType, find_artifact
+from erpd_hub.inputs import finished_commit
 from erpd_hub.references import RepoRef, parse_reference
 
 
@@ -74,7 +75,7 @@ def locate(hub: Hub, text: str) -> Place:
         hint = f"; it holds {', '.join(folders[:4])}{', ...' if len(folders) > 4 else ''}" if folders else ""
         raise ArtifactError(f"{text}: no {LINEAGE} there{hint}")
     if not revision:
-        sha = hub.tags(repo_type, repo_id).get(fingerprint_tag(record.fingerprint), sha)
+        sha = finished_commit(hub, record, repo_id)
     return Place(repo_type, repo_id, sha, folder)
 
 
@@ -122,6 +123,8 @@ class Finding:
 
 def verify(hub: Hub, place: Place) -> Iterator[Finding]:
     """Verify an artifact and everything it comes from, each once, roots last."""
+    if problems := _main_problems(hub, place):
+        yield Finding(f"{place.repo_id}@main", tuple(problems))
     pending: list[tuple[Hub, Place, InputRecord | None]] = [(hub, place, None)]
     seen: set[Place] = set()
     while pending:
@@ -150,22 +153,35 @@ def _verify_one(hub: Hub, place: Place, expected: InputRecord | None) -> tuple[L
             folder = root / place.folder
             if foreign:
                 record = None
-                digest = digest_files(payload_files(folder))
+                digest = digest_files(foreign_files(folder))
             else:
                 record = read_lineage(folder / LINEAGE)
                 problems += check_payload(folder, record)
                 digest = record.digest
-    except (ArtifactError, HubError) as error:
+    except (ArtifactError, HubError, OSError) as error:
         return None, Finding(str(place), (str(error),))
-    except Exception as error:
-        if "NotFound" not in type(error).__name__ and not isinstance(error, OSError):
-            raise
-        return None, Finding(
-            str(place), (f"cannot be downloaded: {type(error).__name__}: {str(error).splitlines()[0]}",)
-        )
     if expected is not None and digest != expected.digest:
         problems.append(f"digest {digest[:12]}, but its user recorded {expected.digest[:12]}")
     return record, Finding(str(place), tuple(problems), "not ours: only its bytes are checked" if foreign else "")
+
+
+def _main_problems(hub: Hub, place: Place) -> list[str]:
+    """Files that a later commit of main changed in a finished artifact: only card and results may change."""
+    commits = [place.revision, str(hub.resolve(place.repo_type, place.repo_id))]
+    here, main = (hub.lineage(place.repo_type, place.repo_id, sha, place.folder) for sha in commits)
+    if here is None or main is None or (main.fingerprint, main.saved_step) != (here.fingerprint, here.saved_step):
+        return []  # main has gone on to another artifact
+    before, after = (_payload_ids(hub, place, sha) for sha in commits)
+    changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    return [f"{name}: changed by a later commit of main" for name in changed]
+
+
+def _payload_ids(hub: Hub, place: Place, sha: str) -> dict[str, str]:
+    """Object ids of the artifact's payload at a commit, by path inside its folder."""
+    prefix = f"{place.folder}/" if place.folder else ""
+    tree = hub.tree(place.repo_type, place.repo_id, sha)
+    inside = {name.removeprefix(prefix): entry.blob_id for name, entry in tree.items() if name.startswith(prefix)}
+    return {name: blob_id for name, blob_id in inside.items() if is_payload(name)}
 
 
 def _tree_problems(hub: Hub, place: Place, root: Path) -> list[str]:

@@ -7,6 +7,7 @@ that comes with a model is run only where a recipe asks for it.
 import hashlib
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 import torch
@@ -40,11 +41,6 @@ _TINY_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 _TINY_CONTEXT = 512
-
-
-def set_threads(num_threads: int) -> None:
-    """Fix the threads of one operation: bits agree only at the same number, and tiny models are fastest on one."""
-    torch.set_num_threads(num_threads)
 
 
 def device() -> torch.device:
@@ -112,7 +108,10 @@ def import_checkpoint(
         ArtifactError: there are no safetensors to read, or the model needs code that was not asked for.
     """
     if source.is_file():
-        source, gguf_file = source.parent, source.name
+        # Alone in a folder: files beside it are no part of the input, and transformers would read them.
+        with TemporaryDirectory() as folder:
+            (Path(folder) / source.name).symlink_to(source.resolve())
+            return import_checkpoint(Path(folder), out, source.name)
     if gguf_file is None:
         model = load_model(source, trust_remote_code=trust_remote_code)
         tokenizer = load_tokenizer(source, trust_remote_code)

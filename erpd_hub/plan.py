@@ -85,7 +85,9 @@ class Plan:
             nodes = [node for node in nodes if node.name in wanted]
         given: set[str] = set()
         if start is not None:
-            live = {node.name for node in self._of_step(start)}
+            live = {node.name for node in self._of_step(start)} & {node.name for node in nodes}
+            if not live:
+                raise ConfigError(f"--from {start}: comes after --until {until}; nothing is left to do")
             for node in nodes:
                 if any(edge.source in live for edge in node.inputs):
                     live.add(node.name)
@@ -113,7 +115,9 @@ def make_plan(recipe: Recipe) -> Plan:
     for number, round_ in enumerate(recipe.rounds, 1):
         for name in round_.steps:
             planner.place(number, name)
-    return Plan(recipe, tuple(_with_pushed_steps(list(planner.nodes.values()))))
+    nodes = _with_pushed_steps(list(planner.nodes.values()))
+    _refuse_shared_places(nodes)
+    return Plan(recipe, tuple(nodes))
 
 
 class _Planner:
@@ -144,22 +148,32 @@ class _Planner:
                 single = config.model_copy(update={"checkpoints": (checkpoint,)})
                 yield self._node(number, step, single, folder=self._folder(checkpoint))
         elif isinstance(config, c.EvaluateConfig):
-            for benchmark in config.benchmarks:
-                get_benchmark(benchmark)
+            for name in config.benchmarks:
+                benchmark = get_benchmark(name)
+                resolved = {"k": config.k or benchmark.k, "decoding": config.decoding or benchmark.decoding}
                 for checkpoint in config.checkpoints:
-                    one = config.model_copy(update={"checkpoints": (checkpoint,), "benchmarks": (benchmark,)})
-                    yield self._node(number, step, one, folder=f"{self._folder(checkpoint)}/{benchmark}")
+                    one = config.model_copy(update={"checkpoints": (checkpoint,), "benchmarks": (name,), **resolved})
+                    yield self._node(number, step, one, folder=f"{self._details_folder(number, checkpoint)}/{name}")
         else:
             yield self._node(number, step, config)
 
-    def _folder(self, checkpoint: str) -> str:
+    @staticmethod
+    def _folder(checkpoint: str) -> str:
+        """A folder name for a reference; of a path no more than the name of its import."""
+        if isinstance(reference := parse_reference(checkpoint), PathRef):
+            return _import_name(reference)
         return checkpoint.replace("/", "--")
+
+    def _details_folder(self, number: int, checkpoint: str) -> str:
+        """All rounds share the details repository, so a step's folder says its round where there are several."""
+        reference = parse_reference(checkpoint)
+        says_where = isinstance(reference, RepoRef) or getattr(reference, "round", None) is not None
+        several = len(self.recipe.rounds) > 1
+        return f"r{number}--{self._folder(checkpoint)}" if several and not says_where else self._folder(checkpoint)
 
     def _node(self, number: int, step: str, config: c.StepConfig, folder: str = "") -> Node:
         inputs = tuple(self._edges(number, f"r{number}/{step}", config))
         suffix = "details" if isinstance(config, c.EvaluateConfig) else f"r{number}-{step}"
-        if isinstance(config, c.EvaluateConfig) and not folder.startswith("r") and len(self.recipe.rounds) > 1:
-            folder = f"r{number}--{folder}"
         return Node(
             name=f"r{number}/{step}" + (f"/{folder}" if folder else ""),
             round=number,
@@ -223,12 +237,15 @@ class _Planner:
             return self._resolve(number, where, role, kinds, policy)
         if number == 1:
             return self._reserved(number, where, role, kinds, ReservedRef("base"))
-        students = [n for n, step in self.recipe.rounds[number - 2].steps.items() if step.stage == "distill"]
-        if not students:
+        before = self.recipe.rounds[number - 2].steps.items()
+        students = [n for n, s in before if isinstance(s, c.DistillConfig) and s.advantage != "outcome"]
+        if len(students) != 1:
+            found = ", ".join(students) or "none"
             raise ConfigError(
-                f"{where}: round {number - 1} has no student to start round {number} from; set its policy"
+                f"{where}: expected one student in round {number - 1} to start from, found {found}; "
+                f"set rounds.{number - 1}.policy"
             )
-        return self._step(number, where, role, kinds, StepRef(students[-1], number - 1))
+        return self._step(number, where, role, kinds, StepRef(students[0], number - 1))
 
     def _step(self, number: int, where: str, role: str, kinds: tuple[str, ...], reference: StepRef) -> Edge:
         at = reference.round or number
@@ -255,31 +272,36 @@ class _Planner:
             raise ConfigError(f"{where}: {reference}: {reference.name} saves {saved}; add it to its save_steps")
 
     def _imported(self, number: int, role: str, kinds: tuple[str, ...], reference: PathRef) -> Edge:
-        step = "import-" + _slug(PurePath(reference.path).name)
+        step = _import_name(reference)
         name = f"r{number}/{step}"
-        if name not in self.nodes:
-            config = c.ImportBase(type="import", source=reference.path)
-            self.nodes[name] = self._node(number, step, config)
+        config = c.ImportBase(type="import", source=reference.path)
+        if self.nodes.setdefault(name, self._node(number, step, config)).config != config:
+            raise ConfigError(f"{name}: two paths end in the same name; import {reference} as a base step of its own")
         return Edge(role, kinds, name)
 
     def _scored(self, number: int, where: str, user: c.StepConfig, checkpoint: Edge, text: str) -> Edge:
-        """The log-probs of a checkpoint on the user's rollouts: an explicit `score` step if there is one."""
+        """The log-probs of a checkpoint on the user's rollouts: the recipe's own `score` step if it has one."""
         rollouts = self._resolve(number, where, "rollouts", ("rollouts",), user.rollouts)  # type: ignore[attr-defined]
         inputs = (rollouts, replace(checkpoint, role="checkpoint"))
         config = c.ScoreConfig(rollouts=str(user.rollouts), checkpoint=text, **self.recipe.scoring.model_dump())  # type: ignore[attr-defined]
+        for name, step_config in self.recipe.rounds[number - 1].steps.items():
+            if isinstance(step_config, c.ScoreConfig) and step_config == config:
+                self.place(number, name)
         for node in self.nodes.values():
             same = isinstance(node.config, c.ScoreConfig) and c.identity(node.config) == c.identity(config)
             if same and set(node.inputs) == set(inputs):
                 return Edge(checkpoint.role, ("logprobs",), node.name)
         step = self._score_name(number, checkpoint, rollouts)
+        if f"r{number}/{step}" in self.nodes or step in self.recipe.rounds[number - 1].steps:
+            raise ConfigError(f"{where}: the name {step} is taken; write a score step of your own for {text}")
         node = replace(self._node(number, step, config), inputs=inputs)
         self.nodes[node.name] = node
         return Edge(checkpoint.role, ("logprobs",), node.name)
 
     def _score_name(self, number: int, checkpoint: Edge, rollouts: Edge) -> str:
-        """`score-teacher-step-8`; with the rollouts' name where a round has several."""
-        made = [step for step in self.recipe.rounds[number - 1].steps.values() if step.stage == "rollout"]
-        parts = [_slug(str(rollouts.source))] if len(made) > 1 else []
+        """`score-teacher-step-8`; with the rollouts' name unless they are the only ones of the round."""
+        made = [name for name, step in self.recipe.rounds[number - 1].steps.items() if step.stage == "rollout"]
+        parts = [] if [rollouts.source] == [f"r{number}/{name}" for name in made] else [_slug(str(rollouts.source))]
         source = str(checkpoint.source).removeprefix(f"r{number}/")
         parts.append(_slug(source) + (f"-step-{checkpoint.saved_step}" if checkpoint.saved_step else ""))
         return "-".join(["score", *parts])
@@ -334,6 +356,20 @@ def _pushed_steps(node: Node, used: set[int]) -> tuple[int, ...]:
     if missing := used - policy:
         raise ConfigError(f"{node.name}.push_steps: none, but step {min(missing)} is used by another step")
     return tuple(sorted({*policy, node.config.steps}))
+
+
+def _refuse_shared_places(nodes: list[Node]) -> None:
+    """Two artifacts in one place would overwrite each other."""
+    places: dict[tuple[str, str], Node] = {}
+    for node in nodes:
+        other = places.setdefault((node.repo_id, node.folder), node)
+        if other is not node:
+            place = f"{node.repo_id}/{node.folder}".rstrip("/")
+            raise ConfigError(f"{node.name}: would go to {place}, as does {other.name}; measure each checkpoint once")
+
+
+def _import_name(reference: PathRef) -> str:
+    return "import-" + _slug(PurePath(reference.path).name)
 
 
 def _slug(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -33,7 +34,9 @@ def environment() -> dict[str, Any]:
 
 
 def device() -> dict[str, Any]:
-    """Device and thread count; imports torch, so only after a stage that did."""
+    """Device and thread count, for a stage that used torch."""
+    if "torch" not in sys.modules:
+        return {}
     import torch
 
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"

@@ -92,6 +92,27 @@ _Loader.add_implicit_resolver(
 )
 
 
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    """A mapping without repeated keys; of two equal ones YAML would silently keep the last."""
+    keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+    if repeated := {key for key in keys if keys.count(key) > 1}:
+        raise yaml.constructor.ConstructorError(None, None, f"the key {min(repeated)!r} stands twice", node.start_mark)
+    loader.flatten_mapping(node)
+    return {
+        loader.construct_object(key, deep=True): loader.construct_object(value, deep=True) for key, value in node.value
+    }
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def _unshared(value: Any) -> Any:
+    """The same data with no part in two places: an override of a step must not reach what was merged from it."""
+    if isinstance(value, dict):
+        return {key: _unshared(item) for key, item in value.items()}
+    return [_unshared(item) for item in value] if isinstance(value, list) else value
+
+
 def shipped_recipes() -> dict[str, str]:
     """Name to YAML text of the recipes inside the package."""
     folder = files("erpd_hub") / "recipes"
@@ -241,7 +262,7 @@ def _parse_yaml(text: str, origin: str) -> dict[str, Any]:
         raise ConfigError(f"{origin}:{line} not valid YAML: {getattr(error, 'problem', error)}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{origin}: expected a mapping with 'run' and 'steps', got {data!r}")
-    return data
+    return _unshared(data)
 
 
 def apply_override(data: dict[str, Any], override: str) -> None:
@@ -261,7 +282,10 @@ def apply_override(data: dict[str, Any], override: str) -> None:
             raise ConfigError(f"{override!r}: {'.'.join(parts[: index + 1])} is not a mapping")
     if not isinstance(target, dict):
         raise ConfigError(f"{override!r}: {'.'.join(parts[:-1])} is not a mapping")
-    target[parts[-1]] = yaml.load(text, Loader=_Loader) if text else None
+    try:
+        target[parts[-1]] = yaml.load(text, Loader=_Loader) if text else None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{override!r}: the value is not valid YAML: {getattr(error, 'problem', error)}") from None
 
 
 def _override_target(data: dict[str, Any], parts: list[str]) -> tuple[Any, list[str]]:

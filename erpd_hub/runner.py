@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,14 +29,16 @@ from erpd_hub.artifacts import (
     fingerprint_tag,
     payload_files,
     read_lineage,
+    step_tag,
     write_json,
 )
-from erpd_hub.errors import ArtifactError, ConfigError, HubError, StageError
+from erpd_hub.errors import ArtifactError, ConfigError, HubError, StageError, require_extra
 from erpd_hub.home import work_folder
 from erpd_hub.hub.client import Hub, find_finished, find_saved_step
 from erpd_hub.inputs import OutsideInputs, ResolvedInput, pinned
 from erpd_hub.plan import Edge, Node, Plan
-from erpd_hub.stages import STAGES, StageContext, StageResult
+from erpd_hub.references import PathRef, parse_reference
+from erpd_hub.stages import StageContext, StageResult
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +55,8 @@ class Finished:
     reused: bool
     seconds: float
     """Spent on it in this run; for a reused artifact 0."""
+    origins: Mapping[str, LineageRecord | None]
+    """The records of its inputs by role (of the last one, for a role with several); None for what is not ours."""
 
 
 class Runner:
@@ -87,20 +92,20 @@ class Runner:
         """What would happen to each node: `reuse`, `push` (made, not pushed), `make`, or `unresolved: ...`."""
         verdicts: dict[str, str] = {}
         for node in nodes:
-            blocked = [e.source for e in node.inputs if isinstance(e.source, str) and e.source not in self.finished]
-            if blocked:
-                verdicts[node.name] = "make"
-                continue
             try:
-                inputs = self._resolve_all(node)
+                self._resolve_outside(node)
             except (ArtifactError, ConfigError) as error:
                 verdicts[node.name] = f"unresolved: {error}"
                 continue
+            if any(isinstance(e.source, str) and e.source not in self.finished for e in node.inputs):
+                verdicts[node.name] = "make"
+                continue
+            inputs = self._resolve_all(node)
             value = self._fingerprint(node, inputs)
-            found = self._find(node, value)
+            found = self._find(node, value, inputs)
             if found:
                 self.finished[node.name] = found
-            made = (_payload(work_folder(value) / "out", node) / LINEAGE).exists()
+            made = (_payload(self._work(node, value) / "out", node) / LINEAGE).exists()
             verdicts[node.name] = "reuse" if found else "push" if made else "make"
         return verdicts
 
@@ -117,9 +122,10 @@ class Runner:
     def _from_node(self, edge: Edge) -> ResolvedInput:
         finished = self.finished[str(edge.source)]
         if edge.saved_step is None:
-            return pinned(edge.role, finished.record, finished.revision, self.hub)
-        sha, record = finished.steps[edge.saved_step]
-        return pinned(edge.role, record, sha, self.hub)
+            sha, record = finished.revision, finished.record
+        else:
+            sha, record = finished.steps[edge.saved_step]
+        return pinned(edge.role, record, sha, self.hub, repo_id=record.repo_id, folder=record.folder)
 
     # ----------------------------------------------------------------------------------- one artifact
 
@@ -127,7 +133,7 @@ class Runner:
         pairs = [(item.record.role, item.record.digest) for item in inputs]
         return fingerprint(node.config.stage, node.stage.version, inputs=pairs, identity=node.identity, seed=node.seed)
 
-    def _find(self, node: Node, value: str) -> Finished | None:
+    def _find(self, node: Node, value: str, inputs: list[ResolvedInput]) -> Finished | None:
         found = find_finished(self.hub, node.stage.repo_type, node.repo_id, node.folder, value)
         if found is None:
             return None
@@ -138,34 +144,35 @@ class Runner:
             if saved is None:
                 return None
             steps[step] = saved
-        return Finished(node, record, sha, steps, reused=True, seconds=0.0)
+        return Finished(node, record, sha, steps, reused=True, seconds=0.0, origins=_origins(inputs))
 
     def _finish(self, node: Node, *, must_exist: bool) -> Finished:
         inputs = self._resolve_all(node)
         value = self._fingerprint(node, inputs)
-        if found := self._find(node, value):
-            shutil.rmtree(work_folder(value), ignore_errors=True)  # a run was killed between push and clean-up
+        work = self._work(node, value)
+        if not work.exists() and (found := self._find(node, value, inputs)):
             return found
-        if must_exist:
+        if must_exist and not self._find(node, value, inputs):
             raise ArtifactError(f"{node.name}: not finished; run without --from, or from an earlier step")
         started = time.monotonic()
-        with _exclusive(work_folder(value)) as work:
-            if found := self._find_after_wait(node, value):
-                return found
-            self._make(node, inputs, value, work)
-            try:
-                pushed = self._push(node, work / "out")
-            except HubError as error:
-                raise HubError(
-                    f"{node.name}: {error}; the finished artifact is kept, the next run pushes it"
-                ) from error
-            shutil.rmtree(work)
-        return replace(pushed, seconds=time.monotonic() - started)
+        with _exclusive(work):
+            # A run may have been killed between push and clean-up, or have finished while this one waited.
+            self.hub.forget(node.stage.repo_type, node.repo_id)
+            done = self._find(node, value, inputs) or self._make_and_push(node, inputs, value, work)
+            shutil.rmtree(work, ignore_errors=True)
+            lock_file(work).unlink(missing_ok=True)  # whoever waits for it finds the artifact on the Hub
+        return done if done.reused else replace(done, seconds=time.monotonic() - started)
 
-    def _find_after_wait(self, node: Node, value: str) -> Finished | None:
-        """Another run may have finished the artifact while this one waited for its work directory."""
-        self.hub.forget(node.stage.repo_type, node.repo_id)
-        return self._find(node, value)
+    def _work(self, node: Node, value: str) -> Path:
+        """The work directory of an artifact at its place: equal artifacts of two runs have a record each."""
+        return work_folder(f"{value}\n{self.hub.identity}\n{node.repo_id}\n{node.folder}")
+
+    def _make_and_push(self, node: Node, inputs: list[ResolvedInput], value: str, work: Path) -> Finished:
+        self._make(node, inputs, value, work)
+        try:
+            return replace(self._push(node, work / "out"), origins=_origins(inputs))
+        except HubError as error:
+            raise HubError(f"{node.name}: {error}; the finished artifact is kept, the next run pushes it") from error
 
     def _make(self, node: Node, inputs: list[ResolvedInput], value: str, work: Path) -> None:
         """Run the stage unless the work directory already holds its finished output."""
@@ -179,7 +186,7 @@ class Runner:
         context = StageContext(seed=node.seed, work=work / "scratch")
         context.work.mkdir(parents=True, exist_ok=True)
         out.mkdir(exist_ok=True)
-        result = STAGES[node.config.stage].load(node.config.stage)(node.config, out, context=context, **roles)
+        result = _call_stage(node, out, context, roles)
         seconds = time.monotonic() - started
         for step in (*node.pushed_steps[:-1], None):
             folder = _payload(out, node) if step is None else out / f"step-{step}"
@@ -231,12 +238,12 @@ class Runner:
                 (folder / CARD).write_text(
                     render(record.model_dump(mode="json", by_alias=True), recipe=self.plan.recipe.origin)
                 )
-            tags = [f"step-{step}"] if step is not None else []
+            tags = [f"step-{step}", step_tag(record.fingerprint, step)] if step is not None else []
             tags += [fingerprint_tag(record.fingerprint)] if is_last else []
             sha = self.hub.push(folder, record, tags=tags, message=_message(record))
             if step is not None:
                 steps[step] = (sha, record)
-        return Finished(node, record, sha, steps, reused=False, seconds=0.0)
+        return Finished(node, record, sha, steps, reused=False, seconds=0.0, origins={})
 
 
 class Watch(Protocol):
@@ -267,23 +274,43 @@ def _stage_inputs(node: Node, inputs: list[ResolvedInput]) -> dict[str, Any]:
     return roles
 
 
+def _call_stage(node: Node, out: Path, context: StageContext, roles: dict[str, Any]) -> StageResult:
+    """Run the stage's function.
+
+    Raises:
+        ErpdError: a package of the `train` or `eval` extra is missing.
+    """
+    try:
+        return node.stage.load(node.config.stage)(node.config, out, context=context, **roles)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("erpd_hub"):
+            raise
+        raise require_extra("train,eval", f"{node.name} ({error.name})") from error
+
+
 def _recorded_config(config: c.StepConfig) -> dict[str, Any]:
     """The resolved config without local paths: a path is not where anything came from, its digest is."""
+
+    def public(value: Any) -> Any:
+        if isinstance(value, list):
+            return [public(item) for item in value]
+        return "(local)" if isinstance(value, str) and isinstance(parse_reference(value), PathRef) else value
+
     dumped = config.model_dump(mode="json")
-    for role in c.roles(config):
-        if isinstance(dumped[role], str) and dumped[role].startswith((".", "/", "~")):
-            dumped[role] = "(local)"
-    return dumped
+    return dumped | {role: public(dumped[role]) for role in c.roles(config)}
 
 
 def _license(config: c.StepConfig, inputs: list[ResolvedInput]) -> str | None:
-    """Licences are inherited: one when all inputs agree, else their names joined."""
+    """Licences are inherited: the names of all inputs' joined, unknown as soon as one is."""
     if own := getattr(config, "license", None):
         return str(own)
     if not inputs:
         return "apache-2.0"
-    found = sorted({item.license for item in inputs if item.license})
-    return " AND ".join(found) or None
+    # Benchmarks that prompts are merely compared with leave nothing in them.
+    sources = [item for item in inputs if isinstance(config, c.EvaluateConfig) or not item.is_benchmark]
+    if any(item.license is None for item in sources):
+        return None
+    return " AND ".join(sorted({name for item in sources for name in str(item.license).split(" AND ")}))
 
 
 def _message(record: LineageRecord) -> str:
@@ -292,20 +319,28 @@ def _message(record: LineageRecord) -> str:
 
 
 def _set_threads(threads: int | None) -> None:
-    if threads is not None:
+    if threads is not None and find_spec("torch"):
         import torch
 
         torch.set_num_threads(threads)
 
 
+def _origins(inputs: list[ResolvedInput]) -> dict[str, LineageRecord | None]:
+    return {item.record.role: item.origin for item in inputs}
+
+
+def lock_file(work: Path) -> Path:
+    return work.with_suffix(".lock")
+
+
 @contextmanager
-def _exclusive(work: Path) -> Iterator[Path]:
+def _exclusive(work: Path) -> Iterator[None]:
     """The work directory of one fingerprint, for one process at a time; a second one waits.
 
     Raises:
         StageError: the directory cannot be written (full disk, permissions).
     """
-    lock = work.with_suffix(".lock")
+    lock = lock_file(work)
     try:
         work.mkdir(parents=True, exist_ok=True)
         stream = lock.open("w")
@@ -314,4 +349,4 @@ def _exclusive(work: Path) -> Iterator[Path]:
     with stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         work.mkdir(parents=True, exist_ok=True)
-        yield work
+        yield

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from erpd_hub import config as c
-from erpd_hub.plan import Edge, Plan
+from erpd_hub.artifacts import LineageRecord
+from erpd_hub.plan import Node, Plan
 from erpd_hub.runner import Finished
 
 SCHEMA = "erpd-hub/summary/v1"
@@ -34,10 +35,14 @@ class Checkpoint(NamedTuple):
     entropy: float | None
     mean_length: float | None
     truncated: float | None
+    well_formed: float | None
+    """Share of samples that end by themselves in an answer of the gold's kind."""
     seconds: float
     """Spent on the checkpoint, its evaluation and its probe."""
     repo: str
     revision: str
+    digest: str
+    """Of the checkpoint's payload: the same on every machine that made the same bytes."""
     details: str
     """Folder of the details repository, at the commit that holds every sample."""
 
@@ -79,7 +84,7 @@ def checkpoints(plan: Plan, finished: Iterable[Finished]) -> list[Checkpoint]:
 
 
 def _measured(item: Finished) -> tuple[str, str]:
-    """What identifies the checkpoint that an evaluation or a probe measured: its repository and commit."""
+    """What identifies the checkpoint that an evaluation or a probe measured: its repository and digest."""
     edge = next(i for i in item.record.inputs if i.role == "checkpoints")
     return str(edge.repo_id), edge.digest
 
@@ -89,14 +94,14 @@ def _checkpoint(plan: Plan, evaluation: Finished, probe: Finished | None, by_nam
     probed = probe.record.metrics if probe else {}
     edge = next(e for e in evaluation.node.inputs if e.role == "checkpoints")
     item = next(i for i in evaluation.record.inputs if i.role == "checkpoints")
-    maker = by_name.get(str(edge.source))
+    origin = evaluation.origins["checkpoints"]
     assert isinstance(evaluation.node.config, c.EvaluateConfig)
-    spent = sum(f.seconds for f in (maker, evaluation, probe) if f is not None)
+    spent = sum(f.seconds for f in (by_name.get(str(edge.source)), evaluation, probe) if f is not None)
     return Checkpoint(
-        ref=evaluation.node.config.checkpoints[0],
-        role=role_of(maker),
-        step=_step(edge, maker),
-        stage=maker.node.config.stage if maker else "base",
+        ref=_reference(plan, evaluation.node),
+        role=role_of(origin),
+        step=origin.saved_step if origin else None,
+        stage=origin.stage if origin else "base",
         benchmark=evaluation.node.config.benchmarks[0],
         avg=metrics["avg"],
         stderr=metrics["stderr"],
@@ -107,26 +112,33 @@ def _checkpoint(plan: Plan, evaluation: Finished, probe: Finished | None, by_nam
         entropy=probed.get("entropy"),
         mean_length=metrics.get("mean_length"),
         truncated=metrics.get("truncated"),
+        well_formed=metrics.get("well_formed"),
         seconds=round(spent, 2),
         repo=str(item.repo_id),
         revision=str(item.revision),
+        digest=item.digest,
         details=f"{evaluation.record.repo_id}/{evaluation.record.folder}@{evaluation.revision[:10]}",
     )
 
 
-def role_of(maker: Finished | None) -> Role:
-    """What a checkpoint is for the reader; `control` is a student that no teacher's signal went into."""
-    if maker is None or maker.node.config.stage == "base":
+def _reference(plan: Plan, node: Node) -> str:
+    """The checkpoint as the recipe names it, with its round where there are several."""
+    assert isinstance(node.config, c.EvaluateConfig)
+    text = node.config.checkpoints[0]
+    bare = len(plan.recipe.rounds) == 1 or "/" in text or text == "base"
+    return text if bare else f"r{node.round}/{text}"
+
+
+def role_of(origin: LineageRecord | None) -> Role:
+    """What a checkpoint is for the reader; `control` is a student that no teacher's signal went into.
+
+    A model that is not ours has no record and counts as a base.
+    """
+    if origin is None or origin.stage == "base":
         return "base"
-    if isinstance(maker.node.config, c.DistillConfig):
-        return "control" if maker.node.config.advantage == "outcome" else "student"
-    return "unlearned" if maker.node.config.stage == "unlearned" else "teacher"
-
-
-def _step(edge: Edge, maker: Finished | None) -> int | None:
-    if edge.saved_step is not None or maker is None:
-        return edge.saved_step
-    return maker.record.saved_step
+    if origin.stage == "distill":
+        return "control" if origin.config["advantage"] == "outcome" else "student"
+    return "unlearned" if origin.stage == "unlearned" else "teacher"
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> Path:

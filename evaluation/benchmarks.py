@@ -106,6 +106,17 @@ _ALL = (
         note="The tiny policy's own task; generated, and removed from generated prompt sets.",
     ),
     Benchmark(
+        name="addition-1digit",
+        version=1,
+        source=Generated(count=40, seed=_ADDITION_SEED + 2, min_digits=1, max_digits=1),
+        num_problems=40,
+        k=8,
+        format=PromptFormat(template="{problem}?"),
+        decoding=Decoding(max_new_tokens=32),
+        licence="Apache-2.0",
+        note="For trying out a pipeline in seconds: there are only 100 such problems, so training has seen many.",
+    ),
+    Benchmark(
         name="addition-2digit",
         version=1,
         source=Generated(count=100, seed=_ADDITION_SEED + 1, min_digits=2, max_digits=2, spaces=True),

@@ -40,10 +40,18 @@ def read_split(folder: Path, *, config_name: str | None, split: str) -> list[Row
 
 
 def split_files(names: Sequence[str], configs: Sequence[Row], *, config_name: str | None, split: str) -> list[str]:
-    """Which of a dataset's files hold a split: by the card's configs, else by the split's name in the file's."""
-    if patterns := _card_patterns(configs, config_name, split):
+    """Which of a dataset's files hold a split: by the card's configs, else by the split's name in the file's.
+
+    Raises:
+        ConfigError: there is no such config, or it has no such split.
+    """
+    if any(config.get("data_files") for config in configs):
+        patterns = _card_patterns(configs, config_name, split)
         return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
-    inside = [name for name in names if config_name and name.split("/")[0] == config_name] or list(names)
+    inside = [name for name in names if config_name is None or name.split("/")[0] == config_name]
+    if not inside and config_name is not None:
+        folders = sorted({name.split("/")[0] for name in names if "/" in name})
+        raise ConfigError(f"config_name: expected one of {', '.join(folders) or 'none'}, got {config_name!r}")
     named = [name for name in inside if _names(split, name)]
     if named or split != "train":
         return named
@@ -69,11 +77,20 @@ def read_file(path: Path) -> list[Row]:
 
 def _json_rows(text: str) -> list[Row]:
     """Rows of one JSON array or of JSON lines."""
-    rows = json.loads(text) if text.lstrip().startswith("[") else map(json.loads, filter(str.strip, text.split("\n")))
-    rows = list(rows)
+    if text.lstrip().startswith("["):
+        rows = json.loads(text)
+    else:
+        rows = [_json_line(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError("rows that are no objects")
     return rows
+
+
+def _json_line(number: int, line: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"line {number}: {error}") from None
 
 
 def require_columns(rows: Iterable[Row], columns: Iterable[str], *, where: str) -> None:
@@ -94,18 +111,24 @@ def require_columns(rows: Iterable[Row], columns: Iterable[str], *, where: str) 
 
 
 def _card_patterns(configs: Sequence[Row], config_name: str | None, split: str) -> list[str]:
-    """Patterns of a split in the card's `configs`; the config asked for, else the default one, else the first."""
+    """Patterns of a split in the card's `configs`; the config asked for, else the default one, else the first.
+
+    Raises:
+        ConfigError: there is no such config, or it has no such split.
+    """
     named = [config for config in configs if config.get("config_name") == (config_name or "default")]
     chosen = named or ([] if config_name else [*(c for c in configs if c.get("default")), *configs])
-    files = chosen[0].get("data_files") if chosen else None
+    if not chosen:
+        names = ", ".join(str(config.get("config_name")) for config in configs)
+        raise ConfigError(f"config_name: expected one of {names}, got {config_name!r}")
+    files = chosen[0].get("data_files") or []
     if isinstance(files, str):
         files = [{"split": "train", "path": files}]
-    found: list[str] = []
-    for item in files or []:
-        if isinstance(item, dict) and item.get("split") == split:
-            path = item.get("path") or []
-            found += [path] if isinstance(path, str) else path
-    return found
+    items = [item for item in files if isinstance(item, dict)]
+    paths = [item.get("path") or [] for item in items if item.get("split") == split]
+    if not paths:
+        raise ConfigError(f"split: expected one of {', '.join(str(i.get('split')) for i in items)}, got {split!r}")
+    return [pattern for path in paths for pattern in ([path] if isinstance(path, str) else path)]
 
 
 def _card_configs(folder: Path) -> list[Row]:

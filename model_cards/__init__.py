@@ -98,7 +98,8 @@ def _environment() -> Environment:
 def _tag(record: Record) -> str:
     """The tag under which a record's commit is found."""
     saved_step = record["saved_step"]
-    return f"fp-{record['fingerprint'][:16]}" if saved_step is None else f"step-{saved_step}"
+    finished = f"fp-{record['fingerprint'][:16]}"
+    return finished if saved_step is None else f"{finished}-step-{saved_step}"
 
 
 def _recipes(records: Iterable[Record], recipe: str) -> list[dict[str, Any]]:

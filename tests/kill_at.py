@@ -60,6 +60,10 @@ def arrange(point):
         from erpd_hub import runner
 
         kill_after(runner.shutil, "rmtree", calls=1, before=True)
+    elif point == "before-the-leaderboard":
+        from erpd_hub import pipeline
+
+        kill_after(pipeline, "publish_leaderboard", calls=1, before=True)
     elif point == "in-the-middle-of-a-request":
         import threading
 

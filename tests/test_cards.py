@@ -96,7 +96,7 @@ def test_body_of_a_model() -> None:
     card = model_cards.render(a_record(saved_step=50, config={"trust_remote_code": True}))
     assert "(</datasets/local/quick-r1-rollout/tree/" in card
     assert "`local/quick-base@0123456`" in card
-    assert 'revision="step-50", trust_remote_code=True' in card
+    assert '-step-50", trust_remote_code=True' in card
     assert "**Remote code.**" in card
     assert "| positive.logprob | -0.5 |" in card
     assert "| loss | 0.1235 |" in card

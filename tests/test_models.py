@@ -1,5 +1,7 @@
 import json
+from pathlib import Path
 
+import gguf
 import pytest
 import torch
 from tiny import folder_digest, make_policy, save_policy
@@ -91,3 +93,47 @@ def test_import_of_a_folder_is_float32(tmp_path) -> None:
 def test_missing_gguf_is_named(tmp_path) -> None:
     with pytest.raises(ArtifactError, match=r"model\.gguf"):
         import_checkpoint(tmp_path, tmp_path / "out", "model.gguf")
+
+
+def test_a_gguf_file_is_read_without_its_neighbours(tmp_path) -> None:
+    source = write_gguf(tmp_path / "alone" / "model.gguf")
+    import_checkpoint(source, tmp_path / "expected")
+    for name in ("config.json", "generation_config.json", "tokenizer_config.json", "chat_template.jinja"):
+        (source.parent / name).write_text('{"chat_template": "neighbour", "max_new_tokens": 7}')
+    model, tokenizer = import_checkpoint(source, tmp_path / "out")
+    assert folder_digest(tmp_path / "out") == folder_digest(tmp_path / "expected")
+    assert model.config.num_hidden_layers == 1
+    assert tokenizer.chat_template is None
+
+
+def write_gguf(path: Path) -> Path:
+    """A llama of one layer with random weights."""
+    path.parent.mkdir()
+    writer = gguf.GGUFWriter(path, "llama")
+    width, vocabulary = 8, ["<unk>", "<s>", "</s>", *"abcd", "ab"]
+    writer.add_block_count(1)
+    writer.add_context_length(32)
+    writer.add_embedding_length(width)
+    writer.add_feed_forward_length(width)
+    writer.add_head_count(2)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_vocab_size(len(vocabulary))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(vocabulary)
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_unk_token_id(0)
+    shapes = {"token_embd": (len(vocabulary), width), "output_norm": (width,), "output": (len(vocabulary), width)}
+    matrices = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+    shapes |= {f"blk.0.{name}": (width, width) for name in matrices}
+    shapes |= {f"blk.0.{name}": (width,) for name in ("attn_norm", "ffn_norm")}
+    generator = torch.Generator().manual_seed(0)
+    for name, shape in shapes.items():
+        writer.add_tensor(f"{name}.weight", torch.randn(shape, generator=generator).numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path

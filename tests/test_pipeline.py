@@ -1,6 +1,7 @@
 """The pipeline end to end on a tiny real model, through the command line, the embedded Hub and its real clients."""
 
 import getpass
+import hashlib
 import json
 import shutil
 import socket
@@ -33,7 +34,7 @@ def test_the_summary_has_every_checkpoint_with_its_numbers(micro):
     assert rows["student"]["kl_to_base"] > 0
     assert rows["teacher@step-3"]["step"] == 3
     assert rows["control"]["kl_to_base"] is None  # it was not probed
-    assert all(row["n"] == 4 and row["k"] == 2 and row["stderr"] is not None for row in rows.values())
+    assert all(row["n"] == 8 and row["k"] == 4 and row["stderr"] is not None for row in rows.values())
     assert [a for a in summary["artifacts"] if a["reused"]] == [summary["artifacts"][0]]  # the base was there
     assert "r1/student" in micro.stderr
 
@@ -48,11 +49,12 @@ def test_the_second_run_makes_nothing(micro):
 def test_a_changed_student_leaves_everything_before_it_alone(micro, tmp_path):
     home = tmp_path / "home"
     shutil.copytree(micro.home, home)
-    done = cli("run", MICRO, "student.learning_rate=2e-3", "--until", "student", "--json", home=home)
+    changed = ("teacher.learning_rate=2e-3", "student.learning_rate=2e-3")
+    done = cli("run", MICRO, *changed, "--until", "student", "--json", home=home)
     made = [item["step"] for item in json.loads(done.stdout)["artifacts"] if not item["reused"]]
-    assert made == ["r1/student"]
+    assert made == ["r1/teacher", "r1/score-teacher", "r1/signal", "r1/student"]
     back = json.loads(cli("run", MICRO, "--json", home=home).stdout)
-    assert all(item["reused"] for item in back["artifacts"]), "the first student is still there under its tag"
+    assert all(item["reused"] for item in back["artifacts"]), "the first ones are still there under their tags"
 
 
 def test_the_dry_run_makes_nothing_and_says_what_would_be_made(micro, tmp_path):
@@ -78,7 +80,8 @@ def test_real_clients_read_what_was_pushed(micro):
     assert model.num_parameters() > 10_000
     assert tokenizer.decode(prompt["input_ids"]) == "<|user|>3+4?<|assistant|>"
     tags = {tag.name for tag in hub.api.list_repo_refs(student["repo"]).tags}
-    assert tags == {"step-4", f"fp-{student['fingerprint'][:16]}"}, "step 2 is saved but nothing refers to it"
+    finished = f"fp-{student['fingerprint'][:16]}"
+    assert tags == {"step-4", finished, f"{finished}-step-4"}, "step 2 is saved but nothing refers to it"
     rollouts = next(item for item in micro.summary["artifacts"] if item["step"] == "r1/rollouts")
     rows = load_dataset(str(hub.pull("dataset", rollouts["repo"], rollouts["revision"])), split="train")
     assert rows.num_rows == 64
@@ -93,6 +96,7 @@ def test_leaderboard_rows_follow_from_the_samples(micro):
     folder = hub.pull("dataset", "local/erpd-leaderboard", hub.resolve("dataset", "local/erpd-leaderboard"))
     rows = pq.read_table(folder / "data" / "micro.parquet").to_pylist()
     assert len(rows) == 6
+    assert any(row["avg"] > 0 for row in rows), "a comparison of zeros would say nothing"
     for row in rows:
         details = hub.pull("dataset", row["details_repo"], row["details_revision"], row["details_folder"])
         labels = [sample["label"] for sample in read_rows(details)]
@@ -114,36 +118,31 @@ def test_lineage_reaches_the_roots_and_says_nothing_it_should_not(micro):
     assert stages == {"base", "prompts", "rollout", "score", "teacher", "unlearned", "signal", "distill"}
 
 
-@pytest.mark.parametrize("content", [b'"stage": "prompts"', b"# local/micro-r1-prompts", b"PAR1"])
-def test_verify_finds_one_changed_byte_of_a_stored_file(micro, tmp_path, content):
+@pytest.mark.parametrize("name", ["lineage.json", "README.md", "data/train-00000.parquet"])
+def test_verify_finds_one_changed_byte_of_a_stored_file(micro, tmp_path, name):
     """In the record, in the card, in the data: each is told by the Hub's own tree, the last by its hash too."""
     home = tmp_path / "home"
     shutil.copytree(micro.home, home)
-    _flip_a_byte(home, content, of="local/micro-r1-prompts")
+    _flip_a_byte(home, "local/micro-r1-prompts", name)
     report = cli("lineage", "verify", "local/micro-r1-student", home=home, expect=1).stdout
     altered = [line for line in report.splitlines() if line.startswith("ALTERED")]
     assert len(altered) == 1
     assert "local/micro-r1-prompts" in altered[0]
 
 
-def _flip_a_byte(home, content, *, of):
-    """Change the last byte of `content` in a file of a repository, in the server's store behind its back."""
-    with sqlite3.connect(home / "hub" / "hub.sqlite") as database:
-        rows = database.execute("SELECT sha256, data FROM blobs WHERE instr(data, ?) > 0", (content,)).fetchall()
-        record = json.loads(_file_of(home, of, "lineage.json"))
-        payload = {item["sha256"] for item in record["files"].values()}
-        sha256, data = next(row for row in rows if row[0] in payload or of.encode() in row[1])
-        at = data.index(content) + len(content) - 1
-        database.execute("UPDATE blobs SET data = ? WHERE sha256 = ?", (data[:at] + b"X" + data[at + 1 :], sha256))
-
-
-def _file_of(home, repo_id, name):
+def _flip_a_byte(home, repo_id, name):
+    """Change one byte of a file at the finished tag, in the server's store behind its back."""
     code = (
-        "from erpd_hub.hub.client import connect;"
-        f"hub=connect('local');print(hub.api.hf_hub_download({repo_id!r},{name!r},repo_type='dataset',"
-        f"local_dir={str(home / 'fetched')!r}))"
+        "from erpd_hub.hub.client import connect\n"
+        "from erpd_hub.lineage import locate\n"
+        f"hub = connect('local'); place = locate(hub, {repo_id!r})\n"
+        f"print(hub.file(place.repo_type, place.repo_id, place.revision, {name!r}))"
     )
-    return Path(cli(home=home, script=("-c", code)).stdout.strip()).read_text()
+    stored = Path(cli(home=home, script=("-c", code)).stdout.strip()).read_bytes()
+    sha256, at = hashlib.sha256(stored).hexdigest(), len(stored) // 2
+    changed = stored[:at] + bytes([stored[at] ^ 1]) + stored[at + 1 :]
+    with sqlite3.connect(home / "hub" / "hub.sqlite") as database:
+        assert database.execute("UPDATE blobs SET data = ? WHERE sha256 = ?", (changed, sha256)).rowcount == 1
 
 
 def test_a_verified_forgery_of_the_record_is_found(micro):

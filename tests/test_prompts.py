@@ -54,7 +54,7 @@ def test_generated_prompts(tmp_path: Path) -> None:
     assert {p.source for p in problems} == {"addition"}
     assert format.template == "{problem}?"
     assert result.metrics["count"] == 50
-    assert result.metrics["decontaminated_against"] == ["addition", "addition-2digit"]
+    assert result.metrics["decontaminated_against"] == ["addition", "addition-1digit", "addition-2digit"]
     run(config, tmp_path / "b", context=context(tmp_path))
     digests = [hashlib.sha256((tmp_path / x / "data/train-00000.parquet").read_bytes()).digest() for x in "ab"]
     assert digests[0] == digests[1]
@@ -122,7 +122,7 @@ def test_hub_prompts_and_a_hub_benchmark(tmp_path: Path) -> None:
     (hit,) = lines(out / "hits.jsonl")
     assert (hit["benchmark"], hit["benchmark_problem_id"]) == ("aime_2025", "1")
     assert hit["matched"] == " ".join(LONG.casefold().split()[:13])
-    assert result.metrics["decontaminated_against"] == ["addition", "addition-2digit", "aime_2025"]
+    assert result.metrics["decontaminated_against"] == ["addition", "addition-1digit", "addition-2digit", "aime_2025"]
 
 
 def test_bad_rows_are_listed_with_reasons(tmp_path: Path) -> None:
@@ -160,6 +160,13 @@ def test_draw_is_seeded_and_a_dropped_row_moves_no_other(tmp_path: Path) -> None
     assert first == run_jsonl(tmp_path, rows)[0][:10]
     without = [row for row in rows if row["problem"] != first[0].problem]
     assert run_jsonl(tmp_path, without, count=9)[0] == first[1:]
+
+
+def test_a_selection_of_nothing_is_refused(tmp_path: Path) -> None:
+    strict = (RangeFilter(column="level", values=(9,)),)
+    with pytest.raises(StageError, match=r"at least 1 problems, got 0 \(read 3, filtered 3, .*select less strictly"):
+        run_jsonl(tmp_path, [row | {"level": 1} for row in numbered(3)], filters=strict)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_missing_column_names_the_nearest(tmp_path: Path) -> None:

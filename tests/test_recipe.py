@@ -47,9 +47,9 @@ def test_a_mistake_is_named_with_its_place_and_a_remedy(override, message):
     [
         ("teacher.rollouts=rolouts", "teacher.rollouts: rolouts: no such step in round 1; did you mean 'rollouts'?"),
         ("teacher.rollouts=prompts", "expected rollouts, got prompts, which makes prompts"),
-        ("unlearned.teacher=mse@step-7", "mse saves 8; add it to its save_steps"),
+        ("unlearned.teacher=mse@step-7", "mse saves 12; add it to its save_steps"),
         ("teacher.init=student", "in a circle"),
-        ("mse.push_steps=none", "push_steps: none, but step 8 is used"),
+        ("mse.push_steps=none", "push_steps: none, but step 12 is used"),
         ("evaluate.benchmarks=[additon]", "did you mean 'addition'"),
         ("rollouts.policy=none", "expected a checkpoint, got none"),
     ],

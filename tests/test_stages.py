@@ -21,7 +21,7 @@ from erpd_hub.config import (
 )
 from erpd_hub.errors import ArtifactError, StageError
 from erpd_hub.logprobs import make_batch, response_logprobs
-from erpd_hub.models import load_model
+from erpd_hub.models import load_model, load_tokenizer
 from erpd_hub.samples import read_rows
 from erpd_hub.stages import base, distill, probe, rollout, score, signal, teacher, unlearned
 from erpd_hub.stages.probe import ratio_mean
@@ -149,6 +149,52 @@ def test_log_probs_at_another_temperature_are_refused(tmp_path, parts) -> None:
         make_signal(tmp_path / "signal", parts, "warm", "policy-logprobs")
 
 
+def test_log_probs_of_other_rollouts_are_refused(tmp_path, parts) -> None:
+    parts["elsewhere"] = tmp_path / "elsewhere"
+    score_into(parts["elsewhere"], write_rollouts(tmp_path / "others", label=1), parts["other"])
+    with pytest.raises(ArtifactError, match=r"numerator: .* scored on other rollouts"):
+        make_signal(tmp_path / "mixed", parts, "elsewhere", "policy-logprobs")
+    make_signal(tmp_path / "signal", parts, "other-logprobs", None)
+    parts["rollouts"] = tmp_path / "others"
+    with pytest.raises(ArtifactError, match=r"denominator: .* scored on other rollouts"):
+        make_signal(tmp_path / "mixed", parts, "elsewhere", "policy-logprobs")
+    with pytest.raises(ArtifactError, match=r"signal: .* scored on other rollouts"):
+        run_distill(tmp_path / "out", parts, signal=tmp_path / "signal")
+    with pytest.raises(ArtifactError, match=r"old: .* scored on other rollouts"):
+        run_distill(tmp_path / "out", parts, old=parts["policy-logprobs"])
+    parts["rollouts"] = write_rollouts(tmp_path / "fewer", prompts=5)
+    with pytest.raises(ArtifactError, match=r"reference: .* scored on other rollouts"):
+        teach(tmp_path / "out", parts)
+
+
+def test_log_probs_scored_unlike_the_policy_in_training_are_refused(tmp_path, parts) -> None:
+    parts["policy-logprobs"] = tmp_path / "half"
+    score_into(tmp_path / "half", parts["rollouts"], parts["policy"], dtype="bfloat16")
+    make_signal(tmp_path / "signal", parts, "policy-logprobs", None)
+    for given in ({"signal": tmp_path / "signal"}, {"old": tmp_path / "half"}):
+        with pytest.raises(ArtifactError, match=r"float32 .*, got bfloat16: .*clip range; set scoring\.dtype"):
+            run_distill(tmp_path / "out", parts, **given)
+    with pytest.raises(ArtifactError, match=r"reference: .*got bfloat16"):
+        teach(tmp_path / "out", parts)
+
+
+def test_log_probs_under_another_chat_template_are_refused(tmp_path, parts) -> None:
+    tokenizer = load_tokenizer(parts["policy"])
+    tokenizer.chat_template += " "
+    tokenizer.save_pretrained(parts["policy"])
+    with pytest.raises(ArtifactError, match=r"old: expected the chat template \w+ of init"):
+        run_distill(tmp_path / "out", parts, old=parts["policy-logprobs"])
+
+
+def test_log_probs_that_do_not_name_their_rollouts_are_refused(tmp_path, parts) -> None:
+    path = parts["policy-logprobs"] / "score.json"
+    fields = json.loads(path.read_text())
+    del fields["rollouts_digest"]
+    path.write_text(json.dumps(fields))
+    with pytest.raises(ArtifactError, match=r"expected the fields .*'rollouts_digest'.*; make it again with `score`"):
+        teach(tmp_path / "out", parts)
+
+
 def test_unlearned_is_the_saved_step(tmp_path, parts) -> None:
     teach(tmp_path / "mse", parts, MSELoss(type="mse"), save_steps=(1,))
     step = tmp_path / "mse" / "step-1"
@@ -207,6 +253,13 @@ def test_outcome_control_raises_right_over_wrong(tmp_path, parts) -> None:
     first, last = json.loads(lines[0]), result.metrics
     assert last["logprob_positive"] - last["logprob_negative"] > first["logprob_positive"] - first["logprob_negative"]
     assert first["kl_old_to_student_k3"] == pytest.approx(0, abs=1e-8)
+
+
+def test_outcome_control_refuses_prompts_of_one_outcome(tmp_path, parts) -> None:
+    parts["rollouts"] = write_rollouts(tmp_path / "one", label=1)
+    score_into(tmp_path / "old", parts["rollouts"], parts["policy"])
+    with pytest.raises(StageError, match="got 6 all right, 0 all wrong and 0 mixed of 6 prompts"):
+        run_distill(tmp_path / "out", parts, old=tmp_path / "old")
 
 
 def test_probe_measures_distance_from_base_and_policy(tmp_path, parts) -> None:

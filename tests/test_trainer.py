@@ -40,13 +40,15 @@ def config(**changes) -> TeacherConfig:
     return TeacherConfig(rollouts="rollouts", loss=CELoss(type="ce"), **(fields | changes))
 
 
-def make_trainer(folder: Path, trajectories: list[Trajectory], loss=CE, **changes) -> PolicyTrainer:
-    model, tokenizer = make_policy()
+def make_trainer(
+    folder: Path, trajectories: list[Trajectory], loss=CE, *, model=None, role="teacher", **changes
+) -> PolicyTrainer:
+    fresh, tokenizer = make_policy()
     settings = config(**changes)
     steps = step_batches(trajectories, settings.prompts_per_step, settings.steps, seed=1)
     files = RunFiles(folder / "out", folder / "work")
     return PolicyTrainer(
-        model, steps=steps, loss=loss, role="teacher", config=settings, seed=1, files=files, tokenizer=tokenizer
+        model or fresh, steps=steps, loss=loss, role=role, config=settings, seed=1, files=files, tokenizer=tokenizer
     )
 
 
@@ -163,6 +165,42 @@ def test_dynamics_have_a_line_a_step_and_times_stand_apart(tmp_path, trajectorie
     times = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in times] == [1, 2, 3, 4, 5, 6]
     assert times[0].keys() == {"step", "seconds", "tokens_per_second"}
+
+
+def test_gradient_checkpointing_is_on_and_changes_nothing(tmp_path, trajectories) -> None:
+    weights = []
+    for checkpointing in (False, True):
+        model, _ = make_policy()
+        for layer in model.model.layers:
+            layer.self_attn.attention_dropout = 0.5
+            layer.mlp = torch.nn.Sequential(layer.mlp, torch.nn.Dropout(0.5))
+        runs = []
+        model.model.layers[0].register_forward_pre_hook(lambda *_, runs=runs: runs.append(1))
+        trainer = make_trainer(
+            tmp_path / str(checkpointing), trajectories, model=model,
+            steps=1, save_steps=(), micro_batch_tokens=100_000, gradient_checkpointing=checkpointing,
+        )  # fmt: skip
+        train(trainer)
+        assert len(runs) == 1 + checkpointing  # forward once more in the backward pass
+        weights.append((model.state_dict(), trainer.files.step_metrics(1)))
+    (plain, plain_metrics), (checkpointed, metrics) = weights
+    assert metrics == pytest.approx(plain_metrics, rel=1e-5)
+    for name, value in plain.items():
+        torch.testing.assert_close(checkpointed[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_several_gpus_are_not_used_at_once(tmp_path, trajectories, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert make_trainer(tmp_path, trajectories).args.n_gpu == 1
+
+
+@pytest.mark.parametrize(("role", "pair"), [("teacher", "sampler_to_teacher"), ("student", "old_to_student")])
+def test_the_kl_names_both_its_policies(tmp_path, trajectories, role, pair) -> None:
+    rows = [replace(row, old_logprobs=row.reference_logprobs) for row in trajectories]
+    trainer = make_trainer(tmp_path, rows, role=role, steps=1, save_steps=())
+    train(trainer)
+    names = [name for name in trainer.files.step_metrics(1) if name.startswith("kl_")]
+    assert names == [f"kl_{pair}_k1", f"kl_{pair}_k3"]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_prompts(tmp_path, trajectories) -> None:

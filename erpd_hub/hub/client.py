@@ -3,30 +3,33 @@
 A finished artifact carries the tag `fp-{16 hex}`; what lacks it is unfinished. One push is one commit.
 """
 
-import logging
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from erpd_hub.artifacts import CARD, LINEAGE, LineageRecord, fingerprint_tag, read_lineage
-from erpd_hub.errors import ArtifactError, ConfigError, HubError
+from erpd_hub.artifacts import (
+    CARD,
+    LINEAGE,
+    LineageRecord,
+    check_payload,
+    fingerprint_tag,
+    read_lineage,
+    step_tag,
+)
+from erpd_hub.errors import ArtifactError, ConfigError
 from erpd_hub.home import cache_folder, hub_folder
 from erpd_hub.hub.local import EmbeddedHub, clear_proxy_for_loopback
+from erpd_hub.hub.retry import NotOnHub, with_retries
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-logger = logging.getLogger(__name__)
-
 RepoType = Literal["model", "dataset"]
 T = TypeVar("T")
-BACK_OFF = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Seconds between tries of a request that may succeed later."""
 
 
 @dataclass
@@ -46,24 +49,20 @@ class Hub:
 
     def resolve(self, repo_type: RepoType, repo_id: str, revision: str | None = None) -> str | None:
         """The 40-hex commit of a revision (default: main); None when there is no such repository or revision."""
-        from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
-
         try:
             info = self._try(lambda: self.api.repo_info(repo_id, repo_type=repo_type, revision=revision))
-        except (RepositoryNotFoundError, RevisionNotFoundError):
+        except NotOnHub:
             return None
         return str(info.sha)
 
     def tags(self, repo_type: RepoType, repo_id: str) -> dict[str, str]:
         """Tag to commit sha; empty for a repository that does not exist. Remembered until the next push."""
-        from huggingface_hub.errors import RepositoryNotFoundError
-
         key = (repo_type, repo_id)
         if key not in self._tags:
             try:
                 refs = self._try(lambda: self.api.list_repo_refs(repo_id, repo_type=repo_type))
                 self._tags[key] = {tag.name: tag.target_commit for tag in refs.tags}
-            except RepositoryNotFoundError:
+            except NotOnHub:
                 self._tags[key] = {}
         return self._tags[key]
 
@@ -73,18 +72,21 @@ class Hub:
 
     def lineage(self, repo_type: RepoType, repo_id: str, revision: str, folder: str = "") -> LineageRecord | None:
         """The record of an artifact at a commit; None for a repository that is not an artifact."""
-        from huggingface_hub.errors import EntryNotFoundError
+        path = self.file(repo_type, repo_id, revision, str(PurePosixPath(folder) / LINEAGE))
+        return read_lineage(path) if path else None
 
-        name = str(PurePosixPath(folder) / LINEAGE)
-        try:
-            path = self._try(
-                lambda: self.api.hf_hub_download(
-                    repo_id, name, repo_type=repo_type, revision=revision, cache_dir=self._cache
-                )
+    def file(self, repo_type: RepoType, repo_id: str, revision: str, name: str) -> Path | None:
+        """Download one file at a commit; None when the commit has no such file."""
+
+        def download() -> str:
+            return self.api.hf_hub_download(
+                repo_id, name, repo_type=repo_type, revision=revision, cache_dir=self._cache
             )
-        except EntryNotFoundError:
+
+        try:
+            return Path(self._try(download))
+        except NotOnHub:
             return None
-        return read_lineage(Path(path))
 
     def pull(self, repo_type: RepoType, repo_id: str, revision: str, folder: str = "") -> Path:
         """Download an artifact (or any repository) at a commit; returns its folder. Cached by commit."""
@@ -98,6 +100,18 @@ class Hub:
             )
             self._pulled[key] = Path(path) / folder
         return self._pulled[key]
+
+    def pull_artifact(self, record: LineageRecord, repo_id: str, revision: str, folder: str) -> Path:
+        """Download an artifact of ours and compare every byte with its record, once.
+
+        Raises:
+            ArtifactError: a file is missing or altered.
+        """
+        fresh = (record.repo_type, repo_id, revision, folder) not in self._pulled
+        path = self.pull(record.repo_type, repo_id, revision, folder)
+        if fresh and (problems := check_payload(path, record)):
+            raise ArtifactError(f"{repo_id}@{revision[:10]}: altered: {'; '.join(problems[:3])}")
+        return path
 
     @contextmanager
     def fresh_download(self, repo_type: RepoType, repo_id: str, revision: str, folder: str = "") -> Iterator[Path]:
@@ -183,40 +197,7 @@ class Hub:
         return cache_folder(self.identity)
 
     def _try(self, request: Callable[[], T]) -> T:
-        """Carry out a request, again where that can help (429, 5xx, 412, connection).
-
-        Raises:
-            HubError: the endpoint refused for good or stayed away.
-        """
-        from huggingface_hub.errors import (
-            EntryNotFoundError,
-            HfHubHTTPError,
-            RepositoryNotFoundError,
-            RevisionNotFoundError,
-        )
-
-        for pause in (*BACK_OFF, None):
-            try:
-                return request()
-            except (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError):
-                raise
-            except Exception as error:
-                status = getattr(getattr(error, "response", None), "status_code", None)
-                transient = status in (408, 412, 429) or (status is not None and status >= 500)
-                if not transient and (isinstance(error, HfHubHTTPError) or not _is_connection(error)):
-                    if status is None:
-                        raise
-                    raise HubError(
-                        f"{self.identity}: {status}: {str(error).splitlines()[0]}; {_remedy(status)}"
-                    ) from error
-                if pause is None:
-                    raise HubError(
-                        f"{self.identity}: not reachable after {len(BACK_OFF) + 1} tries: {error}"
-                    ) from error
-                logger.warning("%s: %s; trying again in %.1f s", self.identity, _first_line(error), pause)
-                time.sleep(pause)
-                self._revive()
-        raise AssertionError("unreachable")
+        return with_retries(request, self.identity, revive=self._revive)
 
     def _revive(self) -> None:
         """Start the embedded Hub again if it has gone away."""
@@ -230,27 +211,37 @@ def connect(endpoint: str, *, upstream: str | None = None, private: bool = True)
     Raises:
         ConfigError: the endpoint is neither `local` nor a URL.
     """
+    above = connect(upstream) if upstream else None
     if endpoint == "local":
-        return _connect_embedded(private)
+        return _connect_embedded(private, above)
     if not endpoint.startswith(("http://", "https://")):
         raise ConfigError(f"hub.endpoint: expected local or a URL, got {endpoint!r}")
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, constants
 
-    above = connect(upstream) if upstream else None
-    return Hub(HfApi(endpoint=endpoint.rstrip("/")), endpoint.rstrip("/"), private, above)
+    url = endpoint.rstrip("/")
+    if url != "https://huggingface.co":
+        constants.HF_HUB_DISABLE_XET = True  # may be an embedded Hub, which takes LFS uploads but not yet Xet writes
+    return Hub(HfApi(endpoint=url, token=_token(url)), url, private, above)
 
 
-def _connect_embedded(private: bool) -> Hub:
+def _token(url: str) -> str | bool | None:
+    """The user's own token goes to the Hub it is for; any other endpoint gets ERPD_HUB_TOKEN or none."""
+    if url in ("https://huggingface.co", os.environ.get("HF_ENDPOINT", "").rstrip("/")):
+        return None  # the client finds it
+    return os.environ.get("ERPD_HUB_TOKEN") or False
+
+
+def _connect_embedded(private: bool, upstream: Hub | None) -> Hub:
     clear_proxy_for_loopback()
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from huggingface_hub import HfApi, constants
 
     # The embedded Hub takes LFS uploads, not yet Xet writes, and the client does not negotiate.
-    constants.HF_HUB_DISABLE_XET = True
+    constants.HF_HUB_DISABLE_XET = True  # also for an upstream, which is only read
     embedded = EmbeddedHub(hub_folder())
     embedded.__enter__()
-    return Hub(HfApi(endpoint=embedded.ensure(), token=False), f"local:{hub_folder()}", private, embedded=embedded)
+    return Hub(HfApi(endpoint=embedded.ensure(), token=False), f"local:{hub_folder()}", private, upstream, embedded)
 
 
 def find_finished(
@@ -266,7 +257,7 @@ def find_finished(
 
 def find_saved_step(hub: Hub, final: LineageRecord, step: int) -> tuple[str, LineageRecord] | None:
     """The commit and record of a saved step of a finished training stage."""
-    sha = hub.tags(final.repo_type, final.repo_id).get(f"step-{step}")
+    sha = hub.tags(final.repo_type, final.repo_id).get(step_tag(final.fingerprint, step))
     if sha is None:
         return None
     record = hub.lineage(final.repo_type, final.repo_id, sha)
@@ -294,17 +285,3 @@ def _belongs(path: str, folder: str) -> bool:
     if path == ".gitattributes" or path.startswith(".eval_results/"):
         return False
     return path.startswith(folder + "/") if folder else True
-
-
-def _is_connection(error: Exception) -> bool:
-    """huggingface_hub 1.x raises httpx's errors, 2.x those of httpx2; neither is imported here for it."""
-    names = {base.__name__ for base in type(error).__mro__}
-    return bool(names & {"TransportError", "ConnectionError", "TimeoutException", "RemoteProtocolError"})
-
-
-def _remedy(status: int) -> str:
-    return {401: "check HF_TOKEN", 403: "the token has no right to write here"}.get(status, "nothing was lost")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -4,15 +4,17 @@ The advantage of a token is its own whitened signal; there is no return, baselin
 that goes the same way without a teacher.
 """
 
-import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from erpd_hub.config import DistillConfig
-from erpd_hub.errors import ArtifactError, ConfigError
+from erpd_hub.errors import ConfigError, StageError
 from erpd_hub.stages import StageContext, StageResult
+from erpd_hub.stages.rollout import describe_samples
+from erpd_hub.stages.score import read_score_info
+from erpd_hub.stages.teacher import check_scoring, train_policy
 
 if TYPE_CHECKING:
     from erpd_hub.training.data import Trajectory
@@ -35,19 +37,21 @@ def run(
         old: Log-probs folder of the policy that sampled, for the advantage `outcome`.
 
     Raises:
-        ArtifactError: signal or log-probs do not fit the rollouts or the temperature.
+        ArtifactError: signal or log-probs are of other rollouts, or were scored otherwise than the policy in training.
+        StageError: the advantage is `outcome` and no prompt has both right and wrong responses.
     """
     from erpd_hub.losses import clip_loss
-    from erpd_hub.stages.teacher import train_policy
 
     if config.advantage == "signal":
         if signal is None:
             raise ConfigError("signal: expected a signal for the advantage 'signal', got none")
-        trajectories = _from_signal(rollouts, signal, config)
+        check_scoring("signal", read_score_info(signal, "signal"), config, rollouts=rollouts, init=init)
+        trajectories = _from_signal(rollouts, signal)
     else:
         if old is None:
             raise ConfigError("old: expected old log-probs for the advantage 'outcome', got none")
-        trajectories = _from_outcome(rollouts, old, config)
+        check_scoring("old", read_score_info(old), config, rollouts=rollouts, init=init)
+        trajectories = _from_outcome(rollouts, old)
     trajectories = _whitened(trajectories, shift_mean=config.shift_mean) if config.whiten else trajectories
     loss = partial(
         clip_loss,
@@ -59,42 +63,44 @@ def run(
     return train_policy(config, out, context, init=init, trajectories=trajectories, loss=loss, role="student")
 
 
-def _from_signal(rollouts: Path, signal: Path, config: DistillConfig) -> list["Trajectory"]:
+def _from_signal(rollouts: Path, signal: Path) -> list["Trajectory"]:
     """Trajectories with the raw signal as advantages."""
     from erpd_hub.training.data import join, read_columns, read_trajectories
 
-    path = signal / "signal.json"
-    if not path.is_file():
-        raise ArtifactError(f"{signal}: expected a signal with signal.json in it, got none")
-    scored = json.loads(path.read_text())["logprob_temperature"]
-    if scored != config.logprob_temperature:
-        raise ArtifactError(
-            f"logprob_temperature: expected that of the signal, {scored}, got {config.logprob_temperature}; "
-            "use one temperature throughout"
-        )
     columns = read_columns(signal, "signal", "old")
     return join(read_trajectories(rollouts), advantages=columns["signal"], old_logprobs=columns["old"])
 
 
-def _from_outcome(rollouts: Path, old: Path, config: DistillConfig) -> list["Trajectory"]:
-    """Trajectories with the group-centred outcome on each of their tokens as advantages."""
+def _from_outcome(rollouts: Path, old: Path) -> list["Trajectory"]:
+    """Trajectories with the group-centred outcome on each of their tokens as advantages, which must not all be zero."""
     import torch
 
     from erpd_hub.signals import group_advantages
-    from erpd_hub.stages.teacher import check_temperature
     from erpd_hub.training.data import join, read_columns, read_trajectories
 
-    check_temperature(old, config)
     trajectories = join(read_trajectories(rollouts), old_logprobs=read_columns(old, "logprobs")["logprobs"])
     prompts = {problem_id: index for index, problem_id in enumerate(dict.fromkeys(r.problem_id for r in trajectories))}
     advantages = group_advantages(
         torch.tensor([row.label for row in trajectories]),
         torch.tensor([prompts[row.problem_id] for row in trajectories]),
     )
+    if not advantages.any():
+        _refuse_uniform(rollouts)
     return [
         replace(row, advantages=advantage.expand(len(row.response_ids)))
         for row, advantage in zip(trajectories, advantages, strict=True)
     ]
+
+
+def _refuse_uniform(rollouts: Path) -> NoReturn:
+    from erpd_hub.samples import read_rows
+
+    found = describe_samples(list(read_rows(rollouts)))
+    raise StageError(
+        f"rollouts: expected prompts with right and wrong responses, got {found['groups_all_right']} all right, "
+        f"{found['groups_all_wrong']} all wrong and {found['groups_mixed']} mixed of {found['prompts']} prompts; draw "
+        "problems that the policy solves sometimes"
+    )
 
 
 def _whitened(trajectories: list["Trajectory"], *, shift_mean: bool) -> list["Trajectory"]:

@@ -71,8 +71,10 @@ def run(
     _drop_overlaps(selection, known)
     _draw(selection, config.count, context.seed)
     _write(selection, config, out)
-    searched = sorted({problem.source for problem in known})
-    return StageResult(metrics={**selection.counts, "decontaminated_against": searched})
+    searched = {problem.source for problem in known}
+    asked = BENCHMARKS if config.decontaminate == "all" else config.decontaminate
+    checked = {"decontaminated_against": sorted(searched), "not_checked": sorted(set(asked) - searched)}
+    return StageResult(metrics={**selection.counts, **checked})
 
 
 def _benchmark_problems(config: PromptSelection, folders: Mapping[str, Path | None]) -> list[Problem]:
@@ -191,9 +193,10 @@ def _drop_overlaps(selection: _Selection, known: list[Problem]) -> None:
 def _draw(selection: _Selection, count: int | None, seed: int) -> None:
     """Put the problems in an order drawn for each on its own, so that a dropped row moves no other; keep `count`."""
     left = len(selection.problems)
-    if count is not None and left < count:
+    if left < (count or 1):
         dropped = ", ".join(f"{name} {number}" for name, number in selection.counts.items())
-        raise StageError(f"prompts: expected at least {count} problems, got {left} ({dropped}); lower `count`")
+        advice = "lower `count`" if left else "select less strictly"
+        raise StageError(f"prompts: expected at least {count or 1} problems, got {left} ({dropped}); {advice}")
     selection.problems.sort(key=lambda p: hashlib.sha256(f"{seed}\x1f{p.problem_id}".encode()).digest())
     selection.problems = selection.problems[:count]
     selection.counts |= {"left": left, "count": len(selection.problems)}

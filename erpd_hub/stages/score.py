@@ -7,8 +7,9 @@ Shards mirror those of the rollouts, row by row.
 import json
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from erpd_hub.artifacts import digest_files, payload_files
 from erpd_hub.config import ScoreConfig
 from erpd_hub.errors import ArtifactError
 from erpd_hub.stages import StageContext, StageResult
@@ -20,11 +21,16 @@ logger = logging.getLogger(__name__)
 
 
 class ScoreInfo(NamedTuple):
-    """`score.json`: what two scorings must share to be compared."""
+    """`score.json`: what two scorings must share to be compared. `signal.json` passes it on."""
 
     dtype: str
     logprob_temperature: float
     chat_template_hash: str
+    rollouts_digest: str
+    """Of the rollouts artifact that was scored."""
+
+    def to_json(self) -> str:
+        return json.dumps(self._asdict(), indent=2, sort_keys=True) + "\n"
 
 
 def run(config: ScoreConfig, out: Path, *, context: StageContext, rollouts: Path, checkpoint: Path) -> StageResult:
@@ -47,21 +53,45 @@ def run(config: ScoreConfig, out: Path, *, context: StageContext, rollouts: Path
         rows = pq.read_table(shard, columns=["problem_id", "k", "prompt_ids", "response_ids"]).to_pylist()
         write_rows(path, _score(model, rows, config), LOGPROB_SCHEMA)
         logger.info("scored %s", shard.name)
-    info = ScoreInfo(config.dtype, config.logprob_temperature, chat_template_hash(load_tokenizer(checkpoint)))
-    (out / "score.json").write_text(json.dumps(info._asdict(), indent=2, sort_keys=True) + "\n")
+    info = ScoreInfo(
+        dtype=config.dtype,
+        logprob_temperature=config.logprob_temperature,
+        chat_template_hash=chat_template_hash(load_tokenizer(checkpoint)),
+        rollouts_digest=digest_files(payload_files(rollouts)),
+    )
+    (out / "score.json").write_text(info.to_json())
     return StageResult(_metrics(out, rollouts, config.logprob_temperature))
 
 
-def read_score_info(folder: Path) -> ScoreInfo:
-    """`score.json` of a log-probs folder.
+def read_score_info(folder: Path, made_by: Literal["score", "signal"] = "score") -> ScoreInfo:
+    """`score.json` of a log-probs folder, or `signal.json` of a signal.
 
     Raises:
-        ArtifactError: the folder has none.
+        ArtifactError: the folder has none, or one with other fields.
     """
-    path = folder / "score.json"
+    path = folder / f"{made_by}.json"
     if not path.is_file():
-        raise ArtifactError(f"{folder}: expected log-probs with score.json in it, got none; make them with `score`")
-    return ScoreInfo(**json.loads(path.read_text()))
+        raise ArtifactError(f"{folder}: expected {path.name} in it, got none; make it with `{made_by}`")
+    fields = json.loads(path.read_text())
+    if fields.keys() != set(ScoreInfo._fields):
+        raise ArtifactError(
+            f"{path}: expected the fields {sorted(ScoreInfo._fields)}, got {sorted(fields)}; make it again with "
+            f"`{made_by}`"
+        )
+    return ScoreInfo(**fields)
+
+
+def check_rollouts(role: str, info: ScoreInfo, rollouts_digest: str) -> None:
+    """Refuse log-probs of other samples: joined row by row, they would crash nothing.
+
+    Raises:
+        ArtifactError: `info` is of other rollouts.
+    """
+    if info.rollouts_digest != rollouts_digest:
+        raise ArtifactError(
+            f"{role}: expected log-probs of the rollouts {rollouts_digest[:12]}, got some that were scored on other "
+            f"rollouts, {info.rollouts_digest[:12]}; score these rollouts"
+        )
 
 
 def _score(model: "PreTrainedModel", rows: list[dict[str, Any]], config: ScoreConfig) -> list[dict[str, Any]]:

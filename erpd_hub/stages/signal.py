@@ -3,15 +3,15 @@
 A pure join. Mask, whitening and clip belong to `distill`, so an ablation of those scores nothing again.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from erpd_hub.artifacts import digest_files, payload_files
 from erpd_hub.config import SignalConfig
 from erpd_hub.errors import ArtifactError
 from erpd_hub.stages import StageContext, StageResult
-from erpd_hub.stages.score import ScoreInfo, read_score_info
+from erpd_hub.stages.score import ScoreInfo, check_rollouts, read_score_info
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +45,8 @@ def run(
     from erpd_hub.training.data import read_columns
 
     sides = {"numerator": numerator, "denominator": denominator, "old": old}
-    info = _common_score_info({name: path for name, path in sides.items() if path is not None})
+    infos = {name: read_score_info(path) for name, path in sides.items() if path is not None}
+    info = _common_score_info(infos, digest_files(payload_files(rollouts)))
     columns = {
         name: None if path is None else read_columns(path, "logprobs")["logprobs"] for name, path in sides.items()
     }
@@ -57,17 +58,18 @@ def run(
         for row in rows:
             values += row["signal"]
             labels += [float("nan") if row["label"] is None else float(row["label"])] * len(row["signal"])
-    (out / "signal.json").write_text(json.dumps(info._asdict(), indent=2, sort_keys=True) + "\n")
+    (out / "signal.json").write_text(info.to_json())
     return StageResult(describe_signal(torch.tensor(values), torch.tensor(labels)) | {"strategy": config.strategy})
 
 
-def _common_score_info(folders: dict[str, Path]) -> ScoreInfo:
+def _common_score_info(infos: dict[str, ScoreInfo], rollouts_digest: str) -> ScoreInfo:
     """How all sides were scored.
 
     Raises:
-        ArtifactError: they differ in dtype, temperature or chat template.
+        ArtifactError: one was scored on other rollouts, or they differ in dtype, temperature or chat template.
     """
-    infos = {name: read_score_info(folder) for name, folder in folders.items()}
+    for name, info in infos.items():
+        check_rollouts(name, info, rollouts_digest)
     expected = infos["old"]
     for name, info in infos.items():
         for field in ScoreInfo._fields:

@@ -2,15 +2,20 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from erpd_hub.artifacts import digest_files, payload_files
 from erpd_hub.config import TeacherConfig, TrainingConfig
 from erpd_hub.errors import ArtifactError, ConfigError, StageError
 from erpd_hub.stages import StageContext, StageResult
+from erpd_hub.stages.score import ScoreInfo, check_rollouts, read_score_info
 
 if TYPE_CHECKING:
     from erpd_hub.training.data import Trajectory
     from erpd_hub.training.trainer import Loss, Role
+
+_DTYPE: Literal["float32"] = "float32"
+"""Of the weights in training: bfloat16 would round small updates away."""
 
 
 def run(
@@ -29,7 +34,7 @@ def run(
 
     Raises:
         StageError: every outcome is the same, so that there is nothing to tell apart.
-        ArtifactError: the reference does not fit the rollouts or the temperature.
+        ArtifactError: the reference is of other rollouts, or was scored otherwise than the policy is in training.
     """
     from erpd_hub.losses import LOSSES
     from erpd_hub.training.data import join, read_columns
@@ -38,7 +43,7 @@ def run(
     if config.loss.type == "ce":
         if reference is None:
             raise ConfigError("reference: expected log-probs of a checkpoint for the ce loss, got none")
-        check_temperature(reference, config)
+        check_scoring("reference", read_score_info(reference), config, rollouts=rollouts, init=init)
         trajectories = join(trajectories, reference_logprobs=read_columns(reference, "logprobs")["logprobs"])
     trajectories = _with_sampler_logprobs(trajectories, rollouts, config.logprob_temperature)
     loss = partial(LOSSES[config.loss.type], **config.loss.model_dump(exclude={"type"}))
@@ -64,7 +69,7 @@ def train_policy(
     files = RunFiles(out, context.work)
     tokenizer = load_tokenizer(init)
     trainer = PolicyTrainer(
-        load_model(init),
+        load_model(init, _DTYPE),
         steps=step_batches(trajectories, config.prompts_per_step, config.steps, context.seed),
         loss=loss,
         role=role,
@@ -83,15 +88,30 @@ def train_policy(
     return StageResult(step_metrics[config.steps], step_metrics)
 
 
-def check_temperature(logprobs: Path, config: TrainingConfig) -> None:
-    """Refuse log-probs that were taken at another temperature than training takes its own."""
-    from erpd_hub.stages.score import read_score_info
+def check_scoring(role: str, info: ScoreInfo, config: TrainingConfig, *, rollouts: Path, init: Path) -> None:
+    """Refuse log-probs that were not scored as training scores its own policy, on these rollouts.
 
-    scored = read_score_info(logprobs).logprob_temperature
-    if scored != config.logprob_temperature:
+    Raises:
+        ArtifactError: other rollouts, temperature, chat template or dtype.
+    """
+    from erpd_hub.models import chat_template_hash, load_tokenizer
+
+    check_rollouts(role, info, digest_files(payload_files(rollouts)))
+    if info.logprob_temperature != config.logprob_temperature:
         raise ArtifactError(
-            f"logprob_temperature: expected that of the scored log-probs, {scored}, got {config.logprob_temperature}; "
-            "use one temperature throughout"
+            f"logprob_temperature: expected that of {role}, {info.logprob_temperature}, got "
+            f"{config.logprob_temperature}; use one temperature throughout"
+        )
+    template = chat_template_hash(load_tokenizer(init))
+    if info.chat_template_hash != template:
+        raise ArtifactError(
+            f"{role}: expected the chat template {template} of init, got {info.chat_template_hash}; score a "
+            "checkpoint with the template of the one in training"
+        )
+    if info.dtype != _DTYPE:
+        raise ArtifactError(
+            f"{role}: expected log-probs scored in {_DTYPE} like the policy in training, got {info.dtype}: the two "
+            f"differ by more than the clip range; set scoring.dtype to {_DTYPE}"
         )
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from erpd_hub.artifacts import TIMES
 from erpd_hub.models import save_checkpoint
 
 _DYNAMICS = "dynamics.jsonl"
-_TIMES = "metrics.jsonl"
 _CHECKPOINT = "checkpoint-"
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class RunFiles:
         self.out.mkdir(parents=True, exist_ok=True)
         self._write_dynamics(self.out)
         times = {"step": step, "seconds": round(seconds, 4), "tokens_per_second": round(metrics["tokens"] / seconds, 1)}
-        with (self.out / _TIMES).open("a") as stream:
+        with (self.out / TIMES).open("a") as stream:
             stream.write(json.dumps(times) + "\n")
 
     def save_step(self, step: int, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -46,7 +46,7 @@ class RunFiles:
         shutil.rmtree(partial, ignore_errors=True)
         save_checkpoint(model, tokenizer, partial)
         self._write_dynamics(partial)
-        shutil.copyfile(self.out / _TIMES, partial / _TIMES)
+        shutil.copyfile(self.out / TIMES, partial / TIMES)
         shutil.rmtree(self.step_folder(step), ignore_errors=True)
         partial.rename(self.step_folder(step))
 
@@ -81,7 +81,7 @@ class RunFiles:
         lines = [] if checkpoint is None else (checkpoint / _DYNAMICS).read_text().splitlines()
         self._dynamics = lines
         shutil.rmtree(self.unfinished, ignore_errors=True)
-        times = self.out / _TIMES
+        times = self.out / TIMES
         if times.exists():
             times.write_text("".join(line + "\n" for line in times.read_text().splitlines()[: len(lines)]))
 

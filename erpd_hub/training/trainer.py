@@ -27,6 +27,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from trl.trainer.utils import disable_dropout_in_model
 
 from erpd_hub.config import TrainingConfig
 from erpd_hub.errors import ConfigError, StageError
@@ -41,6 +42,8 @@ _LISTED = 5
 
 Loss = Callable[[TokenBatch], LossOutput]
 Role = Literal["teacher", "student"]
+_OLD_TO_NEW: dict[Role, str] = {"teacher": "sampler_to_teacher", "student": "old_to_student"}
+"""What the KL of the losses is between: a teacher's old log-probs are the sampler's own, not scored ones."""
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +68,7 @@ class PolicyTrainer(Trainer):
         tokenizer: PreTrainedTokenizerBase,
     ) -> None:
         _check_precision(model, config.learning_rate)
+        _disable_dropout(model)
         super().__init__(model=model, args=_arguments(config, seed, files.work))
         self.remove_callback(PrinterCallback)  # the library logs; only the command line prints
         self.steps = steps
@@ -83,8 +87,7 @@ class PolicyTrainer(Trainer):
         self, model: nn.Module, inputs: StepBatch, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
         """Forward and backward of one step; the gradient is that of the whole step's loss."""
-        if not self.config.gradient_checkpointing:
-            model.eval()  # no dropout, or the ratio to the old policy is not 1 at the start
+        model.train(self.config.gradient_checkpointing)  # it does nothing in evaluation mode
         totals: dict[str, tuple[float, float]] = {}
         total_loss = torch.zeros((), device=self.args.device)
         for batch in self._micro_batches(inputs):
@@ -94,8 +97,9 @@ class PolicyTrainer(Trainer):
             total_loss += loss.detach()
             _accumulate(totals, output.metrics)
         self._refuse_non_finite(total_loss, "loss", inputs)
-        means = {name.replace("new", self.role): mean for name, mean in summarise(totals).items()}
-        self.metrics = {"loss": total_loss.item(), **means, "tokens": inputs.tokens}
+        means = summarise(totals)
+        named = {name.replace("old_to_new", _OLD_TO_NEW[self.role]): mean for name, mean in means.items()}
+        self.metrics = {"loss": total_loss.item(), **named, "tokens": inputs.tokens}
         self.step_batch = inputs
         return total_loss
 
@@ -184,7 +188,7 @@ def train(trainer: PolicyTrainer) -> None:
 
 
 def _arguments(config: TrainingConfig, seed: int, work: Path) -> TrainingArguments:
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(work),
         max_steps=config.steps,
         per_device_train_batch_size=1,
@@ -204,6 +208,17 @@ def _arguments(config: TrainingConfig, seed: int, work: Path) -> TrainingArgumen
         disable_tqdm=True,
         dataloader_pin_memory=False,
     )
+    # With several GPUs Trainer would wrap the model in DataParallel, which cannot cut our batches.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
+
+
+def _disable_dropout(model: PreTrainedModel) -> None:
+    """Zero dropout, also where attention keeps it as a number, or the ratio to the old policy is not 1 at the start."""
+    disable_dropout_in_model(model)
+    for module in model.modules():
+        for name in [name for name, value in vars(module).items() if "dropout" in name and isinstance(value, float)]:
+            setattr(module, name, 0.0)
 
 
 def _check_precision(model: PreTrainedModel, learning_rate: float) -> None:
