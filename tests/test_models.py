@@ -98,12 +98,9 @@ def test_missing_gguf_is_named(tmp_path) -> None:
 def test_a_gguf_file_is_read_without_its_neighbours(tmp_path) -> None:
     source = write_gguf(tmp_path / "alone" / "model.gguf")
     import_checkpoint(source, tmp_path / "expected")
-    for name in ("config.json", "generation_config.json", "tokenizer_config.json", "chat_template.jinja"):
-        (source.parent / name).write_text('{"chat_template": "neighbour", "max_new_tokens": 7}')
-    model, tokenizer = import_checkpoint(source, tmp_path / "out")
+    save_policy(source.parent)
+    import_checkpoint(source, tmp_path / "out")
     assert folder_digest(tmp_path / "out") == folder_digest(tmp_path / "expected")
-    assert model.config.num_hidden_layers == 1
-    assert tokenizer.chat_template is None
 
 
 def write_gguf(path: Path) -> Path:

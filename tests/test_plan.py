@@ -1,5 +1,8 @@
 """The plan: what a recipe leaves implicit, made explicit."""
 
+import pytest
+
+from erpd_hub.errors import ConfigError
 from erpd_hub.plan import make_plan
 from erpd_hub.recipe import build_recipe, load_recipe
 
@@ -102,3 +105,62 @@ def test_a_benchmark_entry_is_part_of_the_identity(monkeypatch):
 def test_a_local_path_in_the_place_of_a_checkpoint_becomes_an_import():
     plan = make_plan(_recipe({**COMMON, "rollouts": {**COMMON["rollouts"], "policy": "./my-model"}}))
     assert {e.role: e.source for e in plan.node("r1/rollouts").inputs}["policy"] == "r1/import-my-model"
+
+
+def test_log_probs_on_other_rollouts_get_a_step_of_their_own():
+    first = {**COMMON, "teacher": TEACHER}
+    second = {
+        "more": {"stage": "rollout", "prompts": "r1/prompts"},
+        "a": {"stage": "signal", "rollouts": "r1/rollouts", "numerator": "r1/teacher"},
+        "b": {"stage": "signal", "rollouts": "more", "numerator": "r1/teacher"},
+    }
+    rounds = [{"steps": first}, {"steps": second, "policy": "r1/teacher"}]
+    plan = make_plan(build_recipe({"run": "t", "rounds": rounds}, "test"))
+    scores = {
+        signal: next(e.source for e in plan.node(signal).inputs if e.role == "numerator") for signal in ("r2/a", "r2/b")
+    }
+    assert scores["r2/a"] != scores["r2/b"]
+    for signal, rollouts in (("r2/a", "r1/rollouts"), ("r2/b", "r2/more")):
+        assert rollouts in {edge.source for edge in plan.node(scores[signal]).inputs}
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        (
+            {"x": {"stage": "score", "rollouts": "rollouts", "checkpoint": "./a/m"},
+             "y": {"stage": "score", "rollouts": "rollouts", "checkpoint": "./b/m"}},
+            "two paths end in the same name",
+        ),
+        (
+            {"e1": {"stage": "evaluate", "checkpoints": ["base"], "benchmarks": ["addition"]},
+             "e2": {"stage": "evaluate", "checkpoints": ["base"], "benchmarks": ["addition"], "k": 2}},
+            "would go to local/t-details/base/addition, as does",
+        ),
+    ],
+)  # fmt: skip
+def test_two_artifacts_in_one_place_are_refused(steps, message):
+    with pytest.raises(ConfigError, match=message):
+        make_plan(_recipe({**COMMON, **steps}))
+
+
+def test_the_next_round_starts_from_the_student_and_never_from_the_control():
+    first = {
+        **COMMON,
+        "teacher": TEACHER,
+        "signal": {"rollouts": "rollouts", "numerator": "teacher"},
+        "student": {"stage": "distill", "rollouts": "rollouts", "signal": "signal", "steps": 4},
+        "control": {"stage": "distill", "rollouts": "rollouts", "advantage": "outcome", "steps": 4},
+    }
+    second = {"prompts": COMMON["prompts"], "rollouts": COMMON["rollouts"]}
+    plan = make_plan(build_recipe({"run": "t", "rounds": [{"steps": first}, {"steps": second}]}, "test"))
+    assert "r1/student" in {edge.source for edge in plan.node("r2/rollouts").inputs}
+    first["other"] = first["student"]
+    with pytest.raises(ConfigError, match=r"found student, other; set rounds\.1\.policy"):
+        make_plan(build_recipe({"run": "t", "rounds": [{"steps": first}, {"steps": second}]}, "test"))
+
+
+def test_evaluation_is_planned_with_the_benchmarks_own_k_and_decoding():
+    steps = {**COMMON, "evaluate": {"checkpoints": ["base"], "benchmarks": ["addition"]}}
+    node = make_plan(_recipe(steps)).node("r1/evaluate/base/addition")
+    assert (node.identity["k"], node.identity["decoding"]["max_new_tokens"]) == (8, 64)

@@ -115,3 +115,27 @@ def test_roles_and_operational_fields_are_no_part_of_the_identity():
     assert c.identity(plain) == c.identity(other)
     assert c.identity(plain) != c.identity(c.TeacherConfig(**fields | {"steps": 4}))
     assert set(c.roles(plain)) == {"rollouts", "init", "reference"}
+
+
+def test_an_override_does_not_reach_a_step_that_was_merged_from_it(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        "run: t\nsteps:\n"
+        "  a: &a {stage: teacher, rollouts: x/y, steps: 1, loss: {type: ce, beta: 1}}\n"
+        "  b: {<<: *a, steps: 2}\n"
+    )
+    steps = load_recipe(str(path), ["a.loss.beta=9"]).rounds[0].steps
+    assert (steps["a"].loss.beta, steps["b"].loss.beta, steps["b"].steps) == (9, 1, 2)
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text("run: t\nsteps:\n  a: {stage: base, type: tiny}\n  a: {stage: base, type: tiny}\n")
+    with pytest.raises(ConfigError, match="the key 'a' stands twice"):
+        load_recipe(str(path))
+
+
+@pytest.mark.parametrize("override", ["base.heads=5", "base.min_digits=9", "teacher.learning_rate=.inf"])
+def test_impossible_combinations_are_refused_before_anything_runs(override):
+    with pytest.raises(ConfigError):
+        load_recipe("quickstart", [override])
