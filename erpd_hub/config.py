@@ -1,70 +1,27 @@
 """The typed steps of a recipe: one frozen model per stage, checked before anything heavy is imported.
 
 Evidence tags in the field notes: [P] the paper says so, [S] read in a source, [D] derived, [I] our choice.
-Three kinds of field have a meaning of their own:
-
-* an input role (`CheckpointRef`, `RolloutsRef`, ...) holds a reference and enters the fingerprint as a digest;
-* an `Operational` field changes how a stage runs but not what it makes, so it is no part of the fingerprint;
-* everything else is the identity of the artifact.
+Input roles and operational fields are explained in `fields`.
 """
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
+
+from erpd_hub.fields import (
+    CheckpointRef,
+    Config,
+    DatasetRef,
+    ExternalRef,
+    Operational,
+    PromptsRef,
+    RolloutsRef,
+    SignalRef,
+    as_tuple,
 )
-
-from erpd_hub.references import parse_reference
-
-
-class Role:
-    """Marks a field as an input role; `kinds` are the artifact kinds that may stand there."""
-
-    def __init__(self, *kinds: str) -> None:
-        self.kinds = kinds
-
-
-class _Operational:
-    """Marks a field that is no part of an artifact's identity."""
-
-
-Operational = _Operational()
-
-
-def _check_reference(text: str) -> str:
-    try:
-        return str(parse_reference(text))
-    except Exception as error:
-        raise ValueError(str(error)) from None
-
-
-def _as_tuple(value: Any) -> Any:
-    """One name, or several with commas, for a list of names: what people type on a command line."""
-    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
-
-
-_Ref = Annotated[str, AfterValidator(_check_reference)]
-CheckpointRef = Annotated[_Ref, Role("checkpoint")]
-PromptsRef = Annotated[_Ref, Role("prompts")]
-RolloutsRef = Annotated[_Ref, Role("rollouts")]
-SignalRef = Annotated[_Ref, Role("signal")]
-DatasetRef = Annotated[_Ref, Role("dataset")]
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
-
-
-class Config(BaseModel):
-    """Frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class StepConfig(Config):
@@ -121,7 +78,7 @@ class ImportBase(StepConfig):
 
     stage: Literal["base"] = "base"
     type: Literal["import"]
-    source: Annotated[_Ref, Role("external")]
+    source: ExternalRef
     """A local folder or .gguf file, or `namespace/name[@revision]`."""
     gguf_file: str | None = None
     """Name of the GGUF inside a source folder or repository; its weights are dequantized."""
@@ -141,7 +98,7 @@ class PromptFormat(Config):
     chat: bool = True
     """Render with the policy's chat template; False is plain completion."""
     system_prompt: str | None = None
-    chat_template_kwargs: dict[str, Any] = {}
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     stop: tuple[str, ...] = ()
     """Strings that end a response, besides the model's own end tokens."""
     extract: Literal["boxed", "first-line"] = "boxed"
@@ -194,7 +151,7 @@ class JsonlPrompts(PromptSelection):
     """Problems from a local JSONL file."""
 
     type: Literal["jsonl"]
-    path: Annotated[_Ref, Role("external")]
+    path: ExternalRef
     problem_column: str = "problem"
     answer_column: str = "answer"
     id_column: str | None = None
@@ -402,7 +359,7 @@ class ProbeConfig(StepConfig):
     """KL to base and to the round's start, and entropy, of a checkpoint on its own samples (T=1, top_p 1)."""
 
     stage: Literal["probe"] = "probe"
-    checkpoints: Annotated[tuple[CheckpointRef, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+    checkpoints: Annotated[tuple[CheckpointRef, ...], BeforeValidator(as_tuple), Field(min_length=1)]
     prompts: PromptsRef
     policy: CheckpointRef = "policy"
     base: CheckpointRef = "base"
@@ -417,8 +374,8 @@ class EvaluateConfig(StepConfig):
     """AVG@K of checkpoints on registered benchmarks, every sample kept."""
 
     stage: Literal["evaluate"] = "evaluate"
-    checkpoints: Annotated[tuple[CheckpointRef, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
-    benchmarks: Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+    checkpoints: Annotated[tuple[CheckpointRef, ...], BeforeValidator(as_tuple), Field(min_length=1)]
+    benchmarks: Annotated[tuple[str, ...], BeforeValidator(as_tuple), Field(min_length=1)]
     k: PositiveInt | None = None
     """Samples a problem; None takes the benchmark's own K."""
     decoding: Decoding | None = None
@@ -443,39 +400,3 @@ AnyStep = Annotated[
     | EvaluateConfig,
     Field(discriminator="stage"),
 ]
-
-
-def identity(config: StepConfig) -> dict[str, Any]:
-    """The part of a config that goes into the fingerprint: no roles (they are digests there), nothing operational."""
-    return {
-        name: value
-        for name, value in config.model_dump(mode="json").items()
-        if not any(isinstance(mark, Role | _Operational) for mark in _marks(config, name))
-    }
-
-
-def roles(config: StepConfig) -> dict[str, Role]:
-    """The input roles of a config by field name."""
-    found = {}
-    for name in type(config).model_fields:
-        marks = [mark for mark in _marks(config, name) if isinstance(mark, Role)]
-        if marks:
-            found[name] = marks[0]
-    return found
-
-
-def _marks(config: StepConfig, name: str) -> list[Any]:
-    """Everything annotated on a field, also inside Optional and tuple."""
-    from typing import get_args
-
-    field = type(config).model_fields[name]
-    marks = list(field.metadata)
-    pending = [field.annotation]
-    while pending:
-        annotation = pending.pop()
-        if annotation is None or isinstance(annotation, str | int):
-            continue
-        arguments = get_args(annotation)
-        marks += [a for a in arguments if isinstance(a, Role | _Operational)]
-        pending += [a for a in arguments if not isinstance(a, Role | _Operational)]
-    return marks

@@ -7,6 +7,7 @@ from typing import Any
 
 from erpd_hub import config as c
 from erpd_hub.evaluation.benchmarks import get_benchmark
+from erpd_hub.fields import identity
 from erpd_hub.home import run_folder
 from erpd_hub.hub.client import Hub, connect
 from erpd_hub.plan import Node, Plan
@@ -93,7 +94,7 @@ def _describe(plan: Plan, node: Node, verdict: str) -> dict[str, Any]:
         "pushed_steps": list(node.pushed_steps),
         "tokens": estimate_tokens(plan, node),
         "will": verdict,
-        "config": c.identity(node.config),
+        "config": identity(node.config),
     }
 
 

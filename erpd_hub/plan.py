@@ -17,6 +17,7 @@ from typing import Any
 from erpd_hub import config as c
 from erpd_hub.errors import ConfigError
 from erpd_hub.evaluation.benchmarks import BENCHMARKS, HubSource, get_benchmark
+from erpd_hub.fields import identity, roles
 from erpd_hub.recipe import Recipe, suggestion
 from erpd_hub.references import PathRef, RepoRef, ReservedRef, StepRef, parse_reference
 from erpd_hub.stages import STAGES, Stage
@@ -59,7 +60,7 @@ class Node:
     def identity(self) -> dict[str, Any]:
         """What goes into the fingerprint besides inputs and seed: the config, and the benchmarks it names in full."""
         named = {name: get_benchmark(name).identity for name in _benchmark_names(self.config)}
-        return {**c.identity(self.config), **({"benchmark_entries": named} if named else {})}
+        return {**identity(self.config), **({"benchmark_entries": named} if named else {})}
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,7 @@ class _Planner:
     def _edges(self, number: int, place: str, config: c.StepConfig) -> Iterator[Edge]:
         """The inputs a stage is called with, from the references of its config."""
         scored = _scored_roles(config)
-        for role, mark in c.roles(config).items():
+        for role, mark in roles(config).items():
             value = getattr(config, role)
             values = value if isinstance(value, tuple) else (value,)
             if role in _unused_roles(config):
@@ -288,7 +289,7 @@ class _Planner:
             if isinstance(step_config, c.ScoreConfig) and step_config == config:
                 self.place(number, name)
         for node in self.nodes.values():
-            same = isinstance(node.config, c.ScoreConfig) and c.identity(node.config) == c.identity(config)
+            same = isinstance(node.config, c.ScoreConfig) and identity(node.config) == identity(config)
             if same and set(node.inputs) == set(inputs):
                 return Edge(checkpoint.role, ("logprobs",), node.name)
         step = self._score_name(number, checkpoint, rollouts)

@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationErr
 
 from erpd_hub import config as c
 from erpd_hub.errors import ConfigError
+from erpd_hub.fields import CheckpointRef, Config
 from erpd_hub.references import NAME, RESERVED
 
 STEP_TYPES: dict[str, type[c.StepConfig] | dict[str, type[c.StepConfig]]] = {
@@ -35,7 +36,7 @@ STEP_TYPES: dict[str, type[c.StepConfig] | dict[str, type[c.StepConfig]]] = {
 M = TypeVar("M", bound=BaseModel)
 
 
-class HubSettings(c.Config):
+class HubSettings(Config):
     """Which Hub the artifacts live on."""
 
     endpoint: str = "local"
@@ -45,7 +46,7 @@ class HubSettings(c.Config):
     private: bool = True
 
 
-class Scoring(c.Config):
+class Scoring(Config):
     """How log-probs are scored, the same for every checkpoint of the run."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -53,13 +54,13 @@ class Scoring(c.Config):
     micro_batch_tokens: PositiveInt = 8192
 
 
-class Round(c.Config):
-    policy: c.CheckpointRef | None = None
+class Round(Config):
+    policy: CheckpointRef | None = None
     """The round's start; by default the base, then the previous round's last student."""
     steps: dict[str, c.StepConfig]
 
 
-class Recipe(c.Config):
+class Recipe(Config):
     run: Annotated[str, Field(pattern=rf"^{NAME}$")]
     namespace: Annotated[str, Field(pattern=r"^[\w][\w.-]*$")] = "local"
     description: str = ""

@@ -33,6 +33,7 @@ from erpd_hub.artifacts import (
     write_json,
 )
 from erpd_hub.errors import ArtifactError, ConfigError, HubError, StageError, require_extra
+from erpd_hub.fields import roles
 from erpd_hub.home import work_folder
 from erpd_hub.hub.client import Hub, find_finished, find_saved_step
 from erpd_hub.inputs import OutsideInputs, ResolvedInput, pinned
@@ -182,11 +183,11 @@ class Runner:
             return
         _set_threads(self.plan.recipe.threads)
         started = time.monotonic()
-        roles = _stage_inputs(node, inputs)
+        folders = _stage_inputs(node, inputs)
         context = StageContext(seed=node.seed, work=work / "scratch")
         context.work.mkdir(parents=True, exist_ok=True)
         out.mkdir(exist_ok=True)
-        result = _call_stage(node, out, context, roles)
+        result = _call_stage(node, out, context, folders)
         seconds = time.monotonic() - started
         for step in (*node.pushed_steps[:-1], None):
             folder = _payload(out, node) if step is None else out / f"step-{step}"
@@ -261,27 +262,27 @@ def _payload(out: Path, node: Node) -> Path:
 
 def _stage_inputs(node: Node, inputs: list[ResolvedInput]) -> dict[str, Any]:
     """Input folders by the names of the stage's keyword parameters; lists as tuples, benchmarks by name."""
-    roles: dict[str, Any] = {}
-    many = {name for name in c.roles(node.config) if isinstance(getattr(node.config, name), tuple)}
+    found: dict[str, Any] = {}
+    many = {name for name in roles(node.config) if isinstance(getattr(node.config, name), tuple)}
     for item in inputs:
         role, path = item.record.role, item.fetch()
         if role.startswith("benchmark:"):
-            roles.setdefault("benchmarks", {})[role.removeprefix("benchmark:")] = path
+            found.setdefault("benchmarks", {})[role.removeprefix("benchmark:")] = path
         elif role in many:
-            roles[role] = (*roles.get(role, ()), path)
+            found[role] = (*found.get(role, ()), path)
         else:
-            roles[role] = path
-    return roles
+            found[role] = path
+    return found
 
 
-def _call_stage(node: Node, out: Path, context: StageContext, roles: dict[str, Any]) -> StageResult:
+def _call_stage(node: Node, out: Path, context: StageContext, inputs: dict[str, Any]) -> StageResult:
     """Run the stage's function.
 
     Raises:
         ErpdError: a package of the `train` or `eval` extra is missing.
     """
     try:
-        return node.stage.load(node.config.stage)(node.config, out, context=context, **roles)
+        return node.stage.load(node.config.stage)(node.config, out, context=context, **inputs)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("erpd_hub"):
             raise
@@ -297,7 +298,7 @@ def _recorded_config(config: c.StepConfig) -> dict[str, Any]:
         return "(local)" if isinstance(value, str) and isinstance(parse_reference(value), PathRef) else value
 
     dumped = config.model_dump(mode="json")
-    return dumped | {role: public(dumped[role]) for role in c.roles(config)}
+    return dumped | {role: public(dumped[role]) for role in roles(config)}
 
 
 def _license(config: c.StepConfig, inputs: list[ResolvedInput]) -> str | None:

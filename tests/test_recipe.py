@@ -6,6 +6,7 @@ import pytest
 
 from erpd_hub import config as c
 from erpd_hub.errors import ConfigError
+from erpd_hub.fields import identity, roles
 from erpd_hub.plan import make_plan
 from erpd_hub.recipe import load_recipe, shipped_recipes
 from erpd_hub.references import PathRef, RepoRef, ReservedRef, StepRef, parse_reference
@@ -112,9 +113,9 @@ def test_roles_and_operational_fields_are_no_part_of_the_identity():
     fields = {"rollouts": "rollouts", "steps": 3, "loss": {"type": "ce"}}
     plain = c.TeacherConfig(**fields)
     other = c.TeacherConfig(**fields, init="unlearned", checkpoint_every=1, push_steps="all", seed=4)
-    assert c.identity(plain) == c.identity(other)
-    assert c.identity(plain) != c.identity(c.TeacherConfig(**fields | {"steps": 4}))
-    assert set(c.roles(plain)) == {"rollouts", "init", "reference"}
+    assert identity(plain) == identity(other)
+    assert identity(plain) != identity(c.TeacherConfig(**fields | {"steps": 4}))
+    assert set(roles(plain)) == {"rollouts", "init", "reference"}
 
 
 def test_an_override_does_not_reach_a_step_that_was_merged_from_it(tmp_path):
