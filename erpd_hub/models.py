@@ -180,6 +180,9 @@ def _check_folder(folder: Path, trust_remote_code: bool) -> None:
 def _load_gguf(folder: Path, gguf_file: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if not (folder / gguf_file).is_file():
         raise ArtifactError(f"{folder}: expected the file {gguf_file}, got none")
+    with (folder / gguf_file).open("rb") as stream:
+        if stream.read(4) != b"GGUF":
+            raise ArtifactError(f"{gguf_file}: expected a GGUF file, got something else under that name")
     model = AutoModelForCausalLM.from_pretrained(
         folder, gguf_file=gguf_file, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
     )

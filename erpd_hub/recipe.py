@@ -50,6 +50,7 @@ class Scoring(Config):
     """How log-probs are scored, the same for every checkpoint of the run."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 is for looking at; training refuses it, since its rounding is wider than the clip range."""
     logprob_temperature: PositiveFloat = 1.0
     micro_batch_tokens: PositiveInt = 8192
 

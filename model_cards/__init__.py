@@ -107,7 +107,8 @@ def _recipes(records: Iterable[Record], recipe: str) -> list[dict[str, Any]]:
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for record in records:
         step = record["step"] if record["round"] == 1 else f"r{record['round']}/{record['step']}"
-        command = f"erpd-hub run {recipe or record['run'] + '.yaml'} --until {step}"
+        by_itself = recipe.startswith("erpd-hub ")  # a single stage, which has no recipe
+        command = recipe if by_itself else f"erpd-hub run {recipe or record['run'] + '.yaml'} --until {step}"
         config = text.yaml_block(text.public(record["config"]))
         entry = found.setdefault((command, config), {"command": command, "config": config, "folders": []})
         entry["folders"].append(record["folder"])
