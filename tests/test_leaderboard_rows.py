@@ -10,7 +10,15 @@ from erpd_hub.evaluation.leaderboard import LEADERBOARD_SCHEMA, DetailsRecord, l
 
 def a_record(checkpoint: str, labels: list[list[int | None]]) -> DetailsRecord:
     samples = [
-        {"problem_id": str(i), "label": label, "verdict": "wrong" if label == 0 else "correct", "response_ids": [1, 2]}
+        {
+            "problem_id": str(i),
+            "label": label,
+            "verdict": "wrong" if label == 0 else "correct",
+            "response_ids": [1, 2],
+            "finish_reason": "stop",
+            "gold": "7",
+            "extracted": "7" if label else "8",
+        }
         for i, row in enumerate(labels)
         for label in row
     ]

@@ -1,6 +1,7 @@
 """The runner's corners: licences, work directories, an upstream, an artifact that was tampered with."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,11 @@ def test_an_unfinished_artifact_is_no_input(micro):
         assert "unfinished" in done.stderr
     finally:
         hub.api.create_tag(repo, tag=finished, revision=tags[finished])
+
+
+def test_a_copied_home_has_a_hub_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("ERPD_HOME", str(tmp_path / "one"))
+    first = connect("local")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    monkeypatch.setenv("ERPD_HOME", str(tmp_path / "two"))
+    assert connect("local").api.endpoint != first.api.endpoint

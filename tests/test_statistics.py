@@ -18,7 +18,10 @@ LABELS = [[1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 1]]  # means 1/2, 1, 1/4
 
 def a_sample(problem: str, label: int | None, verdict: str, length: int | None = 10) -> dict:
     ids = None if length is None else list(range(length))
-    return {"problem_id": problem, "label": label, "verdict": verdict, "response_ids": ids}
+    how = {"finish_reason": "length" if verdict == "truncated" else "stop", "gold": "7", "extracted": None}
+    if verdict in ("correct", "wrong"):
+        how["extracted"] = "7" if label else "eight"
+    return {"problem_id": problem, "label": label, "verdict": verdict, "response_ids": ids, **how}
 
 
 def test_average_is_over_problems() -> None:
@@ -109,3 +112,12 @@ def test_summary_of_nothing() -> None:
     summary = summarise([])
     assert summary["avg"] is None
     assert (summary["n"], summary["k"], summary["coverage"], summary["pass_at_k"]) == (0, 0, 0, {})
+
+
+def test_well_formed_tells_format_from_mathematics() -> None:
+    rows = [a_sample("a", 1, "correct"), a_sample("a", 0, "wrong"), a_sample("b", 0, "truncated")]
+    rows.append({**a_sample("b", 0, "wrong"), "extracted": "8"})
+    summary = summarise(rows)
+    assert summary["well_formed"] == 0.5  # "eight" is no integer, and a response that was cut off has no end
+    assert summary["avg_well_formed"] == 0.5
+    assert summary["avg"] == 0.25

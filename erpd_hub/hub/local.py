@@ -50,6 +50,8 @@ class EmbeddedHub:
             return self._live_url() or self._start()
 
     def _live_url(self) -> str | None:
+        if not self._is_served():
+            return None
         try:
             url = str(json.loads(self._ready_file.read_text())["url"])
             with urllib.request.urlopen(f"{url}/api/whoami-v2", timeout=10):
@@ -58,6 +60,15 @@ class EmbeddedHub:
             return url  # it answers, if only to ask who we are
         except (OSError, ValueError, KeyError):
             return None
+
+    def _is_served(self) -> bool:
+        """Whether a server holds this very root: in a copy of one, the URL left behind is another server's."""
+        with (self.root / "server.lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            return False
 
     def _start(self) -> str:
         self._ready_file.unlink(missing_ok=True)
