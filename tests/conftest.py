@@ -1,6 +1,17 @@
-"""Settings that must be in place before torch and huggingface_hub are imported."""
+"""Settings that must be in place before torch and huggingface_hub are imported, and the runs that tests share."""
 
+import json
 import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from erpd_hub.artifacts import LineageRecord, digest_files, fingerprint, payload_files
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -9,18 +20,6 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_DISABLE_UPDATE_CHECK"] = "1"
 for name in ("HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HUGGINGFACE_CO_STAGING"):
     os.environ.pop(name, None)
-
-import json  # noqa: E402
-import shutil  # noqa: E402
-import subprocess  # noqa: E402
-import sys  # noqa: E402
-import time  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any, NamedTuple  # noqa: E402
-
-import pytest  # noqa: E402
-
-from erpd_hub.artifacts import LineageRecord, digest_files, fingerprint, payload_files  # noqa: E402
 
 MICRO = Path(__file__).parent / "micro.yaml"
 
