@@ -62,7 +62,9 @@ def locate(hub: Hub, text: str) -> Place:
     Raises:
         ConfigError: not such a reference. ArtifactError: nothing there.
     """
-    path, _, revision = text.partition("@")
+    path, _, revision = text.rpartition("@")
+    if not path or "/" in revision:  # the @ is part of a folder, as in details/teacher@step-8/addition
+        path, revision = text, ""
     parts = path.split("/")
     repo_id, folder = "/".join(parts[:2]), "/".join(parts[2:])
     if folder == "" and not isinstance(parse_reference(text), RepoRef):

@@ -1,13 +1,12 @@
 """The one runner of all stages: resolve inputs, fingerprint, reuse or make, record, push, tag.
 
-An artifact is made in `work/{fingerprint}`: `scratch/` for the stage's own checkpoints, `out/` for what it writes.
+An artifact is made in a work directory of its fingerprint and place: `scratch/` for the stage's own checkpoints, `out/` for what it writes.
 `lineage.json` is written last, so its existence means complete; the tag on the Hub comes after the commit, so its
 existence means pushed. A run that is killed anywhere goes on from there, and the artifact is the same.
 """
 
 import fcntl
 import json
-import logging
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -40,8 +39,6 @@ from erpd_hub.inputs import OutsideInputs, ResolvedInput, pinned
 from erpd_hub.plan import Edge, Node, Plan
 from erpd_hub.references import PathRef, parse_reference
 from erpd_hub.stages import StageContext, StageResult
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
