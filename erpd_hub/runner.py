@@ -1,8 +1,8 @@
 """The one runner of all stages: resolve inputs, fingerprint, reuse or make, record, push, tag.
 
-An artifact is made in a work directory of its fingerprint and place: `scratch/` for the stage's own checkpoints, `out/` for what it writes.
-`lineage.json` is written last, so its existence means complete; the tag on the Hub comes after the commit, so its
-existence means pushed. A run that is killed anywhere goes on from there, and the artifact is the same.
+An artifact is made in a work directory of its fingerprint and place: `scratch/` for the stage's own checkpoints, `out/`
+for what it writes. `lineage.json` is written last, so its existence means complete; the tag on the Hub comes after the
+commit, so its existence means pushed. A run that is killed anywhere goes on from there, and the artifact is the same.
 """
 
 import fcntl
