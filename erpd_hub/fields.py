@@ -2,6 +2,7 @@
 
 * An input role (`CheckpointRef`, `RolloutsRef`, ...) holds a reference and enters the fingerprint as a digest.
 * An `Operational` field changes how a stage runs but not what it makes, so it is no part of the fingerprint.
+* A `LocalOnly` field (a URL, an interpreter) says something about this machine: it is never recorded either.
 * Everything else is the identity of the artifact.
 """
 
@@ -29,7 +30,12 @@ class _Operational:
     """Marks a field that is no part of an artifact's identity."""
 
 
+class _LocalOnly(_Operational):
+    """Marks an operational field that must not leave this machine."""
+
+
 Operational = _Operational()
+LocalOnly = _LocalOnly()
 
 
 def _check_reference(text: str) -> str:
@@ -55,10 +61,20 @@ ExternalRef = Annotated[_Ref, Role("external")]
 
 def identity(config: Config) -> dict[str, Any]:
     """The part of a config that goes into the fingerprint: no roles (they are digests there), nothing operational."""
+    return _without(config, (Role, _Operational))
+
+
+def recorded(config: Config) -> dict[str, Any]:
+    """The part of a config that goes into the record: everything but what only concerns this machine."""
+    return _without(config, (_LocalOnly,))
+
+
+def _without(config: Config, left_out: tuple[type, ...]) -> dict[str, Any]:
+    dumped = config.model_dump(mode="json")
     return {
-        name: value
-        for name, value in config.model_dump(mode="json").items()
-        if not any(isinstance(mark, Role | _Operational) for mark in _marks(config, name))
+        name: _without(value, left_out) if isinstance(value := getattr(config, name), Config) else dumped[name]
+        for name in dumped
+        if not any(isinstance(mark, left_out) for mark in _marks(config, name))
     }
 
 

@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, Field, PositiveInt, ValidationError
 
 from erpd_hub import config as c
 from erpd_hub.errors import ConfigError
@@ -46,13 +46,13 @@ class HubSettings(Config):
     private: bool = True
 
 
-class Scoring(Config):
-    """How log-probs are scored, the same for every checkpoint of the run."""
+_SHARED_NUMERICS = ("dtype", "logprob_temperature", "attn_implementation", "layout")
+"""What scoring and training must have in common; micro-batches need not."""
 
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16 is for looking at; training refuses it, since its rounding is wider than the clip range."""
-    logprob_temperature: PositiveFloat = 1.0
-    micro_batch_tokens: PositiveInt = 8192
+
+class Scoring(c.Numerics):
+    """How log-probs are scored, the same for every checkpoint of the run, and how the steps of training compute them
+    unless they say otherwise."""
 
 
 class Round(Config):
@@ -149,25 +149,35 @@ def build_recipe(data: Mapping[str, Any], origin: str) -> Recipe:
     fields = dict(data)
     if ("steps" in fields) == ("rounds" in fields):
         raise ConfigError(f"{origin}: expected either 'steps' or 'rounds'")
+    fields["scoring"] = _validate(Scoring, fields.get("scoring") or {}, data.get("scoring"), origin, "scoring.")
+    numerics = {name: getattr(fields["scoring"], name) for name in _SHARED_NUMERICS}
     if "steps" in fields:
-        rounds = [_round({"steps": fields.pop("steps")}, origin, "")]
+        rounds = [_round({"steps": fields.pop("steps")}, origin, "", numerics)]
     else:
         raw = fields.pop("rounds")
         if not isinstance(raw, list) or not raw:
             raise ConfigError(f"{origin}: rounds: expected a list of rounds, got {raw!r}")
-        rounds = [_round(item, origin, f"rounds.{index}.") for index, item in enumerate(raw)]
+        rounds = [_round(item, origin, f"rounds.{index}.", numerics) for index, item in enumerate(raw)]
     return _validate(Recipe, {**fields, "rounds": rounds, "origin": origin}, data, origin, "")
 
 
-def _round(data: Any, origin: str, where: str) -> Round:
+def _round(data: Any, origin: str, where: str, numerics: Mapping[str, Any]) -> Round:
     if not isinstance(data, Mapping) or not isinstance(data.get("steps"), Mapping) or not data["steps"]:
         raise ConfigError(f"{origin}: {where}steps: expected a mapping of step names to steps")
-    steps = {str(name): parse_step(str(name), step, origin, f"{where}steps.") for name, step in data["steps"].items()}
+    steps = {
+        str(name): parse_step(str(name), step, origin, f"{where}steps.", numerics)
+        for name, step in data["steps"].items()
+    }
     return _validate(Round, {**data, "steps": steps}, data, origin, where)
 
 
-def parse_step(name: str, data: Any, origin: str, where: str = "") -> c.StepConfig:
+def parse_step(
+    name: str, data: Any, origin: str, where: str = "", numerics: Mapping[str, Any] | None = None
+) -> c.StepConfig:
     """Check one step of a recipe.
+
+    Args:
+        numerics: How the run computes log-probs, for a step of training that does not say.
 
     Raises:
         ConfigError: naming the key's full path and, where one is near, the valid name.
@@ -188,7 +198,8 @@ def parse_step(name: str, data: Any, origin: str, where: str = "") -> c.StepConf
             raise ConfigError(f"{place}.type: expected one of {', '.join(types)}, got {chosen!r}"
                               f"{suggestion(str(chosen), list(types))}")  # fmt: skip
         types = types[chosen]
-    return _validate(types, {**data, "stage": stage}, data, origin, f"{where}{name}.")
+    shared = numerics or {} if issubclass(types, c.Numerics) else {}
+    return _validate(types, {**shared, **data, "stage": stage}, data, origin, f"{where}{name}.")
 
 
 def _validate(model: type[M], values: Mapping[str, Any], raw: Any, origin: str, where: str) -> M:

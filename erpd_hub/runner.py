@@ -32,7 +32,7 @@ from erpd_hub.artifacts import (
     write_json,
 )
 from erpd_hub.errors import ArtifactError, ConfigError, HubError, StageError, require_extra
-from erpd_hub.fields import roles
+from erpd_hub.fields import recorded, roles
 from erpd_hub.home import work_folder
 from erpd_hub.hub.client import Hub, find_finished, find_saved_step
 from erpd_hub.inputs import OutsideInputs, ResolvedInput, pinned
@@ -294,7 +294,7 @@ def _recorded_config(config: c.StepConfig) -> dict[str, Any]:
             return [public(item) for item in value]
         return "(local)" if isinstance(value, str) and isinstance(parse_reference(value), PathRef) else value
 
-    dumped = config.model_dump(mode="json")
+    dumped = recorded(config)
     return dumped | {role: public(dumped[role]) for role in roles(config)}
 
 

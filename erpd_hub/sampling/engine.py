@@ -1,6 +1,6 @@
 """What every engine takes and gives: token ids in, token ids out, one seed a sample."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,20 +14,38 @@ class Request:
 
     prompt_ids: tuple[int, ...]
     seed: int
+    response_ids: tuple[int, ...] = ()
+    """What a sample that ended by length has so far; it is continued, and its tokens count."""
 
 
 @dataclass(frozen=True)
 class Completion:
-    response_ids: list[int]
-    """The stop token, or the token that completes a stop string, included."""
-    logprobs: list[float]
-    """Nats under the distribution that was drawn from (after temperature, top-k and top-p); the model's if greedy."""
+    response_ids: list[int] | None
+    """The stop token, or the token that completes a stop string, included; what was continued comes first. None from
+    a server that returns none (evaluation only)."""
+    logprobs: list[float] | None
+    """Nats under the distribution that was drawn from (after temperature, top-k and top-p); the model's if greedy.
+    None where the engine gives none; of a continued sample those of its new tokens only."""
     finish_reason: FinishReason
     text: str
-    """Special tokens left out, cut before a stop string."""
+    """Of all of `response_ids`: special tokens left out, cut before a stop string."""
 
 
 class Engine(Protocol):
-    def generate(self, requests: Sequence[Request], decoding: Decoding, stop: Sequence[str]) -> list[Completion]:
-        """One completion for each request, in order."""
+    """Draws samples. Engines whose results depend on nothing but the batch are `reproducible`: they are given the
+    plan batch by batch. The others get everything at once and a journal keeps what they have finished."""
+
+    reproducible: bool
+
+    def generate(
+        self, requests: Sequence[Request], decoding: Decoding, stop: Sequence[str]
+    ) -> Iterator[tuple[int, Completion]]:
+        """Completions as they finish, each with the index of its request; each exactly once.
+
+        `decoding.max_new_tokens` bounds the whole response, with what is continued.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back the device's memory and every process."""
         ...

@@ -21,6 +21,10 @@ class StageContext:
     seed: int
     work: Path
     """Scratch that survives a kill; private to this fingerprint."""
+    replica: int = 0
+    replicas: int = 1
+    """This process is one of several that share the work: it does its part of the plan and leaves the rest, and the
+    call with `replicas == 1` that follows finds all parts done and finishes the artifact."""
 
 
 @dataclass(frozen=True)

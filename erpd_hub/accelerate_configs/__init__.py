@@ -1,0 +1,1 @@
+"""Presets for `accelerate launch`: one YAML file a way of sharing the model."""

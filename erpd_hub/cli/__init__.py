@@ -1,0 +1,47 @@
+"""The `erpd-hub` command. Its modules parse arguments and print; everything else is imported inside the command that
+needs it, so that help answers at once."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from erpd_hub.cli import bench, hub, lineage, recipes, stages
+from erpd_hub.errors import ErpdError
+
+app = typer.Typer(
+    name="erpd-hub",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Extreme Region Policy Distillation with every artifact on the Hugging Face Hub.",
+)
+
+
+def main() -> None:
+    """Entry point: errors for people are one line on stderr and an exit code, without a traceback."""
+    try:
+        app()  # typer reports mistakes in the arguments by itself, with exit code 2
+    except ErpdError as error:
+        print(f"erpd-hub: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"erpd-hub: {place}{error.strerror or error}; the same command goes on from here", file=sys.stderr)
+        sys.exit(1)
+
+
+@app.callback()
+def _options(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")] = False) -> None:
+    import logging
+
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s", stream=sys.stderr)
+    for name in ("httpx", "httpcore", "huggingface_hub", "filelock"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+recipes.register(app)
+stages.register(app)
+app.add_typer(lineage.app, name="lineage")
+app.add_typer(hub.app, name="hub")
+app.add_typer(bench.app, name="bench")

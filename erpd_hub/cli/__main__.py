@@ -1,0 +1,3 @@
+from erpd_hub.cli import main
+
+main()

@@ -1,0 +1,75 @@
+"""`run` and `recipes`."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from erpd_hub.cli.options import AsJson, DryRun
+
+if TYPE_CHECKING:
+    from erpd_hub.plan import Plan
+    from erpd_hub.recipe import Recipe
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(run)
+    app.command()(recipes)
+
+
+def run(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe (see `recipes`) or a YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    dry_run: DryRun = False,
+    start: Annotated[str | None, typer.Option("--from", help="This step and what follows; the rest exists.")] = None,
+    until: Annotated[str | None, typer.Option("--until", help="Stop after this step.")] = None,
+    as_json: AsJson = False,
+    push: Annotated[bool, typer.Option("--push/--no-push", help="--no-push needs the embedded Hub.")] = True,
+) -> None:
+    """Run a recipe: every stage from the base policy to the leaderboard; what exists already is reused."""
+    from erpd_hub.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides or [])
+    if not push:
+        loaded = _kept_local(loaded)
+    carry_out(loaded, dry_run=dry_run, start=start, until=until, as_json=as_json)
+
+
+def recipes() -> None:
+    """List the shipped recipes."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from erpd_hub.recipe import load_recipe, shipped_recipes
+
+    table = Table("recipe", "what it does", box=None)
+    for name in sorted(shipped_recipes()):
+        table.add_row(name, load_recipe(name).description)
+    Console().print(table)
+
+
+def _kept_local(recipe: "Recipe") -> "Recipe":
+    """The same recipe on the embedded Hub; what it names elsewhere is read from there."""
+    from erpd_hub.recipe import HubSettings
+
+    above = recipe.hub.upstream if recipe.hub.endpoint == "local" else recipe.hub.endpoint
+    return recipe.model_copy(update={"hub": HubSettings(endpoint="local", upstream=above)})
+
+
+def carry_out(
+    recipe: "Recipe", *, dry_run: bool, as_json: bool, start: str | None = None, until: str | None = None
+) -> None:
+    from erpd_hub import display
+    from erpd_hub.pipeline import preview, run_plan
+    from erpd_hub.plan import make_plan
+
+    plan: Plan = make_plan(recipe)
+    if dry_run:
+        report = preview(plan, start=start, until=until)
+        (display.print_json if as_json else display.print_preview)(report)
+        return
+    watch = display.ProgressWatch(plan)
+    outcome = run_plan(plan, start=start, until=until, watch=watch)
+    if as_json:
+        display.print_json(outcome.summary)
+    else:
+        display.print_outcome(outcome)

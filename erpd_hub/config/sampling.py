@@ -1,0 +1,103 @@
+"""How responses are drawn: decoding, the engines, rollouts."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
+
+from erpd_hub.config.common import Fraction, NonNegative, StepConfig
+from erpd_hub.fields import CheckpointRef, Config, LocalOnly, Operational, PromptsRef
+
+EngineDtype = Literal["auto", "float32", "bfloat16"]
+"""`auto`: bfloat16 where the machine is fast at it, else float32; what it came to stands in `rollout.json`."""
+
+
+class Decoding(Config):
+    """Sampling parameters; a null falls back to the benchmark's default."""
+
+    temperature: NonNegative = 1.0
+    """0.6 in the paper, 1.0 for Qwen3.5 [P]; 0 is greedy."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: Annotated[int, Field(ge=0)] = 0
+    """0 keeps the whole vocabulary."""
+    max_new_tokens: PositiveInt = 1024
+    """32,768 in the paper's rollouts [P]."""
+
+
+class TransformersEngine(Config):
+    """In this process, exactly reproducible: where there is no vLLM, and for what is small."""
+
+    type: Literal["transformers"] = "transformers"
+    dtype: EngineDtype = "auto"
+    batch_tokens: PositiveInt = 32768
+    """Tokens of the samples generated together, with room for their longest responses. Part of the plan, and so of the
+    artifact: batches are never cut from what remains."""
+
+
+class VLLMEngine(Config):
+    """vLLM in a process of its own: every sample in flight at once."""
+
+    type: Literal["vllm"]
+    dtype: EngineDtype = "auto"
+    tensor_parallel: Annotated[PositiveInt, Operational] = 1
+    """GPUs an engine is spread over; the others hold further engines."""
+    gpu_memory_utilization: Annotated[Fraction, Operational] = 0.9
+    max_num_seqs: Annotated[PositiveInt | None, Operational] = None
+    """Samples that are decoded together; None is vLLM's own choice."""
+    enforce_eager: Annotated[bool, Operational] = False
+    """Without CUDA graphs: a faster start, slower tokens."""
+
+
+class ServerEngine(Config):
+    """Any OpenAI-compatible server, such as a fleet of `vllm serve`, that takes and returns token ids."""
+
+    type: Literal["server"]
+    urls: Annotated[tuple[str, ...], LocalOnly, Field(min_length=1)]
+    """Base URLs ending in /v1; never recorded. A key, where one is needed, comes from ERPD_SERVER_KEY."""
+    model: str | None = None
+    """Name it serves the policy under; None takes the only model there is."""
+    concurrency: Annotated[PositiveInt, Operational] = 256
+    """Requests in flight at each URL."""
+    timeout: Annotated[PositiveFloat, Operational] = 7200.0
+    """Seconds for one sample."""
+    retries: Annotated[int, Field(ge=0), Operational] = 3
+    """Further attempts at one sample before the stage stops, with the finished samples kept."""
+
+
+def _default_type(value: Any) -> Any:
+    """`engine: {batch_tokens: 1024}` is the transformers engine."""
+    return {"type": "transformers", **value} if isinstance(value, Mapping) else value
+
+
+EngineConfig = Annotated[
+    TransformersEngine | VLLMEngine | ServerEngine, Field(discriminator="type"), BeforeValidator(_default_type)
+]
+
+
+class RolloutConfig(StepConfig):
+    """K responses to each prompt, graded."""
+
+    stage: Literal["rollout"] = "rollout"
+    type: Literal["sample"] = "sample"
+    prompts: PromptsRef
+    policy: CheckpointRef = "policy"
+    k: PositiveInt = 16
+    """[P] 16 responses a prompt."""
+    decoding: Decoding = Decoding()
+    extend_to: PositiveInt | None = None
+    """Continue the samples that ended by length, from their token ids, up to this many new tokens [P]."""
+    engine: EngineConfig = TransformersEngine()
+    reward: Literal["math"] = "math"
+    limit: PositiveInt | None = None
+    """First prompts only, for trying out."""
+
+    @model_validator(mode="after")
+    def _extends(self) -> "RolloutConfig":
+        check_extension(self.extend_to, self.decoding)
+        return self
+
+
+def check_extension(extend_to: int | None, decoding: Decoding | None) -> None:
+    """An extension must be longer than what it extends."""
+    if extend_to is not None and decoding is not None and extend_to <= decoding.max_new_tokens:
+        raise ValueError(f"extend_to: expected more than max_new_tokens {decoding.max_new_tokens}, got {extend_to}")
