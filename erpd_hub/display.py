@@ -21,7 +21,7 @@ WIDTH = 220
 """Columns of a table that goes into a file or a pipe, where nothing should be cut off."""
 
 
-def _console() -> Console:
+def make_console() -> Console:
     return Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else WIDTH)
 
 
@@ -53,7 +53,7 @@ class ProgressWatch:
 
 
 def print_outcome(outcome: "Outcome") -> None:
-    console = _console()
+    console = make_console()
     if outcome.summary["checkpoints"]:
         console.print(checkpoint_table(outcome.summary["checkpoints"]))
     made = sum(not item.reused for item in outcome.finished)
@@ -106,31 +106,6 @@ def _number(value: float | None, digits: int, scale: float = 1, unit: str = "") 
     return "-" if value is None else f"{value * scale:.{digits}f}{unit}"
 
 
-# ----------------------------------------------------------------------------------------------- plan
-
-
-def print_preview(report: dict[str, Any]) -> None:
-    console = _console()
-    table = Table(box=None, header_style="bold")
-    for name in ("step", "stage", "inputs", "repository", "tokens ≤", "will"):
-        table.add_column(name, justify="right" if name.startswith("tokens") else "left")
-    for node in report["nodes"]:
-        inputs = " ".join(f"{role}={','.join(sources)}" for role, sources in node["inputs"].items())
-        tokens = "" if node["tokens"] is None else f"{node['tokens']:,}"
-        table.add_row(*map(escape, (node["step"], node["stage"], inputs, _place(node), tokens, node["will"])))
-    console.print(table)
-    counts = {verdict: sum(n["will"] == verdict for n in report["nodes"]) for verdict in ("make", "push", "reuse")}
-    console.print(
-        f"\n{report['run']} on {report['endpoint']}: {counts['make']} to make, {counts['push']} made but not pushed, "
-        f"{counts['reuse']} to reuse, {len(report['nodes']) - sum(counts.values())} unresolved"
-    )
-
-
-def _place(node: dict[str, Any]) -> str:
-    steps = f" (steps {', '.join(map(str, node['pushed_steps']))})" if node["pushed_steps"] else ""
-    return node["repo"] + (f"/{node['folder']}" if node["folder"] else "") + steps
-
-
 # -------------------------------------------------------------------------------------------- lineage
 
 
@@ -153,7 +128,7 @@ def lineage_tree(root: "Ancestor") -> Tree:
 
 def print_findings(findings: Iterable["Finding"]) -> bool:
     """Print each finding as it comes; returns whether any artifact is missing or altered."""
-    console = _console()
+    console = make_console()
     checked = bad = 0
     for finding in findings:
         checked += 1
@@ -173,7 +148,7 @@ def print_findings(findings: Iterable["Finding"]) -> bool:
 
 def print_seeds(report: dict[str, Any]) -> None:
     """AVG@K and KL of every checkpoint at every seed, then the checks that the README speaks of."""
-    console = _console()
+    console = make_console()
     table = Table(box=None, header_style="bold")
     for name in ("checkpoint", "role", *(f"seed {seed}: AVG % @ KL" for seed in report["seeds"]), "mean AVG %"):
         table.add_column(name, justify="right" if "AVG" in name else "left")

@@ -5,6 +5,8 @@ a commit sha; local paths to the digest of their bytes, and the path itself is n
 """
 
 import logging
+import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +22,14 @@ from erpd_hub.artifacts import (
     hash_file,
 )
 from erpd_hub.errors import ArtifactError, ConfigError
+from erpd_hub.home import cache_folder
 from erpd_hub.hub.client import Hub, RepoType
 from erpd_hub.plan import Edge
 from erpd_hub.references import PathRef, RepoRef
+
+_ADAPTER = "adapter_config.json"
+ADAPTED = ("config.json", "generation_config.json")
+"""What is said of an adapter's architecture is its base's."""
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +63,46 @@ def pinned(
         revision=sha,
         upstream=upstream,
     )
-    return ResolvedInput(item, record.license, lambda: hub.pull_artifact(record, repo_id, sha, folder), record)
+    return ResolvedInput(item, record.license, lambda: fetch_artifact(record, sha, hub, repo_id, folder), record)
+
+
+def fetch_artifact(record: LineageRecord, sha: str, hub: Hub, repo_id: str, folder: str = "") -> Path:
+    """Bring an artifact of ours to a folder: an adapter comes with what it adapts, linked as `base/` beside it.
+
+    Raises:
+        ArtifactError: a file is missing or altered, or the adapter's base is not on the endpoint.
+    """
+    path = hub.pull_artifact(record, repo_id, sha, folder)
+    if not (path / _ADAPTER).is_file():
+        return path
+    composed = cache_folder(hub.identity) / "composed" / sha
+    if not composed.is_dir():
+        base = _fetch_base(record, hub)
+        composed.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=composed.parent, prefix=".partial-"))
+        for file in path.iterdir():
+            (partial / file.name).symlink_to(file)
+        (partial / "base").symlink_to(base, target_is_directory=True)
+        for name in ADAPTED:
+            if (base / name).is_file() and not (partial / name).exists():
+                (partial / name).symlink_to(base / name)
+        try:
+            partial.rename(composed)
+        except OSError:  # another process was faster
+            shutil.rmtree(partial)
+    return composed
+
+
+def _fetch_base(record: LineageRecord, hub: Hub) -> Path:
+    """What an adapter was trained on; a published step of a teacher is on what the teacher is on."""
+    item = next(item for item in record.inputs if item.role in ("init", "teacher"))
+    source = hub.upstream if item.upstream and hub.upstream else hub
+    assert item.repo_type and item.repo_id and item.revision, "a checkpoint is an artifact or a Hub model"
+    above = source.lineage(item.repo_type, item.repo_id, item.revision, item.folder)
+    if above is None:
+        return source.pull(item.repo_type, item.repo_id, item.revision)
+    folder = fetch_artifact(above, item.revision, source, item.repo_id, item.folder)
+    return (folder / "base").resolve() if item.role == "teacher" else folder
 
 
 def finished_commit(hub: Hub, record: LineageRecord, repo_id: str) -> str:
@@ -127,18 +173,29 @@ class OutsideInputs:
         raise ArtifactError(f"{where}: {reference}: no such {repo_type} on {self.hub.identity}")
 
     def _foreign(self, role: str, hub: Hub, repo_type: RepoType, repo_id: str, sha: str) -> ResolvedInput:
-        """Anybody's model or dataset: its digest is that of the files at this commit."""
-        folder = hub.pull(repo_type, repo_id, sha)
+        """Anybody's model or dataset: its digest is that of the files at this commit, as the Hub lists them.
+
+        Nothing large is downloaded before a stage asks for it, and then its bytes are compared with the listing.
+        """
+        listed = digest_files(hub.listed_files(repo_type, repo_id, sha))
+
+        def fetch() -> Path:
+            folder = hub.pull(repo_type, repo_id, sha)
+            if digest_files(foreign_files(folder)) != listed:
+                raise ArtifactError(f"{repo_id}@{sha[:10]}: its files are not those the Hub lists; pull it afresh")
+            return folder
+
         item = InputRecord(
             role=role,
             kind="external",
-            digest=digest_files(foreign_files(folder)),
+            digest=listed,
             repo_type=repo_type,
             repo_id=repo_id,
             revision=sha,
             upstream=hub is not self.hub,
         )
-        return ResolvedInput(item, _card_license(folder), lambda: folder)
+        card = hub.file(repo_type, repo_id, sha, CARD)
+        return ResolvedInput(item, _card_license(card.parent) if card else None, fetch)
 
 
 def _from_path(where: str, role: str, reference: PathRef) -> ResolvedInput:

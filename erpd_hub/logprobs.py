@@ -1,43 +1,57 @@
 """Token log-probs of responses, the KL estimators built on them, and the one masked reduction.
 
-Only hidden states at positions that predict response tokens reach the output head, in fp32 and tile by tile, so the
-(B, L, V) logits never exist. Rows are left-aligned and the mask counts tokens: pad and end token may be the same id.
+Only hidden states at positions that predict response tokens reach the output head, in fp32 and chunk by chunk
+(`head.py`), so the (B, L, V) logits never exist. The mask counts tokens: pad and end token may be the same id.
 Old, numerator, denominator and student all come through here, since two code paths differ by more than the signal.
 
-B sequences, L positions, T response positions, N response tokens, V vocabulary, H hidden size.
+A model that DDP, FSDP2 or ZeRO-3 will wrap is prepared with `install_logprob_forward`: their hooks gather weights
+around the wrapped model's forward and around its head's, so the whole computation and the head's part run in there.
+
+B sequences, R rows, L positions, T response positions, N response tokens, V vocabulary, H hidden size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from types import MethodType
+from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
-from trl.kernels import ChunkedLogProbFunction
 
-_TILE_CPU = 256
-"""Vocabulary columns of one tile: 0.86 GB and 21 s for a step that took 5.0 GB and 41 s at TRL's 32,768 on a CPU."""
-_TILE_GPU = 16384
-_KL_ELEMENTS = 1 << 24
-"""Logits held at once for a full-vocabulary KL: 64 MB in fp32 a tensor."""
+from erpd_hub.errors import ConfigError
+from erpd_hub.head import Transform, make_head, token_logprobs
+
 _MAX_LOG_RATIO = 20.0
 """Bound on log-ratios before exp: e^20 is far outside any clip range and still finite in fp32."""
+_INSTALLED = "_erpd_logprob_forward"
+
+Dtype = Literal["float32", "bfloat16"]
+Layout = Literal["packed", "padded", "single"]
+"""Several sequences in one row, one a row with padding behind it, or one row alone."""
 
 
 @dataclass(frozen=True)
 class ResponseBatch:
-    """Prompts with their responses, left-aligned and padded on the right."""
+    """Prompts with their responses, each a run of positions of a row."""
 
-    input_ids: Tensor  # (B, L)
+    input_ids: Tensor  # (R, L)
     prompt_lengths: Tensor  # (B,), each at least 1
     response_lengths: Tensor  # (B,), each at least 1
+    rows: Tensor  # (B,) row of each sequence
+    starts: Tensor  # (B,) position of its first token
+    position_ids: Tensor | None = None  # (R, L), counting anew in each sequence; None where rows hold one each
 
     @property
     def mask(self) -> Tensor:
         """(B, T) bool, True on response tokens, the stop token included."""
         positions = torch.arange(int(self.response_lengths.max()), device=self.input_ids.device)
         return positions[None, :] < self.response_lengths[:, None]
+
+    def to(self, device: torch.device) -> "ResponseBatch":
+        moved = {name: None if value is None else value.to(device) for name, value in vars(self).items()}
+        return ResponseBatch(**moved)
 
 
 class ResponseLogprobs(NamedTuple):
@@ -58,39 +72,109 @@ def make_batch(
     prompts: Sequence[Sequence[int] | Tensor],
     responses: Sequence[Sequence[int] | Tensor],
     device: torch.device | None = None,
+    layout: Layout = "padded",
 ) -> ResponseBatch:
-    """Pad token id rows into one batch; the padding id is 0 and means nothing."""
-    rows = [
+    """Lay token ids out; the padding id is 0 and means nothing, and no layout changes a (B, T) result."""
+    assert layout != "single" or len(prompts) == 1, "one sequence alone is a batch of one"
+    sequences = [
         torch.cat([torch.as_tensor(prompt), torch.as_tensor(response)])
         for prompt, response in zip(prompts, responses, strict=True)
     ]
-    input_ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    return ResponseBatch(
-        input_ids.to(device),
-        torch.tensor([len(prompt) for prompt in prompts], device=device),
-        torch.tensor([len(response) for response in responses], device=device),
-    )
+    lengths = torch.tensor([len(sequence) for sequence in sequences])
+    position_ids = None
+    if layout == "packed":
+        input_ids = torch.cat(sequences)[None]
+        rows, starts = torch.zeros_like(lengths), lengths.cumsum(0) - lengths
+        position_ids = torch.cat([torch.arange(length) for length in lengths])[None]
+    else:
+        input_ids = nn.utils.rnn.pad_sequence(sequences, batch_first=True)
+        rows, starts = torch.arange(len(sequences)), torch.zeros_like(lengths)
+    prompt_lengths = torch.tensor([len(prompt) for prompt in prompts])
+    batch = ResponseBatch(input_ids, prompt_lengths, lengths - prompt_lengths, rows, starts, position_ids)
+    return batch if device is None else batch.to(device)
 
 
 def response_logprobs(
-    model: PreTrainedModel, batch: ResponseBatch, *, temperature: float, with_entropy: bool = False
+    model: nn.Module, batch: ResponseBatch, *, temperature: float, with_entropy: bool = False
 ) -> ResponseLogprobs:
     """Log-probs of the response tokens under softmax(logits / temperature), in fp32 and with gradients.
+
+    The head is fp32 whatever the dtype of the body (`install_logprob_forward` says it, else an autocast around this).
+
+    Args:
+        model: A policy, or what DDP, DeepSpeed, accelerate, FSDP2 or PEFT made of it; a wrapper is called itself, and
+            the policy in it must have gone through `install_logprob_forward` before.
 
     Returns:
         (B, T) tensors; `entropy` is None unless asked for.
     """
+    policy = unwrap(model)
+    if getattr(policy, _INSTALLED, None) is not None:
+        return model(**vars(batch), temperature=temperature, with_entropy=with_entropy)
+    assert model is policy or hasattr(model, "get_base_model"), "install_logprob_forward comes before wrapping"
+    return policy_logprobs(policy, batch, temperature=temperature, with_entropy=with_entropy)
+
+
+def policy_logprobs(
+    policy: PreTrainedModel, batch: ResponseBatch, *, temperature: float, with_entropy: bool
+) -> ResponseLogprobs:
+    """`response_logprobs` of a policy that nothing wraps, in whatever autocast is on."""
+    hidden_NH, targets_N = _predicting_states(policy, batch)
+    head, transform = _output_head(policy), logit_transform(policy, temperature)
+    if getattr(policy, _INSTALLED, None) is not None:
+        scored = head(hidden_NH, targets=targets_N, transform=transform, with_entropy=with_entropy)
+    else:
+        scored = _head_forward(head, hidden_NH, targets_N, transform=transform, with_entropy=with_entropy)
+    logprobs, entropy = scored
     mask = batch.mask
-    hidden_NH, targets_N = _predicting_states(model, batch)
-    head = model.get_output_embeddings()
-    scale, softcap = _logit_transform(model)
-    tile = min(head.weight.shape[0], _TILE_CPU if hidden_NH.device.type == "cpu" else _TILE_GPU)
-    with torch.autocast(hidden_NH.device.type, enabled=False):
-        logprobs, entropy, *_ = ChunkedLogProbFunction.apply(
-            hidden_NH.float(), head.weight, head.bias, targets_N, temperature, tile, softcap, scale,
-            ("entropy",) if with_entropy else (),
-        )  # fmt: skip
     return ResponseLogprobs(_scatter(logprobs, mask), None if entropy is None else _scatter(entropy, mask))
+
+
+def install_logprob_forward(model: nn.Module, dtype: Dtype = "float32") -> None:
+    """Let `model(**vars(batch), temperature=, with_entropy=)` give ResponseLogprobs; other calls are as before.
+
+    Args:
+        dtype: Of the body's products. The weights keep their dtype, and fp32 masters are cast as they are used:
+            scoring has to load them in fp32 too, since bf16 weights mean a residual stream in bf16.
+    """
+    policy = unwrap(model)
+    if getattr(policy, _INSTALLED, None) is None:
+        head = _output_head(policy)
+        head.forward = MethodType(_head_forward, head)
+        policy.forward = MethodType(_policy_forward, policy)
+    setattr(policy, _INSTALLED, dtype)
+
+
+def autocast(device: torch.device, dtype: Dtype) -> torch.autocast:
+    """Products in bfloat16, or in the weights' own dtype."""
+    # Each weight is used once a forward: a cache would only keep a second copy of all of them alive.
+    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16", cache_enabled=False)
+
+
+@contextmanager
+def body_dtype(model: nn.Module, dtype: Dtype) -> Iterator[None]:
+    """Compute with this dtype for a while, whatever `install_logprob_forward` was told."""
+    policy = unwrap(model)
+    installed = getattr(policy, _INSTALLED, None)
+    if installed is not None:
+        setattr(policy, _INSTALLED, dtype)
+    try:
+        with autocast(policy.device, dtype):
+            yield
+    finally:
+        if installed is not None:
+            setattr(policy, _INSTALLED, installed)
+
+
+def unwrap(model: nn.Module) -> PreTrainedModel:
+    """The policy inside DDP, DeepSpeed, torch.compile and PEFT."""
+    while True:
+        if hasattr(model, "get_base_model"):
+            model = model.get_base_model()
+        elif isinstance(inner := getattr(model, "_orig_mod", getattr(model, "module", None)), nn.Module):
+            model = inner
+        else:
+            return model
 
 
 @torch.no_grad()
@@ -100,22 +184,16 @@ def full_vocabulary_kl(
     """Exact KL(p || q) over the whole vocabulary at each response position, the entropy of p and both log-probs."""
     hidden_p, targets = _predicting_states(model_p, batch)
     hidden_q, _ = _predicting_states(model_q, batch)
-    rows = max(1, _KL_ELEMENTS // model_p.get_output_embeddings().weight.shape[0])
+    head_p, head_q = (
+        make_head(head.weight, head.bias, logit_transform(model, temperature), low_precision=False)
+        for model, head in ((model_p, _output_head(model_p)), (model_q, _output_head(model_q)))
+    )
     parts = []
-    for part_p, part_q, taken in zip(hidden_p.split(rows), hidden_q.split(rows), targets.split(rows), strict=True):
-        log_p = _log_softmax(model_p, part_p, temperature)
-        log_q = _log_softmax(model_q, part_q, temperature)
-        p, taken = log_p.exp(), taken[:, None]
-        parts.append(
-            torch.stack(
-                [
-                    (p * (log_p - log_q)).sum(-1),
-                    -(p * log_p).sum(-1),
-                    log_p.gather(-1, taken)[:, 0],
-                    log_q.gather(-1, taken)[:, 0],
-                ]
-            )
-        )
+    for at in head_p.chunks(len(hidden_p)):
+        log_p, log_q = head_p.log_softmax(hidden_p[at]), head_q.log_softmax(hidden_q[at])
+        p, taken = log_p.exp(), targets[at, None]
+        taken_p, taken_q = log_p.gather(-1, taken)[:, 0], log_q.gather(-1, taken)[:, 0]
+        parts.append(torch.stack([(p * (log_p - log_q)).sum(-1), -(p * log_p).sum(-1), taken_p, taken_q]))
     return Comparison(*(_scatter(values, batch.mask) for values in torch.cat(parts, dim=1)))
 
 
@@ -141,38 +219,55 @@ def kl_k3(logprobs_p: Tensor, logprobs_q: Tensor) -> Tensor:
     return ratio.exp() - 1 - ratio
 
 
+def logit_transform(model: PreTrainedModel, temperature: float) -> Transform:
+    """What a family does to its logits before the softmax: Cohere multiplies, Granite divides, Gemma squashes them."""
+    config = model.config.get_text_config()
+    softcap = getattr(config, "final_logit_softcapping", None)
+    if (scale := getattr(config, "logit_scale", None)) is not None:
+        return Transform(temperature, scale, softcap)
+    if (divisor := getattr(config, "logits_scaling", None)) is not None:
+        return Transform(temperature, 1 / divisor, softcap)
+    return Transform(temperature, 1.0, softcap)
+
+
+def _policy_forward(self: PreTrainedModel, *args: Any, prompt_lengths: Tensor | None = None, **kwargs: Any) -> Any:
+    """In place of a policy's forward: log-probs where lengths are given. PEFT adds arguments of its own, all None."""
+    if prompt_lengths is None:
+        return type(self).forward(self, *args, **kwargs)
+    names = ("input_ids", "response_lengths", "rows", "starts", "position_ids")
+    batch = ResponseBatch(prompt_lengths=prompt_lengths, **{name: kwargs[name] for name in names})
+    with autocast(batch.input_ids.device, getattr(self, _INSTALLED)):
+        return policy_logprobs(self, batch, temperature=kwargs["temperature"], with_entropy=kwargs["with_entropy"])
+
+
+def _head_forward(self: nn.Linear, hidden: Tensor, targets: Tensor | None = None, **kwargs: Any) -> Any:
+    """In place of the head's forward: log-probs where targets are given."""
+    if targets is None:
+        return type(self).forward(self, hidden)
+    return token_logprobs(hidden, self.weight, self.bias, targets, **kwargs)
+
+
 def _predicting_states(model: PreTrainedModel, batch: ResponseBatch) -> tuple[Tensor, Tensor]:
-    """The (N, H) hidden states that predict response tokens and the (N,) tokens, row by row."""
-    # Padding stands behind every real token, so causality keeps it out without an attention mask.
-    states_BLH = model.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
-    rows, offsets = batch.mask.nonzero(as_tuple=True)
-    positions = batch.prompt_lengths[rows] + offsets
-    return states_BLH[rows, positions - 1], batch.input_ids[rows, positions]
+    """The (N, H) hidden states that predict response tokens and the (N,) tokens, sequence by sequence."""
+    # Padding stands behind every real token, so causality keeps it out without an attention mask. With a cache,
+    # transformers would no longer see from position_ids that a row holds several sequences.
+    positions = {} if batch.position_ids is None else {"position_ids": batch.position_ids}
+    states_RLH = model.base_model(input_ids=batch.input_ids, use_cache=False, **positions).last_hidden_state
+    sequences, offsets = batch.mask.nonzero(as_tuple=True)
+    inside = batch.starts[sequences] + batch.prompt_lengths[sequences] + offsets
+    flat = batch.rows[sequences] * batch.input_ids.shape[1] + inside
+    return states_RLH.flatten(0, 1).index_select(0, flat - 1), batch.input_ids.flatten()[flat]
+
+
+def _output_head(model: PreTrainedModel) -> nn.Linear:
+    head = model.get_output_embeddings()
+    if not isinstance(head, nn.Linear):
+        raise ConfigError(
+            f"{type(model).__name__}: expected a linear output head, got {type(head).__name__}; leave the head out of "
+            "adapters and quantization"
+        )
+    return head
 
 
 def _scatter(values_N: Tensor, mask: Tensor) -> Tensor:
     return values_N.new_zeros(mask.shape).masked_scatter(mask, values_N)
-
-
-def _log_softmax(model: PreTrainedModel, hidden_NH: Tensor, temperature: float) -> Tensor:
-    head = model.get_output_embeddings()
-    scale, softcap = _logit_transform(model)
-    bias = None if head.bias is None else head.bias.float()
-    logits = torch.nn.functional.linear(hidden_NH.float(), head.weight.float(), bias) * scale
-    if softcap is not None:
-        logits = softcap * torch.tanh(logits / softcap)
-    return torch.log_softmax(logits / temperature, dim=-1)
-
-
-def _logit_transform(model: PreTrainedModel) -> tuple[float, float | None]:
-    """What a family does to its logits before the softmax: (scale, softcap).
-
-    Cohere multiplies them, Granite divides, Gemma squashes.
-    """
-    config = model.config.get_text_config()
-    softcap = getattr(config, "final_logit_softcapping", None)
-    if (scale := getattr(config, "logit_scale", None)) is not None:
-        return scale, softcap
-    if (divisor := getattr(config, "logits_scaling", None)) is not None:
-        return 1 / divisor, softcap
-    return 1.0, softcap

@@ -1,17 +1,21 @@
 """Policies on disk and in memory: the tiny one, loading, saving, importing.
 
-A checkpoint folder is a transformers folder: safetensors, config, tokenizer. Pickled weights are never read, and code
-that comes with a model is run only where a recipe asks for it.
+A checkpoint folder is a transformers folder: safetensors, config, tokenizer; or a PEFT adapter with its base model in a
+sub-folder `base`, which loads as one model. Pickled weights are never read, and code that comes with a model is run
+only where a recipe asks for it.
 """
 
 import hashlib
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from torch import Tensor
 from transformers import (
     CONFIG_MAPPING,
     AutoModelForCausalLM,
@@ -25,12 +29,15 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from erpd_hub.carry import carry_over
 from erpd_hub.config import TinyBase
 from erpd_hub.errors import ArtifactError
 
 transformers_logging.disable_progress_bar()  # a checkpoint loads every few seconds; the CLI shows progress of its own
 
 Dtype = Literal["float32", "bfloat16"]
+_ADAPTER = "adapter_config.json"
+_BASE = "base"
 
 _TINY_SPECIALS = ("<pad>", "<eos>", "<|user|>", "<|assistant|>", "<unk>")
 _TINY_TOKENS = (*_TINY_SPECIALS, *"0123456789+=;? ", "\\boxed{", "}")
@@ -69,30 +76,83 @@ def tiny_policy(config: TinyBase, seed: int) -> tuple[LlamaForCausalLM, PreTrain
     return _ready(model), tokenizer
 
 
-def load_model(folder: Path, dtype: Dtype = "float32", trust_remote_code: bool = False) -> PreTrainedModel:
-    """A checkpoint on the device at hand, in evaluation mode.
+def load_model(
+    folder: Path,
+    dtype: Dtype | Literal["stored"] = "float32",
+    *,
+    attn_implementation: str | None = None,
+    trust_remote_code: bool = False,
+    placed: bool = True,
+) -> PreTrainedModel:
+    """A checkpoint on the device at hand, in evaluation mode; an adapter is merged into its base in fp32.
+
+    Args:
+        dtype: Of the weights in memory; `stored` leaves them as they are on disk.
+        attn_implementation: None takes what transformers takes.
+        placed: False leaves the weights where `from_pretrained` puts them, for FSDP2 and ZeRO-3.
 
     Raises:
-        ArtifactError: no safetensors, or the model needs code of its own and that was not asked for.
+        ArtifactError: no safetensors, an adapter without its base, or the model needs code of its own and that was not
+            asked for.
     """
+    if (folder / _ADAPTER).is_file():
+        return _load_adapter(folder, dtype, attn_implementation, trust_remote_code, placed)
     _check_folder(folder, trust_remote_code)
+    attention = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=trust_remote_code
+        folder,
+        dtype="auto" if dtype == "stored" else getattr(torch, dtype),
+        use_safetensors=True,
+        trust_remote_code=trust_remote_code,
+        **attention,
     )
-    return _ready(model)
+    return _ready(model) if placed else model.eval()
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    if (folder / _ADAPTER).is_file() and not (folder / "tokenizer_config.json").is_file():
+        folder = folder / _BASE
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
 
 
-def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write a transformers folder; the same weights give the same bytes wherever they were loaded from."""
+def save_checkpoint(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    dtype: Dtype | None = None,
+    source: Path | None = None,
+    state_dict: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write a transformers folder; the same weights give the same bytes wherever they were loaded from.
+
+    Args:
+        dtype: Of the saved weights; None leaves them as they are.
+        source: The checkpoint that training started from; what it has beside the policy is carried over.
+        state_dict: The weights, gathered from several processes; None takes the model's own.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
+    weights = dict(model.state_dict() if state_dict is None else state_dict)
+    model.save_pretrained(folder, state_dict=weights if dtype is None else _cast(model, weights, dtype))
+    save_tokenizer(tokenizer, folder)
+    saved_dtype = dtype or str(model.dtype).removeprefix("torch.")
+    config = json.loads((folder / "config.json").read_text())
+    kept = {key: value for key, value in config.items() if key != "_name_or_path"} | {"dtype": saved_dtype}
+    _write_json(folder / "config.json", kept)
+    while source is not None and (source / _ADAPTER).is_file():
+        source = source / _BASE
+    if source is not None:
+        carry_over(model, source, folder, saved_dtype)
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a tokenizer that does not say where it was read from."""
+    folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
-    _drop_keys(folder / "config.json", "_name_or_path")
-    _drop_keys(folder / "tokenizer_config.json", "name_or_path", "is_local", "local_files_only")
+    path = folder / "tokenizer_config.json"
+    content = json.loads(path.read_text())
+    local = ("name_or_path", "is_local", "local_files_only")
+    _write_json(path, {key: value for key, value in content.items() if key not in local})
 
 
 def import_checkpoint(
@@ -117,7 +177,7 @@ def import_checkpoint(
         tokenizer = load_tokenizer(source, trust_remote_code)
     else:
         model, tokenizer = _load_gguf(source, gguf_file)
-    save_checkpoint(model, tokenizer, out)
+    save_checkpoint(model, tokenizer, out, source=source if gguf_file is None else None)
     return model, tokenizer
 
 
@@ -190,8 +250,45 @@ def _load_gguf(folder: Path, gguf_file: str) -> tuple[PreTrainedModel, PreTraine
     return _ready(model), tokenizer
 
 
-def _drop_keys(path: Path, *keys: str) -> None:
-    """Take out what says where the files were read from: a path is no part of a model."""
-    content = json.loads(path.read_text())
-    kept = {key: value for key, value in content.items() if key not in keys}
-    path.write_text(json.dumps(kept, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+def _load_adapter(
+    folder: Path,
+    dtype: Dtype | Literal["stored"],
+    attn_implementation: str | None,
+    trust_remote_code: bool,
+    placed: bool,
+) -> PreTrainedModel:
+    if not (folder / _BASE).is_dir() or not (folder / "adapter_model.safetensors").is_file():
+        raise ArtifactError(
+            f"{folder}: expected an adapter in safetensors with its base model in {_BASE}/, got "
+            f"{sorted(path.name for path in folder.iterdir())}; pull it with its base"
+        )
+    from peft import PeftModel  # an environment for sampling need not have it
+
+    base = load_model(
+        folder / _BASE,
+        attn_implementation=attn_implementation,
+        trust_remote_code=trust_remote_code,
+        placed=placed,
+    )
+    merged = PeftModel.from_pretrained(base, str(folder)).merge_and_unload()
+    return merged if dtype in ("float32", "stored") else merged.to(getattr(torch, dtype))
+
+
+def _cast(model: PreTrainedModel, weights: Mapping[str, Tensor], dtype: Dtype) -> dict[str, Tensor]:
+    """Floating tensors in another dtype, tied ones still one tensor; what a family keeps in fp32 stays so."""
+    fp32 = sorted(model._keep_in_fp32_modules_strict or ())
+    cast: dict[tuple[int, torch.Size], Tensor] = {}
+    found = {}
+    for name, tensor in weights.items():
+        if not tensor.is_floating_point() or any(re.search(rf"(^|\.){kept}(\.|$)", name) for kept in fp32):
+            found[name] = tensor
+            continue
+        key = (tensor.data_ptr(), tensor.shape)
+        if key not in cast:
+            cast[key] = tensor.to(getattr(torch, dtype))
+        found[name] = cast[key]
+    return found
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n")

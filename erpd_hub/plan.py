@@ -5,105 +5,24 @@ What a recipe leaves implicit becomes explicit here:
 * `policy` and `base` become steps;
 * every checkpoint whose log-probs something needs gets one `score` step per rollouts artifact, shared by all users;
 * `probe` and `evaluate` become one artifact per checkpoint (and benchmark), in folders of one repository;
+* a step with `extend_to` becomes the step without it and its extension, which is what other steps then mean by it;
 * a local path in the place of a checkpoint becomes an import.
 """
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import PurePath
-from typing import Any
 
 from erpd_hub import config as c
+from erpd_hub.config.sampling import check_extension
 from erpd_hub.errors import ConfigError
-from erpd_hub.evaluation.benchmarks import BENCHMARKS, HubSource, get_benchmark
+from erpd_hub.evaluation.benchmarks import HubSource, get_benchmark
 from erpd_hub.fields import identity, roles
+from erpd_hub.nodes import Edge, Node, Plan, benchmark_names
 from erpd_hub.recipe import Recipe, suggestion
 from erpd_hub.references import PathRef, RepoRef, ReservedRef, StepRef, parse_reference
-from erpd_hub.stages import STAGES, Stage
-
-
-@dataclass(frozen=True)
-class Edge:
-    """One input of a node: another node of the plan, a repository, or a local path."""
-
-    role: str
-    kinds: tuple[str, ...]
-    source: str | RepoRef | PathRef
-    """A node's name, or something outside the run."""
-    saved_step: int | None = None
-    optional: bool = False
-    """Left out (and named in the artifact) when the endpoint does not have it."""
-
-
-@dataclass(frozen=True)
-class Node:
-    """One artifact to be made."""
-
-    name: str
-    """`r1/student`, or `r1/evaluate/student@step-8/addition` for one of several in a repository."""
-    round: int
-    step: str
-    config: c.StepConfig
-    seed: int
-    inputs: tuple[Edge, ...]
-    repo_id: str
-    folder: str = ""
-    pushed_steps: tuple[int, ...] = ()
-    """Saved steps of a training stage that become commits; the last always does."""
-
-    @property
-    def stage(self) -> Stage:
-        return STAGES[self.config.stage]
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What goes into the fingerprint besides inputs and seed: the config, and the benchmarks it names in full."""
-        named = {name: get_benchmark(name).identity for name in _benchmark_names(self.config)}
-        return {**identity(self.config), **({"benchmark_entries": named} if named else {})}
-
-
-@dataclass(frozen=True)
-class Plan:
-    recipe: Recipe
-    nodes: tuple[Node, ...]
-    """In an order in which every input comes before its users."""
-
-    def node(self, name: str) -> Node:
-        return next(node for node in self.nodes if node.name == name)
-
-    def select(self, *, until: str | None = None, start: str | None = None) -> tuple[list[Node], set[str]]:
-        """The nodes that `until` needs (all without it), and the names of those that must exist already.
-
-        With `start`, everything that is not `start` or a consequence of it must exist.
-        """
-        nodes = list(self.nodes)
-        if until is not None:
-            wanted = {node.name for node in self._of_step(until)}
-            for node in reversed(nodes):
-                if node.name in wanted:
-                    wanted |= {edge.source for edge in node.inputs if isinstance(edge.source, str)}
-            nodes = [node for node in nodes if node.name in wanted]
-        given: set[str] = set()
-        if start is not None:
-            live = {node.name for node in self._of_step(start)} & {node.name for node in nodes}
-            if not live:
-                raise ConfigError(f"--from {start}: comes after --until {until}; nothing is left to do")
-            for node in nodes:
-                if any(edge.source in live for edge in node.inputs):
-                    live.add(node.name)
-            given = {node.name for node in nodes} - live
-        return nodes, given
-
-    def _of_step(self, name: str) -> list[Node]:
-        """The nodes of a step, named as in a recipe; without a round the last round that has it."""
-        reference = parse_reference(name)
-        step = name if isinstance(reference, ReservedRef) else getattr(reference, "name", None)
-        found = [n for n in self.nodes if n.step == step and getattr(reference, "round", None) in (None, n.round)]
-        if not found:
-            names = sorted({node.step for node in self.nodes})
-            raise ConfigError(f"{name}: expected a step of the recipe ({', '.join(names)}){suggestion(name, names)}")
-        return [node for node in found if node.round == found[-1].round]
+from erpd_hub.stages import STAGES
 
 
 def make_plan(recipe: Recipe) -> Plan:
@@ -154,9 +73,36 @@ class _Planner:
                 resolved = {"k": config.k or benchmark.k, "decoding": config.decoding or benchmark.decoding}
                 for checkpoint in config.checkpoints:
                     one = config.model_copy(update={"checkpoints": (checkpoint,), "benchmarks": (name,), **resolved})
-                    yield self._node(number, step, one, folder=f"{self._details_folder(number, checkpoint)}/{name}")
+                    folder = f"{self._details_folder(number, checkpoint)}/{name}"
+                    yield from self._sampled(number, step, one, folder)
+        elif isinstance(config, c.RolloutConfig):
+            yield from self._sampled(number, step, config)
         else:
             yield self._node(number, step, config)
+
+    def _sampled(
+        self, number: int, step: str, config: c.RolloutConfig | c.EvaluateConfig, folder: str = ""
+    ) -> Iterator[Node]:
+        """One node; with `extend_to` two: the step without it, which may have been made before, and its extension."""
+        plain = self._node(number, step, config.model_copy(update={"extend_to": None}), folder)
+        yield plain
+        if config.extend_to is None:
+            return
+        suffix = extension_suffix(config)
+        if f"{step}{suffix}" in self.recipe.rounds[number - 1].steps:
+            raise ConfigError(f"r{number}/{step}.extend_to: its extension is named {step}{suffix}, and so is a step")
+        try:
+            check_extension(config.extend_to, config.decoding)
+        except ValueError as error:
+            raise ConfigError(f"r{number}/{step}.{error}") from None
+        yield replace(
+            plain,
+            name=plain.name + suffix,
+            config=config,
+            inputs=(*plain.inputs, Edge("extended", (plain.stage.kind,), plain.name)),
+            repo_id=plain.repo_id if folder else plain.repo_id + suffix,
+            folder=folder and folder + suffix,
+        )
 
     @staticmethod
     def _folder(checkpoint: str) -> str:
@@ -261,7 +207,7 @@ class _Planner:
             raise ConfigError(f"{where}: expected {' or '.join(kinds)}, got {reference}, which makes {kind}")
         self._check_saved_step(where, reference, config)
         self.place(at, reference.name)
-        return Edge(role, kinds, f"r{at}/{reference.name}", reference.step)
+        return Edge(role, kinds, f"r{at}/{reference.name}{extension_suffix(config)}", reference.step)
 
     @staticmethod
     def _check_saved_step(where: str, reference: StepRef, config: c.StepConfig) -> None:
@@ -301,11 +247,18 @@ class _Planner:
 
     def _score_name(self, number: int, checkpoint: Edge, rollouts: Edge) -> str:
         """`score-teacher-step-8`; with the rollouts' name unless they are the only ones of the round."""
-        made = [name for name, step in self.recipe.rounds[number - 1].steps.items() if step.stage == "rollout"]
-        parts = [] if [rollouts.source] == [f"r{number}/{name}" for name in made] else [_slug(str(rollouts.source))]
+        steps = self.recipe.rounds[number - 1].steps.items()
+        made = [f"r{number}/{name}{extension_suffix(step)}" for name, step in steps if step.stage == "rollout"]
+        parts = [] if [rollouts.source] == made else [_slug(str(rollouts.source))]
         source = str(checkpoint.source).removeprefix(f"r{number}/")
         parts.append(_slug(source) + (f"-step-{checkpoint.saved_step}" if checkpoint.saved_step else ""))
         return "-".join(["score", *parts])
+
+
+def extension_suffix(config: c.StepConfig) -> str:
+    """What the extension of a step is named beyond it; nothing for a step without one."""
+    to = config.extend_to if isinstance(config, c.RolloutConfig | c.EvaluateConfig) else None
+    return "" if to is None else f"-to-{to}"
 
 
 def _scored_roles(config: c.StepConfig) -> tuple[str, ...]:
@@ -325,20 +278,11 @@ def _unused_roles(config: c.StepConfig) -> tuple[str, ...]:
 def _benchmark_edges(config: c.StepConfig) -> Iterator[Edge]:
     """Benchmarks that live on a Hub; those that are generated need no input."""
     optional = isinstance(config, c.PromptSelection)
-    for name in _benchmark_names(config):
+    for name in benchmark_names(config):
         source = get_benchmark(name).source
         if isinstance(source, HubSource):
             reference = RepoRef(source.dataset, source.revision)
             yield Edge(f"benchmark:{name}", ("dataset",), reference, optional=optional)
-
-
-def _benchmark_names(config: c.StepConfig) -> tuple[str, ...]:
-    """The benchmarks that a step measures on or decontaminates against."""
-    if isinstance(config, c.EvaluateConfig):
-        return config.benchmarks
-    if isinstance(config, c.PromptSelection):
-        return tuple(BENCHMARKS) if config.decontaminate == "all" else tuple(config.decontaminate)
-    return ()
 
 
 def _with_pushed_steps(nodes: list[Node]) -> list[Node]:

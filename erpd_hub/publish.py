@@ -6,7 +6,6 @@ Leaderboard rows are computed from the samples of the details artifacts; nothing
 from collections.abc import Iterable
 from typing import Any
 
-from erpd_hub import config as c
 from erpd_hub.artifacts import CARD, LINEAGE, LineageRecord
 from erpd_hub.evaluation.leaderboard import DetailsRecord, leaderboard_bytes, leaderboard_rows
 from erpd_hub.hub.client import Hub, RepoType
@@ -14,7 +13,7 @@ from erpd_hub.model_cards import render_leaderboard, render_repo_card
 from erpd_hub.plan import Plan
 from erpd_hub.runner import Finished
 from erpd_hub.samples import read_rows
-from erpd_hub.summary import Checkpoint, checkpoints
+from erpd_hub.summary import Checkpoint, checkpoints, evaluations
 
 
 def publish_repository_cards(hub: Hub, finished: Iterable[Finished]) -> None:
@@ -44,7 +43,7 @@ def publish_leaderboard(hub: Hub, plan: Plan, finished: list[Finished]) -> str |
         return None
     repo_id = f"{plan.recipe.namespace}/erpd-leaderboard"
     path = f"data/{plan.recipe.run}.parquet"
-    details = [item for item in finished if isinstance(item.node.config, c.EvaluateConfig)]
+    details = evaluations(finished)
     there = {row["details_folder"]: row for row in _published_rows(hub, repo_id, path)}
     pairs = list(zip(rows, details, strict=True))
     for row, item in pairs:

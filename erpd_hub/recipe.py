@@ -55,6 +55,15 @@ class Scoring(c.Numerics):
     unless they say otherwise."""
 
 
+class FactsSettings(Config):
+    """What a plan needs to know of the base where it is not at hand. Planning only: in no artifact."""
+
+    shape: str | None = None
+    """A known shape such as `qwen3-4b`; None goes by the base itself or by its name."""
+    mean_length: PositiveInt | None = None
+    """Tokens of a mean response; None takes what a source says of the shape, else half of the limit."""
+
+
 class Round(Config):
     policy: CheckpointRef | None = None
     """The round's start; by default the base, then the previous round's last student."""
@@ -70,6 +79,7 @@ class Recipe(Config):
     """CPU threads of torch; one is fastest for tiny models, and runs are bit-identical at a fixed number."""
     hub: HubSettings = HubSettings()
     scoring: Scoring = Scoring()
+    facts: FactsSettings = FactsSettings()
     rounds: tuple[Round, ...]
     origin: str = ""
     """What the recipe was read from (a shipped name or a file name), for messages and cards."""

@@ -6,39 +6,35 @@ commit, so its existence means pushed. A run that is killed anywhere goes on fro
 """
 
 import fcntl
-import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 from erpd_hub import config as c
-from erpd_hub import provenance
 from erpd_hub.artifacts import (
     CARD,
     LINEAGE,
-    TIMES,
     LineageRecord,
-    digest_files,
     fingerprint,
     fingerprint_tag,
-    payload_files,
     read_lineage,
     step_tag,
     write_json,
 )
-from erpd_hub.errors import ArtifactError, ConfigError, HubError, StageError, require_extra
-from erpd_hub.fields import recorded, roles
+from erpd_hub.errors import ArtifactError, ConfigError, HubError, StageError
+from erpd_hub.fields import roles
 from erpd_hub.home import work_folder
 from erpd_hub.hub.client import Hub, find_finished, find_saved_step
 from erpd_hub.inputs import OutsideInputs, ResolvedInput, pinned
+from erpd_hub.launch import Launch, run_stage
 from erpd_hub.plan import Edge, Node, Plan
-from erpd_hub.references import PathRef, parse_reference
-from erpd_hub.stages import StageContext, StageResult
+from erpd_hub.recording import Attempts, make_record
+from erpd_hub.stages import StageContext
+from erpd_hub.worker import Job
 
 
 @dataclass(frozen=True)
@@ -60,9 +56,10 @@ class Finished:
 class Runner:
     """Carries out a plan on a Hub."""
 
-    def __init__(self, plan: Plan, hub: Hub, watch: "Watch | None" = None) -> None:
+    def __init__(self, plan: Plan, hub: Hub, watch: "Watch | None" = None, launch: Launch | None = None) -> None:
         self.plan = plan
         self.hub = hub
+        self.launch = launch or Launch()
         self.watch = watch
         self.finished: dict[str, Finished] = {}
         self._outside = OutsideInputs(hub)
@@ -92,7 +89,7 @@ class Runner:
         for node in nodes:
             try:
                 self._resolve_outside(node)
-            except (ArtifactError, ConfigError) as error:
+            except (ArtifactError, ConfigError, HubError) as error:
                 verdicts[node.name] = f"unresolved: {error}"
                 continue
             if any(isinstance(e.source, str) and e.source not in self.finished for e in node.inputs):
@@ -175,53 +172,22 @@ class Runner:
     def _make(self, node: Node, inputs: list[ResolvedInput], value: str, work: Path) -> None:
         """Run the stage unless the work directory already holds its finished output."""
         out = work / "out"
-        last = _payload(out, node)
-        if (last / LINEAGE).exists():
+        if (_payload(out, node) / LINEAGE).exists():
             return
-        _set_threads(self.plan.recipe.threads)
-        started = time.monotonic()
-        folders = _stage_inputs(node, inputs)
         context = StageContext(seed=node.seed, work=work / "scratch")
         context.work.mkdir(parents=True, exist_ok=True)
         out.mkdir(exist_ok=True)
-        result = _call_stage(node, out, context, folders)
-        seconds = time.monotonic() - started
+        threads = self.plan.recipe.threads
+        job = Job(node.name, node.config, out, _stage_inputs(node, inputs), context, threads)
+        attempts = Attempts(work / "attempts.jsonl", self.launch.gpus or 1)
+        with attempts.timed():
+            run = run_stage(job, self.launch, work / "launch")
+            attempts.note(run)
         for step in (*node.pushed_steps[:-1], None):
             folder = _payload(out, node) if step is None else out / f"step-{step}"
-            with (folder / TIMES).open("a") as times:
-                times.write(json.dumps({"stage_seconds": round(seconds, 3)}) + "\n")
-            self._record(node, inputs, value, result, folder, step)
-
-    def _record(
-        self, node: Node, inputs: list[ResolvedInput], value: str, result: StageResult, folder: Path, step: int | None
-    ) -> None:
-        last = node.config.steps if isinstance(node.config, c.TrainingConfig) else None
-        files = payload_files(folder)
-        metrics = result.metrics if step is None else result.step_metrics.get(step, {})
-        record = LineageRecord(
-            stage=node.config.stage,
-            stage_version=node.stage.version,
-            kind=node.stage.kind,
-            run=self.plan.recipe.run,
-            round=node.round,
-            step=node.step,
-            saved_step=step if step is not None else last,
-            repo_type=node.stage.repo_type,
-            repo_id=node.repo_id,
-            folder=node.folder,
-            inputs=tuple(item.record for item in inputs),
-            config=_recorded_config(node.config),
-            identity=node.identity,
-            seed=node.seed,
-            fingerprint=value,
-            digest=digest_files(files),
-            license=_license(node.config, inputs),
-            code=provenance.code(),
-            environment={**provenance.environment(), **provenance.device()},
-            metrics=metrics,
-            files=files,
-        )
-        write_json(folder / LINEAGE, record.to_json())
+            attempts.append_to(folder)
+            record = make_record(node, inputs, value, run, folder, step, name=self.plan.recipe.run)
+            write_json(folder / LINEAGE, record.to_json())
 
     def _push(self, node: Node, out: Path) -> Finished:
         """One commit per pushed step, the last with the finished tag."""
@@ -272,55 +238,9 @@ def _stage_inputs(node: Node, inputs: list[ResolvedInput]) -> dict[str, Any]:
     return found
 
 
-def _call_stage(node: Node, out: Path, context: StageContext, inputs: dict[str, Any]) -> StageResult:
-    """Run the stage's function.
-
-    Raises:
-        ErpdError: a package of the `train` or `eval` extra is missing.
-    """
-    try:
-        return node.stage.load(node.config.stage)(node.config, out, context=context, **inputs)
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("erpd_hub"):
-            raise
-        raise require_extra("train,eval", f"{node.name} ({error.name})") from error
-
-
-def _recorded_config(config: c.StepConfig) -> dict[str, Any]:
-    """The resolved config without local paths: a path is not where anything came from, its digest is."""
-
-    def public(value: Any) -> Any:
-        if isinstance(value, list):
-            return [public(item) for item in value]
-        return "(local)" if isinstance(value, str) and isinstance(parse_reference(value), PathRef) else value
-
-    dumped = recorded(config)
-    return dumped | {role: public(dumped[role]) for role in roles(config)}
-
-
-def _license(config: c.StepConfig, inputs: list[ResolvedInput]) -> str | None:
-    """Licences are inherited: the names of all inputs' joined, unknown as soon as one is."""
-    if own := getattr(config, "license", None):
-        return str(own)
-    if not inputs:
-        return "apache-2.0"
-    # Benchmarks that prompts are merely compared with leave nothing in them.
-    sources = [item for item in inputs if isinstance(config, c.EvaluateConfig) or not item.is_benchmark]
-    if any(item.license is None for item in sources):
-        return None
-    return " AND ".join(sorted({name for item in sources for name in str(item.license).split(" AND ")}))
-
-
 def _message(record: LineageRecord) -> str:
     at = f" at step {record.saved_step}" if record.saved_step else ""
     return f"{record.stage} {record.step}{at} ({record.fingerprint[:16]})"
-
-
-def _set_threads(threads: int | None) -> None:
-    if threads is not None and find_spec("torch"):
-        import torch
-
-        torch.set_num_threads(threads)
 
 
 def _origins(inputs: list[ResolvedInput]) -> dict[str, LineageRecord | None]:

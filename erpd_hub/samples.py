@@ -5,7 +5,7 @@ Token ids are the truth; text is for people and graders and is never re-tokenise
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, TypedDict
 
@@ -91,9 +91,16 @@ def shard_paths(folder: Path) -> list[Path]:
 
 def write_rows(path: Path, rows: list[dict] | list[Sample], schema: pa.Schema) -> None:
     """Write one shard whole or not at all: the final name appears only over complete bytes."""
+    write_tables(path, [pa.Table.from_pylist(rows, schema=schema)], schema)
+
+
+def write_tables(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
+    """Write one shard whole or not at all, a row group for each table, so that none but one is in memory."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".partial")
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary, compression="zstd")
+    with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        for table in tables:
+            writer.write_table(table)
     temporary.replace(path)
 
 

@@ -4,9 +4,15 @@ Pure functions over flat token vectors; N tokens of the whole batch, M samples. 
 (Table 12) and the evolving denominator (Fig. 7).
 """
 
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 from torch import Tensor
 
+from erpd_hub.errors import ArtifactError
 from erpd_hub.logprobs import masked_mean
 
 _NOISE_FLOOR = 1e-4
@@ -54,28 +60,83 @@ def group_advantages(labels: Tensor, group: Tensor) -> Tensor:
     return torch.where(graded, outcome - (sums / counts.clamp(min=1))[group], 0.0)
 
 
-def describe_signal(values: Tensor, labels: Tensor) -> dict[str, float | int]:
-    """Statistics of a raw signal for its card.
+def describe_signal(chunks: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, float | int]:
+    """Statistics of a raw signal for its card, in two passes and in memory that does not grow with it.
+
+    Quantiles are exact for any number of tokens: the order-preserving bits of a float32 are counted in two halves, the
+    upper one in the first pass, and in the second the lower one within those 2^16 bins that hold a wanted rank.
 
     Args:
-        values: (N,) nats.
-        labels: (N,) the outcome of the response each token belongs to, NaN where ungraded.
+        chunks: (values, labels) of some tokens each, iterated twice. values: (N,) nats in float32. labels: (N,) the
+            outcome of the response each token belongs to, NaN where ungraded.
     """
-    exact = values.double()
-    mean, deviation = exact.mean(), exact.std() if len(exact) > 1 else exact.new_zeros(())
-    summary: dict[str, float | int] = {
-        "tokens": len(exact),
-        "mean": mean.item(),
-        "std": deviation.item(),
-        "share_positive": (exact > 0).double().mean().item(),
-    }
-    for name, label in (("positive", 1), ("negative", 0)):
-        if (chosen := labels == label).any():
-            summary[f"mean_{name}"] = exact[chosen].mean().item()
-            summary[f"std_{name}"] = exact[chosen].std(correction=0).item()
-    for bound in _OUTLIER_DEVIATIONS:
-        summary[f"share_beyond_{bound}_std"] = ((exact - mean).abs() > bound * deviation).double().mean().item()
-    ordered = exact.sort().values
-    for quantile in _QUANTILES:  # torch.quantile refuses more than 16 million values
-        summary[f"quantile_{quantile:g}"] = ordered[round(quantile * (len(ordered) - 1))].item()
+    moments = {"all": _Moments(), "positive": _Moments(), "negative": _Moments()}
+    positive = 0
+    upper: np.ndarray = np.zeros(1 << 16, np.int64)
+    for values, labels in chunks:
+        moments["all"].add(values)
+        moments["positive"].add(values[labels == 1])
+        moments["negative"].add(values[labels == 0])
+        positive += int(np.count_nonzero(values > 0))
+        upper += np.bincount(_ordered_bits(values) >> 16, minlength=1 << 16)
+    whole = moments["all"]
+    if not whole.count:
+        raise ArtifactError("rollouts: expected response tokens, got none; there is no signal without")
+    ranks = [round(quantile * (whole.count - 1)) for quantile in _QUANTILES]
+    bins: list[int] = [int(np.searchsorted(upper.cumsum(), rank, side="right")) for rank in ranks]
+    lower: dict[int, np.ndarray] = {bin: np.zeros(1 << 16, np.int64) for bin in bins}
+    deviation = whole.deviation(unbiased=True)
+    beyond = dict.fromkeys(_OUTLIER_DEVIATIONS, 0)
+    for values, _ in chunks:
+        bits = _ordered_bits(values)
+        for bin, counts in lower.items():
+            counts += np.bincount(bits[bits >> 16 == bin] & 0xFFFF, minlength=1 << 16)
+        for bound in beyond:
+            distances = np.abs(values.astype(np.float64) - whole.mean)
+            beyond[bound] += int(np.count_nonzero(distances > bound * deviation))
+    summary: dict[str, float | int] = {"tokens": whole.count, "mean": whole.mean, "std": deviation}
+    summary["share_positive"] = positive / whole.count
+    for name in ("positive", "negative"):
+        if moments[name].count:
+            summary |= {f"mean_{name}": moments[name].mean, f"std_{name}": moments[name].deviation(unbiased=False)}
+    summary |= {f"share_beyond_{bound}_std": count / whole.count for bound, count in beyond.items()}
+    for quantile, rank in zip(_QUANTILES, ranks, strict=True):
+        summary[f"quantile_{quantile:g}"] = _value_at(rank, upper, lower)
     return summary
+
+
+@dataclass
+class _Moments:
+    """Count, mean and sum of squared distances from it, of what came so far, in float64 (Chan's update)."""
+
+    count: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
+
+    def add(self, values: np.ndarray) -> None:
+        if not len(values):
+            return
+        exact: np.ndarray = values.astype(np.float64)
+        mean, count = float(exact.mean()), self.count + len(exact)
+        shift = mean - self.mean
+        self.squares += float(((exact - mean) ** 2).sum()) + shift**2 * self.count * len(exact) / count
+        self.mean += shift * len(exact) / count
+        self.count = count
+
+    def deviation(self, *, unbiased: bool) -> float:
+        return math.sqrt(self.squares / max(self.count - unbiased, 1))
+
+
+def _ordered_bits(values: np.ndarray) -> np.ndarray:
+    """uint32 that are ordered as the float32 values are: the sign bit set, or for a negative value all bits turned."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
+
+
+def _value_at(rank: int, upper: np.ndarray, lower: dict[int, np.ndarray]) -> float:
+    """The value at a rank, from the counts of its upper and lower halves."""
+    bin = int(np.searchsorted(upper.cumsum(), rank, side="right"))
+    inside = rank - int(upper[:bin].sum())
+    bits = np.uint32(bin << 16 | int(np.searchsorted(lower[bin].cumsum(), inside, side="right")))
+    bits = bits & np.uint32(0x7FFFFFFF) if bits >> 31 else ~bits
+    return float(np.array(bits, np.uint32).view(np.float32))

@@ -79,8 +79,14 @@ def checkpoints(plan: Plan, finished: Iterable[Finished]) -> list[Checkpoint]:
     """One entry for every evaluated checkpoint and benchmark, in the recipe's order."""
     by_name = {item.node.name: item for item in finished}
     probes = {_measured(item): item for item in by_name.values() if isinstance(item.node.config, c.ProbeConfig)}
-    evaluations = [item for item in by_name.values() if isinstance(item.node.config, c.EvaluateConfig)]
-    return [_checkpoint(plan, item, probes.get(_measured(item)), by_name) for item in evaluations]
+    return [_checkpoint(plan, item, probes.get(_measured(item)), by_name) for item in evaluations(by_name.values())]
+
+
+def evaluations(finished: Iterable[Finished]) -> list[Finished]:
+    """The evaluations that count: one that was extended is only a part of its extension."""
+    found = [item for item in finished if isinstance(item.node.config, c.EvaluateConfig)]
+    extended = {edge.source for item in found for edge in item.node.inputs if edge.role == "extended"}
+    return [item for item in found if item.node.name not in extended]
 
 
 def _measured(item: Finished) -> tuple[str, str]:

@@ -50,11 +50,18 @@ class MicroRun(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def finished_micro(tmp_path_factory):
-    home, base_home = tmp_path_factory.mktemp("micro") / "home", tmp_path_factory.mktemp("base") / "home"
+def micro_base(tmp_path_factory):
+    """A home that holds the base of tests/micro.yaml and nothing else."""
+    home = tmp_path_factory.mktemp("base") / "home"
     cli("run", MICRO, "--until", "base", home=home)
     time.sleep(1.5)  # the embedded Hub leaves when its last client has
-    shutil.copytree(home, base_home)
+    return home
+
+
+@pytest.fixture(scope="session")
+def finished_micro(tmp_path_factory, micro_base):
+    home, base_home = tmp_path_factory.mktemp("micro") / "home", micro_base
+    shutil.copytree(base_home, home)
     done = cli("run", MICRO, "--json", home=home)
     return MicroRun(home, base_home, json.loads(done.stdout), done.stderr)
 

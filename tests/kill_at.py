@@ -31,7 +31,7 @@ def arrange(point):
     elif point == "after-a-score-shard":
         from erpd_hub import samples
 
-        kill_after(samples, "write_rows", calls=1)
+        kill_after(samples, "write_tables", calls=1)
     elif point == "after-a-training-checkpoint":
         from erpd_hub.training.checkpoints import RunFiles
 

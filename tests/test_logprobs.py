@@ -1,10 +1,26 @@
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from peft import LoraConfig, get_peft_model
 from tiny import make_policy
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
 
-from erpd_hub import logprobs
-from erpd_hub.logprobs import full_vocabulary_kl, kl_k1, kl_k3, make_batch, masked_mean, response_logprobs
+from erpd_hub import head
+from erpd_hub.errors import ConfigError
+from erpd_hub.logprobs import (
+    autocast,
+    full_vocabulary_kl,
+    install_logprob_forward,
+    kl_k1,
+    kl_k3,
+    make_batch,
+    masked_mean,
+    response_logprobs,
+    unwrap,
+)
 
 PROMPTS = [[2, 5, 6, 3], [2, 7, 3], [2, 9, 8, 7, 6, 3]]
 RESPONSES = [[5, 6, 7, 1], [0, 8, 1], [9]]  # 0 is the padding id and a token like any other here
@@ -23,9 +39,9 @@ def gradients(model, loss: Tensor) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
-@pytest.mark.parametrize("tile", [256, 5])
-def test_chunked_equals_naive_in_value_and_gradient(temperature: float, tile: int, monkeypatch) -> None:
-    monkeypatch.setattr(logprobs, "_TILE_CPU", tile)
+@pytest.mark.parametrize("elements", [1 << 20, 50])
+def test_chunked_equals_naive_in_value_and_gradient(temperature: float, elements: int, monkeypatch) -> None:
+    monkeypatch.setattr(head, "_CHUNK_CPU", elements)
     model, _ = make_policy()
     scored = response_logprobs(model, make_batch(PROMPTS, RESPONSES), temperature=temperature, with_entropy=True)
     expected = [naive(model, p, r, temperature) for p, r in zip(PROMPTS, RESPONSES, strict=True)]
@@ -53,8 +69,78 @@ def test_mask_counts_tokens_and_does_not_look_at_them() -> None:
     assert mask.tolist() == [[True] * 4, [True, True, True, False], [True, False, False, False]]
 
 
+@pytest.fixture
+def one_process(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def as_it_is(model):
+    return model
+
+
+def with_ddp(model):
+    return torch.nn.parallel.DistributedDataParallel(model)
+
+
+def with_fsdp2(model):
+    mesh = torch.distributed.init_device_mesh("cpu", (1,))
+    for layer in model.model.layers:
+        fully_shard(layer, mesh=mesh)
+    return fully_shard(model, mesh=mesh)
+
+
+def with_accelerate(model):
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(cpu=True).prepare(model)
+
+
+@pytest.mark.parametrize("wrap", [as_it_is, with_ddp, with_fsdp2, with_accelerate])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_wrappers_change_neither_values_nor_gradients(wrap, dtype: str, one_process) -> None:
+    batch = make_batch(PROMPTS, RESPONSES, layout="packed")
+    bare, wrapped = make_policy()[0], make_policy()[0]
+    install_logprob_forward(wrapped, dtype)
+    wrapped = wrap(wrapped)
+    with autocast(bare.device, dtype):
+        expected = response_logprobs(bare, batch, temperature=0.7, with_entropy=True)
+    found = response_logprobs(wrapped, batch, temperature=0.7, with_entropy=True)
+    assert found.logprobs.dtype == torch.float32
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b)
+    for scored in (found, expected):
+        (scored.logprobs.sum() + scored.entropy.sum()).backward()
+    for (name, a), b in zip(wrapped.named_parameters(), bare.parameters(), strict=True):
+        gradient = a.grad.full_tensor() if isinstance(a.grad, DTensor) else a.grad
+        torch.testing.assert_close(gradient, b.grad, msg=name)
+    if wrap is with_fsdp2:
+        assert isinstance(unwrap(wrapped), FSDPModule)
+    ids = torch.tensor([PROMPTS[0]])
+    torch.testing.assert_close(wrapped(ids).logits, bare(ids).logits)
+
+
+def test_an_adapter_is_scored_through_its_wrapper() -> None:
+    batch = make_batch(PROMPTS, RESPONSES)
+    policy, _ = make_policy()
+    install_logprob_forward(policy)
+    adapted = get_peft_model(policy, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False))
+    found = response_logprobs(adapted, batch, temperature=1.0)
+    found.logprobs.sum().backward()
+    assert all(p.grad is not None for name, p in adapted.named_parameters() if "lora" in name)
+    merged = adapted.merge_and_unload()
+    torch.testing.assert_close(found.logprobs, response_logprobs(merged, batch, temperature=1.0).logprobs)
+
+
+def test_a_head_that_is_not_linear_is_refused() -> None:
+    policy, _ = make_policy()
+    policy.lm_head = torch.nn.Identity()
+    with pytest.raises(ConfigError, match="linear output head"):
+        install_logprob_forward(policy)
+
+
 def test_full_vocabulary_kl_is_exact_and_gives_both_logprobs(monkeypatch) -> None:
-    monkeypatch.setattr(logprobs, "_KL_ELEMENTS", 3 * 22)
+    monkeypatch.setattr(head, "_CHUNK_CPU", 3 * 22)
     p, q = make_policy(0)[0], make_policy(1)[0]
     batch = make_batch(PROMPTS, RESPONSES)
     compared = full_vocabulary_kl(p, q, batch)

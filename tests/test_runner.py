@@ -16,7 +16,7 @@ from erpd_hub.inputs import ResolvedInput
 from erpd_hub.pipeline import run_plan
 from erpd_hub.plan import make_plan
 from erpd_hub.recipe import build_recipe
-from erpd_hub.runner import _license
+from erpd_hub.recording import inherited_license
 
 
 def _prompts(run, **top):
@@ -35,7 +35,7 @@ def _prompts(run, **top):
 def test_licences_are_inherited_and_unknown_as_soon_as_one_is(licenses, expected):
     config = c.ScoreConfig(rollouts="rollouts", checkpoint="base")
     inputs = [ResolvedInput(InputRecord(role="r", kind="external", digest=""), name, Path) for name in licenses]
-    assert _license(config, inputs) == expected
+    assert inherited_license(config, inputs) == expected
 
 
 def test_a_failed_push_of_one_run_is_not_pushed_by_another(monkeypatch):
@@ -63,7 +63,8 @@ def test_what_the_endpoint_lacks_is_read_upstream(tmp_path, monkeypatch):
     above = tmp_path / "above"
     monkeypatch.setenv("ERPD_HOME", str(above))
     run_plan(_prompts("up"))
-    url = connect("local").api.endpoint
+    held = connect("local")  # its server leaves with its last client
+    url = held.api.endpoint
     monkeypatch.setenv("ERPD_HOME", str(tmp_path / "below"))
     steps = {"more": {"stage": "prompts", "type": "generator", "generator": "addition", "count": 8,
                       "decontaminate": [], "disjoint_from": ["local/up-r1-prompts"]}}  # fmt: skip

@@ -1,15 +1,20 @@
+from dataclasses import replace
+
 import pytest
 import torch
-from tiny import FORMAT, folder_digest, make_policy, save_policy
+from tiny import FORMAT, context, folder_digest, make_policy, save_policy
 
 from erpd_hub.config import Decoding, TransformersEngine
 from erpd_hub.errors import StageError
 from erpd_hub.logprobs import make_batch, response_logprobs
 from erpd_hub.prompts import Problem, render
 from erpd_hub.samples import read_rows, sample_seed, shard_paths
-from erpd_hub.sampling.engine import Request
+from erpd_hub.sampling.engine import Completion, Request, request_seed
+from erpd_hub.sampling.plan import cut_batches
 from erpd_hub.sampling.sampler import sample_problems
-from erpd_hub.sampling.transformers_engine import LocalEngine, cut_at_stop, sampler_logprobs
+from erpd_hub.sampling.stopping import StopRule, cut_at_stop, stop_token_ids
+from erpd_hub.sampling.transformers_engine import LocalEngine, sampler_logprobs
+from erpd_hub.stages import StageContext
 
 PROBLEMS = [Problem(text, "addition", text, "7") for text in ("3+4", "12+5", "1+2", "20+31", "9+9")]
 
@@ -24,10 +29,16 @@ def requests(engine: LocalEngine, count: int = 6) -> list[Request]:
     return [Request(tuple(render(texts[i % 3], FORMAT, engine.tokenizer)), 100 + i) for i in range(count)]
 
 
+def generate(engine: LocalEngine, asked: list[Request], decoding: Decoding, stop: tuple[str, ...] = ()):
+    """All completions, in the order of their requests."""
+    found: dict[int, Completion] = dict(engine.generate(asked, decoding, stop))
+    return [found[index] for index in range(len(asked))]
+
+
 def test_first_token_is_drawn_from_the_softmax(engine: LocalEngine) -> None:
     prompt = requests(engine, 1)[0].prompt_ids
     draws = 4000
-    completions = engine.generate([Request(prompt, seed) for seed in range(draws)], Decoding(max_new_tokens=1), ())
+    completions = generate(engine, [Request(prompt, seed) for seed in range(draws)], Decoding(max_new_tokens=1))
     counts = torch.bincount(torch.tensor([c.response_ids[0] for c in completions]), minlength=22)
     expected = draws * torch.softmax(engine.model(torch.tensor([prompt])).logits[0, -1], -1)
     chi_square = ((counts - expected) ** 2 / expected).sum().item()
@@ -36,22 +47,22 @@ def test_first_token_is_drawn_from_the_softmax(engine: LocalEngine) -> None:
 
 def test_a_sample_does_not_depend_on_its_company(engine: LocalEngine) -> None:
     decoding = Decoding(max_new_tokens=40)
-    together = engine.generate(requests(engine), decoding, ())
+    together = generate(engine, requests(engine), decoding)
     assert len({len(c.response_ids) for c in together}) > 1  # rows do leave the batch at different times
     for request, completion in zip(requests(engine), together, strict=True):
-        (alone,) = engine.generate([request], decoding, ())
+        (alone,) = generate(engine, [request], decoding)
         assert alone.response_ids == completion.response_ids
         assert alone.logprobs == pytest.approx(completion.logprobs, abs=1e-4)
 
 
 def test_longer_limits_continue_the_same_sample(engine: LocalEngine) -> None:
-    short = engine.generate(requests(engine), Decoding(max_new_tokens=5), ())
-    long = engine.generate(requests(engine), Decoding(max_new_tokens=40), ())
+    short = generate(engine, requests(engine), Decoding(max_new_tokens=5))
+    long = generate(engine, requests(engine), Decoding(max_new_tokens=40))
     assert all(b.response_ids[:5] == a.response_ids for a, b in zip(short, long, strict=True))
 
 
 def test_sampler_logprobs_are_those_of_the_scoring_path(engine: LocalEngine) -> None:
-    completions = engine.generate(requests(engine), Decoding(max_new_tokens=20), ())
+    completions = generate(engine, requests(engine), Decoding(max_new_tokens=20))
     batch = make_batch([r.prompt_ids for r in requests(engine)], [c.response_ids for c in completions])
     scored = response_logprobs(engine.model, batch, temperature=1.0).logprobs
     for row, completion in enumerate(completions):
@@ -60,7 +71,7 @@ def test_sampler_logprobs_are_those_of_the_scoring_path(engine: LocalEngine) -> 
 
 def test_stop_token_is_kept_and_text_ends_before_it(engine: LocalEngine) -> None:
     end = engine.tokenizer.eos_token_id
-    for completion in engine.generate(requests(engine, 30), Decoding(max_new_tokens=60), ()):
+    for completion in generate(engine, requests(engine, 30), Decoding(max_new_tokens=60)):
         assert (completion.finish_reason == "stop") == (completion.response_ids[-1] == end)
         assert end not in completion.response_ids[:-1]
         assert "<eos>" not in completion.text
@@ -68,10 +79,10 @@ def test_stop_token_is_kept_and_text_ends_before_it(engine: LocalEngine) -> None
 
 
 def test_stop_string_ends_a_response_at_the_token_that_completes_it(engine: LocalEngine) -> None:
-    free = engine.generate(requests(engine, 12), Decoding(max_new_tokens=30), ())
+    free = generate(engine, requests(engine, 12), Decoding(max_new_tokens=30))
     text = next(c.text for c in free if len(c.text) > 12)
     stop = text[4:6]
-    for completion in engine.generate(requests(engine, 12), Decoding(max_new_tokens=30), (stop,)):
+    for completion in generate(engine, requests(engine, 12), Decoding(max_new_tokens=30), (stop,)):
         assert stop not in completion.text
         whole = engine.tokenizer.decode(completion.response_ids, skip_special_tokens=True)
         assert stop not in whole[:-1]
@@ -83,11 +94,21 @@ def test_stop_string_ends_a_response_at_the_token_that_completes_it(engine: Loca
 
 def test_greedy_takes_the_most_likely_token_whatever_the_seed(engine: LocalEngine) -> None:
     prompt = requests(engine, 1)[0].prompt_ids
-    first, second = engine.generate(
-        [Request(prompt, 1), Request(prompt, 2)], Decoding(temperature=0, max_new_tokens=8), ()
+    first, second = generate(
+        engine, [Request(prompt, 1), Request(prompt, 2)], Decoding(temperature=0, max_new_tokens=8), ()
     )
     assert first == second
     assert first.response_ids[0] == engine.model(torch.tensor([prompt])).logits[0, -1].argmax()
+
+
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_rows_that_were_continued_leave_the_batch_when_they_are_full(engine: LocalEngine, temperature: int) -> None:
+    decoding = Decoding(temperature=temperature, max_new_tokens=12)
+    far = engine.tokenizer("12345678")["input_ids"]
+    asked = [replace(r, response_ids=tuple(far[:n])) for r, n in zip(requests(engine, 4), (0, 8, 6, 8), strict=True)]
+    together = generate(engine, asked, decoding)
+    assert [c.response_ids for c in together] == [generate(engine, [r], decoding)[0].response_ids for r in asked]
+    assert [len(c.response_ids) - len(r.response_ids) for c, r in zip(together, asked, strict=True)][1::2] == [4, 4]
 
 
 def test_top_k_and_top_p_cut_and_renormalise() -> None:
@@ -101,23 +122,29 @@ def test_top_k_and_top_p_cut_and_renormalise() -> None:
     torch.testing.assert_close(colder, torch.softmax(2 * logits, -1))
 
 
-def sample(tmp_path, name: str, *, k: int = 3, max_new_tokens: int = 12):
-    sample_problems(
-        PROBLEMS,
-        benchmark="addition",
-        k=k,
-        checkpoint=save_policy(tmp_path / "policy"),
-        decoding=Decoding(max_new_tokens=max_new_tokens),
-        format=FORMAT,
-        engine=TransformersEngine(batch_size=4),
-        seed=3,
-        out=tmp_path / name,
-    )
-    return tmp_path / name
+def sample(tmp_path, name: str, *, k: int = 3, max_new_tokens: int = 12, replicas: int = 1, **changes):
+    """Sampled into a folder, with what it says of how; by several replicas and then once more to finish."""
+    shares = [context(tmp_path, seed=3)]
+    if replicas > 1:
+        shares = [StageContext(3, tmp_path / "work", replica, replicas) for replica in range(replicas)] + shares
+    for share in shares:
+        drawn = sample_problems(
+            PROBLEMS,
+            benchmark="addition",
+            k=k,
+            checkpoint=save_policy(tmp_path / "policy"),
+            decoding=Decoding(max_new_tokens=max_new_tokens),
+            format=FORMAT,
+            engine=TransformersEngine(dtype="float32", batch_tokens=4 * (9 + max_new_tokens)),
+            out=tmp_path / name,
+            context=share,
+            **changes,
+        )
+    return tmp_path / name, drawn
 
 
 def test_rows_are_complete_and_seeded_by_what_they_are(tmp_path) -> None:
-    rows = list(read_rows(sample(tmp_path, "out")))
+    rows = list(read_rows(sample(tmp_path, "out")[0]))
     assert {(row["problem_id"], row["k"]) for row in rows} == {(p.problem_id, k) for p in PROBLEMS for k in range(3)}
     for row in rows:
         assert row["seed"] == sample_seed(3, "addition", row["problem_id"], row["k"])
@@ -126,8 +153,8 @@ def test_rows_are_complete_and_seeded_by_what_they_are(tmp_path) -> None:
 
 
 def test_a_killed_run_ends_in_the_same_bytes(tmp_path) -> None:
-    whole = sample(tmp_path, "whole")
-    broken = sample(tmp_path, "broken")
+    whole, _ = sample(tmp_path, "whole")
+    broken, _ = sample(tmp_path, "broken")
     shards = shard_paths(broken)
     assert len(shards) == 4
     shards[1].unlink()
@@ -137,11 +164,67 @@ def test_a_killed_run_ends_in_the_same_bytes(tmp_path) -> None:
 
 
 def test_more_samples_of_a_problem_begin_with_the_same_ones(tmp_path) -> None:
-    few = {(r["problem_id"], r["k"]): r["response_ids"] for r in read_rows(sample(tmp_path, "few", k=2))}
-    many = {(r["problem_id"], r["k"]): r["response_ids"] for r in read_rows(sample(tmp_path, "many", k=4))}
+    few = {(r["problem_id"], r["k"]): r["response_ids"] for r in read_rows(sample(tmp_path, "few", k=2)[0])}
+    many = {(r["problem_id"], r["k"]): r["response_ids"] for r in read_rows(sample(tmp_path, "many", k=4)[0])}
     assert all(many[key] == ids for key, ids in few.items())
 
 
 def test_prompts_too_long_for_the_context_are_refused_by_name(tmp_path) -> None:
     with pytest.raises(StageError, match=r"at most 5 tokens .* 5 prompts \(3\+4"):
         sample(tmp_path, "out", max_new_tokens=507)
+
+
+def test_replicas_share_the_shards_and_leave_the_same_bytes(tmp_path) -> None:
+    whole, _ = sample(tmp_path, "whole")
+    assert folder_digest(sample(tmp_path, "shared", replicas=3)[0]) == folder_digest(whole)
+
+
+def test_an_extension_is_the_longer_run(tmp_path) -> None:
+    """It draws only what ended by length, keeps the rest as it is, and ends in the rows of a run with its limit."""
+    short, _ = sample(tmp_path, "short", max_new_tokens=5)
+    long, _ = sample(tmp_path, "long", max_new_tokens=14)
+    extended, drawn = sample(tmp_path, "extended", max_new_tokens=5, extended=short, extend_to=14)
+    before, expected, found = (
+        {(row["problem_id"], row["k"]): row for row in read_rows(folder)} for folder in (short, long, extended)
+    )
+    assert found.keys() == expected.keys()
+    cut = {key for key, row in before.items() if row["finish_reason"] == "length"}
+    assert 0 < len(cut) < len(found)
+    assert (drawn["continued"], drawn["extend_to"]) == (len(cut), 14)
+    for key, row in found.items():
+        assert row | {"sampler_logprobs": None} == expected[key] | {"sampler_logprobs": None}
+        assert row["sampler_logprobs"] == pytest.approx(expected[key]["sampler_logprobs"], abs=1e-4)
+        assert key in cut or row == before[key]
+    again, _ = sample(tmp_path, "shared", max_new_tokens=5, extended=short, extend_to=14, replicas=2)
+    assert folder_digest(again) == folder_digest(extended)
+
+
+def test_what_was_drawn_from_other_prompts_is_not_extended(tmp_path) -> None:
+    short, _ = sample(tmp_path, "short", k=1, max_new_tokens=5)
+    with pytest.raises(StageError, match=r"extended: expected sample 3\+4#1, got none"):
+        sample(tmp_path, "out", k=2, max_new_tokens=5, extended=short, extend_to=14)
+
+
+def test_batches_keep_to_their_budget() -> None:
+    assert [list(part) for part in cut_batches([3, 3, 3, 5, 9, 20], 10)] == [[0, 1, 2], [3], [4], [5]]
+    assert cut_batches([], 10) == []
+
+
+def test_a_stop_string_is_found_where_a_response_was_continued(engine: LocalEngine) -> None:
+    ids = engine.tokenizer("12=3;4")["input_ids"]
+    rule = StopRule(engine.tokenizer, ("=3",))
+    assert rule.finish(ids, "length") == (ids[:4], "stop", "12")
+    assert rule.finish(ids[:3], "length") == (ids[:3], "length", "12=")
+
+
+def test_stop_tokens_are_known_without_the_weights(tmp_path, engine: LocalEngine) -> None:
+    folder = save_policy(tmp_path / "policy")
+    assert stop_token_ids(folder, engine.tokenizer) == engine.stop_ids
+    (folder / "generation_config.json").unlink()
+    assert stop_token_ids(folder, engine.tokenizer) == engine.stop_ids
+
+
+def test_a_continued_sample_has_a_seed_of_its_own_where_noise_cannot_go_on() -> None:
+    seeds = {request_seed(Request((1,), 7, (2,) * length)) for length in range(4)}
+    assert len(seeds) == 4
+    assert request_seed(Request((1,), 7)) == 7

@@ -1,6 +1,8 @@
+import numpy as np
 import pytest
 import torch
 
+from erpd_hub.errors import ArtifactError
 from erpd_hub.signals import describe_signal, group_advantages, raw_signal, whiten
 
 
@@ -43,11 +45,32 @@ def test_group_advantages_centre_each_prompt_and_skip_the_ungraded() -> None:
 
 
 def test_description_tells_labels_and_outliers_apart() -> None:
-    values = torch.cat([torch.zeros(998), torch.tensor([1.0, -3.0])])
-    labels = torch.cat([torch.ones(999), torch.zeros(1)])
-    summary = describe_signal(values, labels)
+    values = np.array([0.0] * 998 + [1.0, -3.0], np.float32)
+    labels = np.array([1.0] * 999 + [0.0])
+    summary = describe_signal([(values[:500], labels[:500]), (values[500:], labels[500:])])
     assert summary["mean_positive"] == pytest.approx(1 / 999)
     assert summary["mean_negative"] == -3
     assert summary["share_positive"] == pytest.approx(1 / 1000)
     assert summary["share_beyond_10_std"] == pytest.approx(1 / 500)
     assert (summary["quantile_0"], summary["quantile_0.5"], summary["quantile_1"]) == (-3, 0, 1)
+
+
+def test_description_is_that_of_the_sorted_values_however_they_are_cut() -> None:
+    values = np.random.default_rng(0).standard_cauchy(10_007).astype(np.float32)
+    values[::7] = 0
+    labels = np.where(np.arange(len(values)) % 3 == 0, np.nan, np.arange(len(values)) % 2)
+    whole = describe_signal([(values, labels)])
+    cut = describe_signal(list(zip(np.array_split(values, 9), np.array_split(labels, 9), strict=True)))
+    assert whole == pytest.approx(cut, rel=1e-12)
+    ordered = np.sort(values)
+    for quantile in (0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1):
+        assert cut[f"quantile_{quantile:g}"] == ordered[round(quantile * (len(values) - 1))]
+    exact = values.astype(np.float64)
+    assert cut["std"] == pytest.approx(exact.std(ddof=1), rel=1e-12)
+    assert cut["mean_positive"] == pytest.approx(exact[labels == 1].mean(), rel=1e-9)
+    assert cut["share_beyond_5_std"] == (np.abs(exact - exact.mean()) > 5 * exact.std(ddof=1)).mean()
+
+
+def test_a_signal_without_tokens_is_refused() -> None:
+    with pytest.raises(ArtifactError, match="expected response tokens"):
+        describe_signal([])

@@ -102,7 +102,7 @@ def test_import_brings_a_policy_in(tmp_path) -> None:
 def test_rollout_then_score_agree_on_the_samples(tmp_path) -> None:
     policy, prompts = save_policy(tmp_path / "policy"), write_prompts(tmp_path / "prompts")
     config = RolloutConfig(
-        prompts="p", k=3, limit=3, decoding=Decoding(max_new_tokens=16), engine=TransformersEngine(batch_size=4)
+        prompts="p", k=3, limit=3, decoding=Decoding(max_new_tokens=16), engine=TransformersEngine(dtype="float32", batch_tokens=96)
     )
     out = tmp_path / "rollouts"
     metrics = rollout.run(config, out, context=context(tmp_path), prompts=prompts, policy=policy).metrics

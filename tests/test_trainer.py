@@ -6,23 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import folder_digest, make_policy, write_rollouts
+from tiny import folder_digest, make_policy, save_policy, write_rollouts
 
 from erpd_hub.config import CELoss, TeacherConfig
+from erpd_hub.config.training import LoRA
 from erpd_hub.errors import ArtifactError, ConfigError, StageError
+from erpd_hub.logprobs import response_logprobs, unwrap
 from erpd_hub.losses import LossOutput, TokenBatch, ce_loss, mse_loss
+from erpd_hub.models import load_model
 from erpd_hub.samples import LOGPROB_SCHEMA, read_rows, shard_path, write_rows
+from erpd_hub.training.batches import Denominators, StepBatch, Trajectory, collate, deal, share
 from erpd_hub.training.checkpoints import RunFiles
-from erpd_hub.training.data import (
-    StepBatch,
-    Trajectory,
-    join,
-    prompt_schedule,
-    read_columns,
-    read_trajectories,
-    step_batches,
-    token_budget_batches,
-)
+from erpd_hub.training.data import join, prompt_schedule, read_columns, read_trajectories, step_batches
+from erpd_hub.training.policy import check_fit, check_parallel, processes
 from erpd_hub.training.trainer import PolicyTrainer, train
 
 CE = partial(ce_loss, beta=1.0, aggregate="sum")
@@ -61,13 +57,32 @@ def test_schedule_is_one_list_of_epochs() -> None:
     assert long[:3] != long[3:6]
 
 
-def test_token_budget_keeps_rows_and_budget() -> None:
-    lengths = [5, 9, 3, 20, 7, 7]
-    batches = list(token_budget_batches(lengths, 16))
-    assert sorted(chain(*batches)) == list(range(6))
-    for batch in batches:
-        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= 16
-    assert batches[0] == [3]
+def test_every_rank_gets_as_many_micro_batches_and_every_row_comes_once(trajectories) -> None:
+    rows = step_batches(trajectories, 6, 1, seed=1)[0].trajectories
+    for world in (1, 2, 4, 8):
+        parts = [share(rows, budget=150, rank=rank, world=world) for rank in range(world)]
+        assert len({len(part) for part in parts}) == 1
+        real = [row.key for part in parts for batch in part if batch.weight for row in batch.rows]
+        assert sorted(real) == sorted(row.key for row in rows)
+        fillers = [batch for part in parts for batch in part if not batch.weight]
+        assert all(len(batch.rows) == 1 for batch in fillers)
+        longest = [max(map(len, batch.rows)) for batch in parts[0] if batch.weight]
+        assert longest == sorted(longest, reverse=True)
+
+
+def test_a_round_is_of_like_cost_and_totals_are_balanced() -> None:
+    assert deal([1, 9, 8, 2, 3, 7], 2) == [[1, 5, 3], [2, 4, 0]] or deal([1, 9, 8, 2, 3, 7], 2) == [
+        [1, 4, 3],
+        [2, 5, 0],
+    ]
+    assert deal([5.0], 3) == [[0], [], []]
+
+
+def test_denominators_are_those_of_the_whole_step(trajectories) -> None:
+    lengths = [len(row.response_ids) for row in trajectories]
+    whole = Denominators.of(trajectories)
+    found = [whole.by(reduction) for reduction in ("token", "sequence", "max_len")]
+    assert found == [sum(lengths), len(lengths), len(lengths) * max(lengths)]
 
 
 def test_columns_of_other_rollouts_are_refused(tmp_path, trajectories) -> None:
@@ -191,7 +206,7 @@ def test_gradient_checkpointing_is_on_and_changes_nothing(tmp_path, trajectories
 
 def test_several_gpus_are_not_used_at_once(tmp_path, trajectories, monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert make_trainer(tmp_path, trajectories).args.n_gpu == 1
+    assert make_trainer(tmp_path, trajectories).args.n_gpu <= 1
 
 
 @pytest.mark.parametrize(("role", "pair"), [("teacher", "sampler_to_teacher"), ("student", "old_to_student")])
@@ -227,3 +242,90 @@ def test_nothing_is_printed(tmp_path, trajectories, capsys) -> None:
     train(make_trainer(tmp_path, trajectories, steps=2, save_steps=()))
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""
+
+
+def test_an_adapter_trains_alone_and_is_the_same_policy_merged(tmp_path, trajectories) -> None:
+    base = save_policy(tmp_path / "base")
+    model, _ = make_policy()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    lora = LoRA(r=4, alpha=8.0)
+    trainer = make_trainer(tmp_path, trajectories, model=model, steps=2, save_steps=(), lora=lora, learning_rate=1e-2)
+    train(trainer)
+    after = {name.replace(".base_layer", ""): value for name, value in unwrap(trainer.model).state_dict().items()}
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    saved = tmp_path / "out" / "step-2"
+    assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json"} <= set(folder_digest(saved))
+    assert str(tmp_path) not in (saved / "adapter_config.json").read_text()
+    (saved / "base").symlink_to(base)
+    batch = collate(trajectories[:3], torch.device("cpu"))
+    merged, adapted = (
+        response_logprobs(policy, batch, temperature=1.0).logprobs for policy in (load_model(saved), trainer.model)
+    )
+    torch.testing.assert_close(merged, adapted, rtol=1e-5, atol=1e-5)
+    assert (merged - response_logprobs(make_policy()[0], batch, temperature=1.0).logprobs).abs().max() > 0.01
+
+
+def test_a_killed_adapter_run_ends_in_the_same_bytes(tmp_path, trajectories) -> None:
+    lora = LoRA(r=4, target_modules=("q_proj", "v_proj"))
+    train(make_trainer(tmp_path / "whole", trajectories, lora=lora))
+
+    def killed(batch: TokenBatch) -> LossOutput:
+        if trainer.state.global_step == 4:
+            raise KeyboardInterrupt
+        return CE(batch)
+
+    trainer = make_trainer(tmp_path / "killed", trajectories, killed, lora=lora)
+    with pytest.raises(KeyboardInterrupt):
+        train(trainer)
+    train(make_trainer(tmp_path / "killed", trajectories, lora=lora))
+    whole, resumed = (folder_digest(tmp_path / name / "out", "metrics.jsonl") for name in ("whole", "killed"))
+    assert whole == resumed
+
+
+def test_what_cannot_fit_is_refused_with_the_sum_before_it_is_loaded(tmp_path) -> None:
+    (tmp_path / "config.json").write_text(
+        json.dumps(
+            {
+                "model_type": "qwen3", "vocab_size": 151936, "hidden_size": 5120, "num_hidden_layers": 64,
+                "num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 25600,
+                "tie_word_embeddings": False,
+            }
+        )
+    )  # fmt: skip
+    with pytest.raises(StageError, match=r"teacher: expected at most .* GB .*weights .*Adam .*= .* GB"):
+        check_fit("teacher", tmp_path, config(), 20_000, processes())
+    assert check_fit("teacher", save_policy(tmp_path / "tiny"), config(), 200, processes()) > 0
+
+
+def test_context_parallelism_is_refused_with_what_to_do() -> None:
+    with pytest.raises(ConfigError, match=r"context_parallel: expected 1, got 4: .*; use parallel: fsdp2"):
+        check_parallel(config(context_parallel=4))
+
+
+def test_a_tracker_that_is_not_there_is_refused(tmp_path, trajectories) -> None:
+    with pytest.raises(ConfigError, match="report_to: expected trackio to be installed"):
+        make_trainer(tmp_path, trajectories, report_to="trackio")
+
+
+def test_trackers_get_what_the_run_records(tmp_path, trajectories, monkeypatch) -> None:
+    seen = []
+    trainer = make_trainer(tmp_path, trajectories, steps=2, save_steps=())
+    object.__setattr__(trainer.config, "report_to", "tensorboard")
+    monkeypatch.setattr(trainer, "log", lambda logs, *_: seen.append(logs))
+    train(trainer)
+    assert [line["loss"] for line in seen[:2]] == [
+        json.loads(line)["loss"] for line in (tmp_path / "out" / "dynamics.jsonl").read_text().splitlines()
+    ]
+
+
+def test_bf16_products_keep_fp32_masters(tmp_path, trajectories) -> None:
+    runs = []
+    for dtype in ("float32", "bfloat16"):
+        trainer = make_trainer(tmp_path / dtype, trajectories, steps=1, save_steps=(), dtype=dtype, push_dtype=dtype)
+        train(trainer)
+        assert {value.dtype for value in trainer.model.parameters()} == {torch.float32}
+        saved = load_model(tmp_path / dtype / "out" / "step-1", "stored")
+        assert saved.dtype == getattr(torch, dtype)
+        runs.append(trainer.files.step_metrics(1)["logprob_positive"])
+    assert runs[0] != runs[1]
+    assert runs[0] == pytest.approx(runs[1], rel=0.02)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from erpd_hub.cli import bench, hub, lineage, recipes, stages
+from erpd_hub.cli import bench, hub, lineage, planning, prune, recipes, stages
 from erpd_hub.errors import ErpdError
 
 app = typer.Typer(
@@ -42,6 +42,8 @@ def _options(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say 
 
 recipes.register(app)
 stages.register(app)
+planning.register(app)
+prune.register(app)
 app.add_typer(lineage.app, name="lineage")
 app.add_typer(hub.app, name="hub")
 app.add_typer(bench.app, name="bench")

@@ -1,3 +1,4 @@
 from erpd_hub.cli import main
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,6 @@
 """`bench`: measurements that anyone can repeat."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,3 +23,135 @@ def seeds(
 
     report = run_seeds(recipe, [int(item) for item in seed.split(",")], overrides or [])
     (print_json if as_json else print_seeds)(report)
+
+
+@app.command()
+def score(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint's folder.")],
+    samples: Annotated[int, typer.Option(help="Random responses in all.")] = 64,
+    mean_length: Annotated[int, typer.Option(help="Tokens of a response; lengths are heavy-tailed.")] = 200,
+    shards: Annotated[int, typer.Option(help="Files they lie in; the two take turns file by file.")] = 4,
+    micro_batch_tokens: Annotated[int, typer.Option(help="Tokens of a forward pass.")] = 4096,
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    memory: Annotated[
+        bool, typer.Option(help="Also the stage's peak memory on this much data and on four times it.")
+    ] = False,
+) -> None:
+    """The score stage's response tokens a second against a bare forward pass over the same batches."""
+    from erpd_hub.benchmarks.score import score_against_forward, score_memory
+    from erpd_hub.display import print_json
+
+    shape = {"samples": samples, "mean_length": mean_length, "shards": shards, "budget": micro_batch_tokens}
+    report = score_against_forward(checkpoint, dtype=dtype, **shape)  # type: ignore[arg-type]
+    print_json(report | (score_memory(checkpoint, **shape) if memory else {}))
+
+
+@app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def step(context: typer.Context) -> None:
+    """Memory, time and MFU of training and scoring a shape with random weights; `--help` has its options."""
+    # They are its own, since `python -m erpd_hub.benchmarks.step` has to work without typer.
+    from erpd_hub.benchmarks.step import main
+
+    main(context.args)
+
+
+@app.command()
+def trl(
+    shape: Annotated[str, typer.Option(help="Random weights of this shape.")] = "smollm2-135m",
+    lengths: Annotated[str, typer.Option(help="Spread of the responses' lengths: even or heavy.")] = "even",
+    median: Annotated[int, typer.Option(min=1, help="Tokens of a response.")] = 192,
+    rows: Annotated[int, typer.Option(min=4, help="Of an optimizer step, a multiple of 4.")] = 16,
+    micro_rows: Annotated[int, typer.Option(min=1, help="TRL's per_device_train_batch_size.")] = 4,
+    steps: Annotated[int, typer.Option(min=1, help="Timed steps of a run, after one that warms up.")] = 1,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of each side, taking turns.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """A training step's tokens/s against TRL's GRPOTrainer on the same rollouts."""
+    from erpd_hub.benchmarks.trl import TRLBench, render, run
+    from erpd_hub.display import print_json
+
+    report = run(TRLBench(shape, lengths, median, rows, micro_rows, steps, repeats))  # type: ignore[arg-type]
+    print_json(report) if as_json else typer.echo(render(report))
+
+
+@app.command()
+def distill(
+    shape: Annotated[str, typer.Option(help="Random weights of this shape.")] = "smollm2-135m",
+    length: Annotated[str, typer.Option(help="Tokens of the one sequence, comma-separated.")] = "1024,2048,4096",
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    checkpointing: bool = True,
+    repeats: Annotated[int, typer.Option(min=1)] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """A distillation step with precomputed signal against a teacher step: time and memory of both."""
+    from erpd_hub.benchmarks.distill import DistillBench, render, run
+    from erpd_hub.display import print_json
+
+    lengths = tuple(int(item) for item in length.split(","))
+    report = run(DistillBench(shape, lengths, dtype, checkpointing, repeats))  # type: ignore[arg-type]
+    print_json(report) if as_json else typer.echo(render(report))
+
+
+@app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def memory(context: typer.Context) -> None:
+    """Peak memory of a training pass against length, ours against whole logits; `--help` has its options."""
+    from erpd_hub.benchmarks.memory import main
+
+    main(context.args)
+
+
+@app.command()
+def precision(
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Signal and student of a teacher pushed in fp32 and in bf16, at its steps 10 and 50."""
+    from erpd_hub.benchmarks.precision import render, run
+    from erpd_hub.display import print_json
+
+    report = run(overrides or [])
+    print_json(report) if as_json else typer.echo(render(report))
+
+
+_Prompts = Annotated[int, typer.Option(min=1, help="Each with K samples.")]
+_Slots = Annotated[int | None, typer.Option(help="Samples that vLLM decodes together; default: its own choice.")]
+_Eager = Annotated[bool, typer.Option("--eager", help="Without CUDA graphs and compilation: a faster start.")]
+_Checkpoint = Annotated[Path, typer.Argument(help="A checkpoint's folder.")]
+
+
+@app.command()
+def sampling(
+    checkpoint: _Checkpoint,
+    prompts: _Prompts = 16,
+    k: Annotated[int, typer.Option(min=1)] = 8,
+    mean_tokens: Annotated[int, typer.Option(min=1, help="Of a response.")] = 64,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of each side, taking turns.")] = 3,
+    max_num_seqs: _Slots = None,
+    eager: _Eager = False,
+) -> None:
+    """Tokens/s of the sampler with vLLM against vLLM alone on the same requests."""
+    from erpd_hub.benchmarks.sampling import Workload, against_bare
+    from erpd_hub.config import VLLMEngine
+    from erpd_hub.display import print_json
+
+    config = VLLMEngine(type="vllm", max_num_seqs=max_num_seqs, enforce_eager=eager)
+    print_json(against_bare(checkpoint, config, Workload(prompts, k, mean_tokens, repeats)))
+
+
+@app.command()
+def tail(
+    checkpoint: _Checkpoint,
+    prompts: _Prompts = 32,
+    k: Annotated[int, typer.Option(min=1)] = 8,
+    mean_tokens: Annotated[int, typer.Option(min=1, help="Of a response; the longest have eight times as many.")] = 32,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of each side, taking turns.")] = 3,
+    max_num_seqs: _Slots = 8,
+    eager: _Eager = False,
+) -> None:
+    """Time of a heavy-tailed workload of forced lengths against its tokens at steady throughput, with vLLM."""
+    from erpd_hub.benchmarks.sampling import Workload, heavy_tail
+    from erpd_hub.config import VLLMEngine
+    from erpd_hub.display import print_json
+
+    config = VLLMEngine(type="vllm", max_num_seqs=max_num_seqs, enforce_eager=eager)
+    print_json(heavy_tail(checkpoint, config, Workload(prompts, k, mean_tokens, repeats)))

@@ -7,3 +7,17 @@ import typer
 Endpoint = Annotated[str, typer.Option(help="Hub endpoint: local (the embedded Hub) or a URL.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, everything else on stderr.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan; make and push nothing.")]
+Gpus = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="GPUs of this machine: one engine or process on each. Without one, CPU processes rehearse it."
+    ),
+]
+LaunchHow = Annotated[
+    str | None,
+    typer.Option(
+        "--launch",
+        metavar="accelerate:FILE|slurm",
+        help="Training under your accelerate config; or print a job script.",
+    ),
+]

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from erpd_hub.cli.options import AsJson, DryRun
+from erpd_hub.cli.options import AsJson, DryRun, Gpus, LaunchHow
 
 if TYPE_CHECKING:
     from erpd_hub.plan import Plan
@@ -22,6 +22,8 @@ def run(
     dry_run: DryRun = False,
     start: Annotated[str | None, typer.Option("--from", help="This step and what follows; the rest exists.")] = None,
     until: Annotated[str | None, typer.Option("--until", help="Stop after this step.")] = None,
+    gpus: Gpus = None,
+    launch: LaunchHow = None,
     as_json: AsJson = False,
     push: Annotated[bool, typer.Option("--push/--no-push", help="--no-push needs the embedded Hub.")] = True,
 ) -> None:
@@ -31,7 +33,13 @@ def run(
     loaded = load_recipe(recipe, overrides or [])
     if not push:
         loaded = _kept_local(loaded)
-    carry_out(loaded, dry_run=dry_run, start=start, until=until, as_json=as_json)
+    if launch == "slurm":
+        from erpd_hub.cluster import job_script
+        from erpd_hub.plan import make_plan
+
+        typer.echo(job_script(make_plan(loaded), recipe, overrides or [], gpus or 8), nl=False)
+        return
+    carry_out(loaded, dry_run=dry_run, start=start, until=until, as_json=as_json, gpus=gpus, launch=launch)
 
 
 def recipes() -> None:
@@ -56,19 +64,29 @@ def _kept_local(recipe: "Recipe") -> "Recipe":
 
 
 def carry_out(
-    recipe: "Recipe", *, dry_run: bool, as_json: bool, start: str | None = None, until: str | None = None
+    recipe: "Recipe",
+    *,
+    dry_run: bool,
+    as_json: bool,
+    start: str | None = None,
+    until: str | None = None,
+    gpus: int | None = None,
+    launch: str | None = None,
 ) -> None:
     from erpd_hub import display
-    from erpd_hub.pipeline import preview, run_plan
+    from erpd_hub.launch import Launch
+    from erpd_hub.pipeline import run_plan
     from erpd_hub.plan import make_plan
+    from erpd_hub.preview import Machine, preview
+    from erpd_hub.tables import print_preview
 
     plan: Plan = make_plan(recipe)
     if dry_run:
-        report = preview(plan, start=start, until=until)
-        (display.print_json if as_json else display.print_preview)(report)
+        report = preview(plan, start=start, until=until, machine=Machine(gpus=gpus))
+        (display.print_json if as_json else print_preview)(report)
         return
-    watch = display.ProgressWatch(plan)
-    outcome = run_plan(plan, start=start, until=until, watch=watch)
+    how = Launch.from_options(gpus, launch)
+    outcome = run_plan(plan, start=start, until=until, watch=display.ProgressWatch(plan), launch=how)
     if as_json:
         display.print_json(outcome.summary)
     else:

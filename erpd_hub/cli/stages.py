@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from erpd_hub.cli.options import AsJson, DryRun, Endpoint
+from erpd_hub.cli.options import AsJson, DryRun, Endpoint, Gpus, LaunchHow
 from erpd_hub.cli.recipes import carry_out
 
 STAGE_HELP = {
@@ -37,13 +37,16 @@ def _stage_command(stage: str) -> Callable[..., None]:
         endpoint: Endpoint = "local",
         public: Annotated[bool, typer.Option("--public/--private")] = False,
         dry_run: DryRun = False,
+        gpus: Gpus = None,
+        launch: LaunchHow = None,
         as_json: AsJson = False,
     ) -> None:
         from erpd_hub.recipe import build_recipe
 
         data = _single_step(stage, step or stage, context.args)
         data |= {"run": name, "namespace": namespace, "hub": {"endpoint": endpoint, "private": not public}}
-        carry_out(build_recipe(data, f"erpd-hub {stage}"), dry_run=dry_run, as_json=as_json)
+        recipe = build_recipe(data, f"erpd-hub {stage}")
+        carry_out(recipe, dry_run=dry_run, as_json=as_json, gpus=gpus, launch=launch)
 
     command.__doc__ = STAGE_HELP[stage] + " Keys as in a recipe: KEY=VALUE or --KEY VALUE, policy=REF for the start."
     return command

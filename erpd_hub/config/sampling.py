@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from erpd_hub.config.common import Fraction, NonNegative, StepConfig
 from erpd_hub.fields import CheckpointRef, Config, LocalOnly, Operational, PromptsRef
@@ -35,7 +36,7 @@ class TransformersEngine(Config):
 
 
 class VLLMEngine(Config):
-    """vLLM in a process of its own: every sample in flight at once."""
+    """vLLM in the stage's process, for which `python` may name another environment: every sample in flight at once."""
 
     type: Literal["vllm"]
     dtype: EngineDtype = "auto"
@@ -62,6 +63,28 @@ class ServerEngine(Config):
     """Seconds for one sample."""
     retries: Annotated[int, Field(ge=0), Operational] = 3
     """Further attempts at one sample before the stage stops, with the finished samples kept."""
+    patience: Annotated[PositiveFloat, Operational] = 300.0
+    """Seconds without a server that answers before the stage stops."""
+
+    @field_validator("urls")
+    @classmethod
+    def _plain(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        return plain_urls(urls)
+
+
+def plain_urls(urls: tuple[str, ...]) -> tuple[str, ...]:
+    """Base URLs without their last slash: http or https, no credentials (they would end up in messages), each once."""
+    for url in urls:
+        parts = urlsplit(url)
+        if "@" in parts.netloc:
+            raise ValueError("expected no user name or password in a URL; a key goes into ERPD_SERVER_KEY")
+        plain = url.isascii() and url.isprintable() and " " not in url and not parts.query and not parts.fragment
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0 or not plain:
+            raise ValueError(f"expected base URLs such as http://node1:8000/v1, got {url!r}")
+    bare = tuple(url.rstrip("/") for url in urls)
+    if len(set(bare)) < len(bare):
+        raise ValueError("expected each server once, got one of them twice; concurrency says how many requests it gets")
+    return bare
 
 
 def _default_type(value: Any) -> Any:

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from erpd_hub.artifacts import (
     CARD,
     LINEAGE,
+    FileRecord,
     LineageRecord,
     check_payload,
     fingerprint_tag,
+    hash_file,
     read_lineage,
     step_tag,
 )
-from erpd_hub.errors import ArtifactError, ConfigError
+from erpd_hub.errors import ArtifactError, ConfigError, HubError
 from erpd_hub.home import cache_folder, hub_folder
 from erpd_hub.hub.local import EmbeddedHub, clear_proxy_for_loopback
 from erpd_hub.hub.retry import NotOnHub, with_retries
@@ -42,6 +44,9 @@ class Hub:
     private: bool = True
     upstream: "Hub | None" = None
     embedded: EmbeddedHub | None = None
+    patient: bool = True
+    """Tries again when it cannot be reached; a plan needs no Hub and does not wait for one."""
+    _gone: HubError | None = None
     _pulled: dict[tuple[str, ...], Path] = field(default_factory=dict)
     _tags: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
 
@@ -138,6 +143,18 @@ class Hub:
 
         return {item.path: item for item in self._try(listing) if isinstance(item, RepoFile)}
 
+    def listed_files(self, repo_type: RepoType, repo_id: str, revision: str) -> dict[str, FileRecord]:
+        """Hash and size of every file at a commit; of large ones the Hub says them, only small ones are downloaded."""
+        found = {}
+        for name, entry in self.tree(repo_type, repo_id, revision).items():
+            if name.split("/")[0] in (".cache", ".git"):
+                continue
+            if entry.lfs is not None:
+                found[name] = FileRecord(sha256=entry.lfs.sha256, size=entry.lfs.size)
+            elif (path := self.file(repo_type, repo_id, revision, name)) is not None:
+                found[name] = hash_file(path)
+        return found
+
     # ---------------------------------------------------------------------------------------- writing
 
     def push(self, folder: Path, record: LineageRecord, *, tags: Sequence[str], message: str) -> str:
@@ -196,8 +213,22 @@ class Hub:
     def _cache(self) -> Path:
         return cache_folder(self.identity)
 
+    def ask(self, request: Callable[[], T]) -> T:
+        """Carry out a request of `api` with this endpoint's retries and errors."""
+        return self._try(request)
+
     def _try(self, request: Callable[[], T]) -> T:
-        return with_retries(request, self.identity, revive=self._revive)
+        if self.patient:
+            return with_retries(request, self.identity, revive=self._revive)
+        if self._gone is not None:
+            raise self._gone
+        try:
+            return with_retries(request, self.identity, revive=self._revive, back_off=())
+        except NotOnHub:
+            raise
+        except HubError as error:
+            self._gone = error
+            raise
 
     def _revive(self) -> None:
         """Start the embedded Hub again if it has gone away."""

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from erpd_hub.errors import HubError
@@ -18,14 +18,17 @@ class NotOnHub(HubError):
     """No such repository, revision or file (or none that this token may see)."""
 
 
-def with_retries(request: Callable[[], T], endpoint: str, *, revive: Callable[[], None]) -> T:
-    """Carry out a request; after a failure that may pass, call `revive` and try again.
+def with_retries(
+    request: Callable[[], T], endpoint: str, *, revive: Callable[[], None], back_off: Sequence[float] | None = None
+) -> T:
+    """Carry out a request; after a failure that may pass, wait as `back_off` says, call `revive` and try again.
 
     Raises:
         NotOnHub: what was asked for is not there.
         HubError: the endpoint refused for good, or stayed away.
     """
-    for pause in (*BACK_OFF, None):
+    back_off = BACK_OFF if back_off is None else back_off
+    for pause in (*back_off, None):
         try:
             return request()
         except Exception as error:
@@ -37,8 +40,9 @@ def with_retries(request: Callable[[], T], endpoint: str, *, revive: Callable[[]
             if kind == "not ours":
                 raise
             if pause is None:
-                tries = len(BACK_OFF) + 1
-                raise HubError(f"{endpoint}: not reachable after {tries} tries: {_first_line(error)}") from error
+                tries = len(back_off) + 1
+                after = f" after {tries} tries" if back_off else ""
+                raise HubError(f"{endpoint}: not reachable{after}: {_first_line(error)}") from error
             logger.warning("%s: %s; trying again in %.1f s", endpoint, _first_line(error), pause)
             time.sleep(pause)
             revive()

@@ -1,5 +1,6 @@
 """What every engine takes and gives: token ids in, token ids out, one seed a sample."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,6 +17,14 @@ class Request:
     seed: int
     response_ids: tuple[int, ...] = ()
     """What a sample that ended by length has so far; it is continued, and its tokens count."""
+
+
+def request_seed(request: Request) -> int:
+    """Seed for an engine that cannot go on where a continued sample's noise stopped: another one for each length."""
+    if not request.response_ids:
+        return request.seed
+    key = f"{request.seed}\x1f{len(request.response_ids)}".encode()
+    return int.from_bytes(hashlib.sha256(key).digest()[:8], "big") >> 1
 
 
 @dataclass(frozen=True)

@@ -1,68 +1,35 @@
 """K graded responses to each problem, shard by shard: what rollouts, probes and evaluation details are made of.
 
-The plan (samples by prompt length, cut into batches) is a function of the problems and the config alone, and a batch is
-a shard. A killed run keeps its finished shards and draws the unfinished one again whole, so it ends in the same bytes.
+The plan is a function of the problems and the config alone. A reproducible engine draws it batch by batch, and a batch
+is a shard: a killed run keeps its finished shards and draws the unfinished one again whole, so it ends in the same
+bytes. Any other engine draws everything at once into a journal (`sampling.collect`).
 """
 
-import logging
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-import pyarrow.parquet as pq
-from transformers import PreTrainedTokenizerBase
-
-from erpd_hub.config import Decoding, PromptFormat, TransformersEngine
-from erpd_hub.errors import StageError
-from erpd_hub.evaluation.grading import Response, grade_many
-from erpd_hub.models import context_length, load_model, load_tokenizer
-from erpd_hub.prompts import Problem, opens_thinking, render
-from erpd_hub.samples import SAMPLE_SCHEMA, Sample, sample_seed, shard_path, write_rows
-from erpd_hub.sampling.engine import Completion, Engine, Request
-from erpd_hub.sampling.transformers_engine import LocalEngine
-
-_LISTED = 5
-"""Problem ids named in a refusal; the count says how many there are."""
-
-logger = logging.getLogger(__name__)
-
-
-class _Prompt(NamedTuple):
-    problem: Problem
-    prompt_ids: tuple[int, ...]
-    thinking: bool
-
-
-class _Draw(NamedTuple):
-    prompt: _Prompt
-    k: int
-    seed: int
-
-
-@dataclass
-class _Progress:
-    """Throughput and accuracy so far, for the log."""
-
-    total: int
-    started: float
-    samples: int = 0
-    tokens: int = 0
-    correct: int = 0
-    graded: int = 0
-
-    def add(self, rows: Sequence[Sample]) -> None:
-        labels = [row["label"] for row in rows if row["label"] is not None]
-        self.samples += len(rows)
-        self.tokens += sum(len(row["response_ids"] or ()) for row in rows)
-        self.correct += sum(labels)
-        self.graded += len(labels)
-        seconds = max(time.monotonic() - self.started, 1e-9)
-        accuracy = f"{self.correct / self.graded:.3f}" if self.graded else "-"
-        logger.info(
-            "%d/%d samples, accuracy %s, %.0f tokens/s", self.samples, self.total, accuracy, self.tokens / seconds
-        )
+from erpd_hub.config import Decoding, EngineConfig, PromptFormat, TransformersEngine
+from erpd_hub.models import load_tokenizer
+from erpd_hub.prompts import Problem
+from erpd_hub.samples import SAMPLE_SCHEMA, Sample, shard_path, write_rows
+from erpd_hub.sampling.collect import collect
+from erpd_hub.sampling.engine import Engine
+from erpd_hub.sampling.engines import describe_engine, open_engine
+from erpd_hub.sampling.job import Job
+from erpd_hub.sampling.plan import (
+    Draw,
+    Earlier,
+    all_draws,
+    chunked,
+    cut_batches,
+    refuse_unfit,
+    render_prompts,
+    request_of,
+)
+from erpd_hub.sampling.rows import Progress, grade_pairs
+from erpd_hub.sampling.stopping import context_tokens
+from erpd_hub.stages import StageContext
 
 
 def sample_problems(
@@ -73,99 +40,93 @@ def sample_problems(
     checkpoint: Path,
     decoding: Decoding,
     format: PromptFormat,
-    engine: TransformersEngine,
-    seed: int,
+    engine: EngineConfig,
     out: Path,
-) -> None:
+    context: StageContext,
+    extended: Path | None = None,
+    extend_to: int | None = None,
+    needs_ids: bool = True,
+) -> dict[str, Any]:
     """Draw and grade k responses to each problem into `out/data/train-*.parquet` (SAMPLE_SCHEMA).
 
+    Args:
+        extended: Folder of the samples drawn under `decoding`, of which those that ended by length go on to
+            `extend_to` new tokens.
+        needs_ids: Refuse an engine that returns no token ids.
+
+    Returns:
+        How they were drawn: decoding, engine, k and, of an extension, `extend_to` and how many were `continued`.
+
     Raises:
-        StageError: prompts that are empty, or too long for the model's context with their response.
+        StageError: prompts that are empty, or too long for the model's context with their response; samples that the
+            engine could not draw, or a signal to stop: what is finished is kept.
     """
     tokenizer = load_tokenizer(checkpoint)
-    prompts = [_render(problem, format, tokenizer) for problem in problems]
-    model = load_model(checkpoint)
-    _refuse(prompts, decoding.max_new_tokens, context_length(model))
-    batches = _plan(prompts, benchmark, k, seed, engine.batch_size)
-    sampler = LocalEngine(model, tokenizer)
-    progress = _Progress(total=len(prompts) * k, started=time.monotonic())
-    for index, batch in enumerate(batches):
-        path = shard_path(out, index)
-        if path.exists():
-            progress.total -= pq.read_metadata(path).num_rows
-            continue
-        rows = _draw(batch, benchmark, decoding, format, sampler)
-        write_rows(path, rows, SAMPLE_SCHEMA)
-        progress.add(rows)
-
-
-def _render(problem: Problem, format: PromptFormat, tokenizer: PreTrainedTokenizerBase) -> _Prompt:
-    prompt_ids = tuple(render(problem.problem, format, tokenizer))
-    return _Prompt(problem, prompt_ids, opens_thinking(tokenizer.decode(prompt_ids)))
-
-
-def _refuse(prompts: Sequence[_Prompt], max_new_tokens: int, context: int | None) -> None:
-    empty = [prompt.problem.problem_id for prompt in prompts if not prompt.prompt_ids]
-    if empty:
-        raise StageError(f"prompts: expected tokens in each, got none in {_listed(empty)}; check the format's template")
-    room = None if context is None else context - max_new_tokens
-    long = [prompt.problem.problem_id for prompt in prompts if room is not None and len(prompt.prompt_ids) > room]
-    if long:
-        raise StageError(
-            f"prompts: expected at most {room} tokens (context {context} - max_new_tokens {max_new_tokens}), got more "
-            f"in {_listed(long)}; lower max_new_tokens or leave these out"
-        )
-
-
-def _listed(problem_ids: Sequence[str]) -> str:
-    shown = ", ".join(problem_ids[:_LISTED])
-    return f"{len(problem_ids)} prompts ({shown}{', ...' if len(problem_ids) > _LISTED else ''})"
-
-
-def _plan(prompts: Sequence[_Prompt], benchmark: str, k: int, seed: int, batch_size: int) -> list[list[_Draw]]:
-    """All draws, prompts of like length together so that little is padded, cut into batches."""
-    draws = [
-        _Draw(prompt, index, sample_seed(seed, benchmark, prompt.problem.problem_id, index))
-        for prompt in sorted(prompts, key=lambda prompt: len(prompt.prompt_ids))
-        for index in range(k)
-    ]
-    return [draws[start : start + batch_size] for start in range(0, len(draws), batch_size)]
-
-
-def _draw(
-    batch: Sequence[_Draw], benchmark: str, decoding: Decoding, format: PromptFormat, engine: Engine
-) -> list[Sample]:
-    requests = [Request(draw.prompt.prompt_ids, draw.seed) for draw in batch]
-    completions = engine.generate(requests, decoding, format.stop)
-    return _graded(batch, completions, benchmark, format)
-
-
-def _graded(
-    batch: Sequence[_Draw], completions: Sequence[Completion], benchmark: str, format: PromptFormat
-) -> list[Sample]:
-    grades = grade_many(
-        [
-            Response(draw.prompt.problem.gold, completion.text, completion.finish_reason, draw.prompt.thinking)
-            for draw, completion in zip(batch, completions, strict=True)
-        ],
-        extract=format.extract,
+    prompts = render_prompts(problems, format, tokenizer)
+    limit = decoding.max_new_tokens if extended is None or extend_to is None else extend_to
+    refuse_unfit(prompts, limit, context_tokens(checkpoint))
+    job = Job(
+        draws=all_draws(prompts, benchmark, k, context.seed),
+        benchmark=benchmark,
+        decoding=decoding.model_copy(update={"max_new_tokens": limit}),
+        format=format,
+        earlier=Earlier(extended, decoding.max_new_tokens) if extended else None,
+        out=out,
+        context=context,
     )
-    return [
-        Sample(
-            benchmark=benchmark,
-            problem_id=draw.prompt.problem.problem_id,
-            k=draw.k,
-            seed=draw.seed,
-            prompt_ids=list(draw.prompt.prompt_ids),
-            response_ids=completion.response_ids,
-            sampler_logprobs=completion.logprobs,
-            finish_reason=completion.finish_reason,
-            text=completion.text,
-            gold=draw.prompt.problem.gold,
-            extracted=grade.extracted,
-            verdict=grade.verdict,
-            label=grade.label,
-            judge=None,
-        )
-        for draw, completion, grade in zip(batch, completions, grades, strict=True)
+    longest = max(len(prompt.prompt_ids) for prompt in prompts) + limit
+
+    def opened() -> Engine:
+        scratch = context.work
+        return open_engine(engine, checkpoint, tokenizer, longest=longest, needs_ids=needs_ids, scratch=scratch)
+
+    if isinstance(engine, TransformersEngine):
+        draw_batches(job, opened, engine.batch_tokens)
+    else:
+        collect(job, opened)
+    how = {"decoding": decoding.model_dump(), "engine": describe_engine(engine), "k": k}
+    return how if extended is None else how | {"extend_to": extend_to, "continued": len(job.open_draws)}
+
+
+def draw_batches(job: Job, opened: Callable[[], Engine], batch_tokens: int) -> None:
+    """Draw the plan with a reproducible engine, this replica's share of its shards; finished shards are kept."""
+    batches = list(_batches(job, batch_tokens))
+    mine = [
+        (index, batch)
+        for index, batch in enumerate(batches)
+        if index % job.context.replicas == job.context.replica and not shard_path(job.out, index).exists()
     ]
+    progress = Progress(sum(len(draws) for _, draws in mine))
+    engine: Engine | None = None
+    for index, draws in mine:
+        if job.earlier and not job.earlier.is_open(draws[0]):
+            write_rows(shard_path(job.out, index), [job.earlier.row(draw) for draw in draws], SAMPLE_SCHEMA)
+            progress.total -= len(draws)
+            continue
+        engine = engine or opened()
+        write_rows(shard_path(job.out, index), _draw(job, draws, engine, progress), SAMPLE_SCHEMA)
+        progress.log(now=True)
+    if engine is not None:
+        engine.close()
+
+
+def _batches(job: Job, batch_tokens: int) -> Iterable[list[Draw]]:
+    """The shards: samples taken over as they are, then what is drawn together, by length."""
+    if job.earlier is not None:
+        kept = [draw for draw in job.draws if not job.earlier.is_open(draw)]
+        lengths = [job.earlier.num_tokens(draw) for draw in kept]
+        yield from ([kept[index] for index in part] for part in chunked(lengths))
+    draws = job.open_draws
+    lengths = [len(draw.prompt.prompt_ids) + job.decoding.max_new_tokens for draw in draws]
+    yield from ([draws[index] for index in part] for part in cut_batches(lengths, batch_tokens))
+
+
+def _draw(job: Job, draws: Sequence[Draw], engine: Engine, progress: Progress) -> list[Sample]:
+    requests = [request_of(draw, job.earlier) for draw in draws]
+    completions = dict(engine.generate(requests, job.decoding, job.format.stop))
+    pairs = [(draw, completions[index]) for index, draw in enumerate(draws)]
+    grades = grade_pairs(pairs, job.format)
+    for request, (_, completion) in zip(requests, pairs, strict=True):
+        progress.drawn(len(completion.response_ids or ()) - len(request.response_ids))
+    progress.add_grades(grades)
+    return [job.row(draw, completion, grade) for (draw, completion), grade in zip(pairs, grades, strict=True)]

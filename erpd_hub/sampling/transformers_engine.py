@@ -2,9 +2,12 @@
 
 argmax(log p + Gumbel noise) is a draw from p, so a sample is a function of its prompt and seed; which other samples
 are drawn beside it, or how many, changes no more than the rounding of its logits. Finished rows leave the batch.
+
+transformers' continuous batching is not used: it draws all requests from one global generator, so a sample would depend
+on its company and on the schedule, and neither a resumed nor a continued rollout would be the same rollout.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -15,78 +18,93 @@ from erpd_hub.config import Decoding
 from erpd_hub.models import stop_ids
 from erpd_hub.samples import FinishReason
 from erpd_hub.sampling.engine import Completion, Request
+from erpd_hub.sampling.stopping import StopRule
 
 _COMPACT_BELOW = 0.75
 """Share of unfinished rows at which the finished ones are dropped: each drop copies the cache."""
 _NOISE_BLOCK = 4096
 """Noise values drawn at once for a row: many steps of a tiny vocabulary, one step of a large one."""
-_TAIL = 8
-"""Tokens decoded beyond the length of a stop string, which may begin inside a token."""
+_SKIP_BLOCK = 1 << 22
+"""Noise values of a continued sample's past that are drawn and dropped at once: 32 MB."""
 
 
 @dataclass
 class _Row:
     index: int
     generator: torch.Generator
-    response_ids: list[int] = field(default_factory=list)
+    response_ids: list[int]
+    continued: int
+    """Tokens it starts with."""
     logprobs: list[float] = field(default_factory=list)
     finish_reason: FinishReason = "length"
 
 
 class LocalEngine:
-    """Generates with a model in this process; every call is one batch."""
+    """Generates with a model in this process; every call is one batch, given back when its last row is done."""
+
+    reproducible = True
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.stop_ids = stop_ids(model, tokenizer)
 
+    def generate(
+        self, requests: Sequence[Request], decoding: Decoding, stop: Sequence[str]
+    ) -> Iterator[tuple[int, Completion]]:
+        """See `Engine`: a continued sample is the one that a single run with the longer limit draws."""
+        rule = StopRule(self.tokenizer, stop)
+        for row in self._draw(requests, decoding, rule):
+            text = rule.text(row.response_ids)
+            yield row.index, Completion(row.response_ids, row.logprobs, row.finish_reason, text)
+
+    def close(self) -> None:
+        del self.model
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
     @torch.inference_mode()
-    def generate(self, requests: Sequence[Request], decoding: Decoding, stop: Sequence[str]) -> list[Completion]:
-        rows = [_Row(index, torch.Generator().manual_seed(request.seed)) for index, request in enumerate(requests)]
-        decoder = _Decoder(self.model, [request.prompt_ids for request in requests])
+    def _draw(self, requests: Sequence[Request], decoding: Decoding, rule: StopRule) -> list[_Row]:
+        rows = [
+            _Row(index, torch.Generator().manual_seed(r.seed), list(r.response_ids), len(r.response_ids))
+            for index, r in enumerate(requests)
+        ]
+        active = [row for row in rows if row.continued < decoding.max_new_tokens]
+        if not active:
+            return rows
+        decoder = _Decoder(self.model, [(*requests[r.index].prompt_ids, *r.response_ids) for r in active])
         noise = _Noise(self.model.get_output_embeddings().weight.shape[0], self.model.device)
-        active, finished = rows, set()
+        greedy = decoding.temperature == 0
+        if not greedy:
+            noise.skip(active)
+        finished: set[int] = set()
         for step in range(decoding.max_new_tokens):
             log_p = sampler_logprobs(decoder.logits, decoding)
-            scores = log_p if decoding.temperature == 0 else log_p + noise.take(active, step)
+            scores = log_p if greedy else log_p + noise.take(active, step)
             tokens = scores.argmax(-1)
             taken = log_p.gather(-1, tokens[:, None])[:, 0]
             for row, token, logprob in zip(active, tokens.tolist(), taken.tolist(), strict=True):
-                if row.index in finished:
-                    continue
-                row.response_ids.append(token)
-                row.logprobs.append(logprob)
-                if token in self.stop_ids or self._completes_stop(row.response_ids, stop):
-                    row.finish_reason = "stop"
+                if row.index not in finished and self._append(row, token, logprob, decoding.max_new_tokens, rule):
                     finished.add(row.index)
-            if len(finished) == len(rows) or step + 1 == decoding.max_new_tokens:
-                break
             kept = [place for place, row in enumerate(active) if row.index not in finished]
+            if not kept:
+                break
             if len(kept) <= _COMPACT_BELOW * len(active):
                 active = [active[place] for place in kept]
                 tokens = tokens[kept]
                 decoder.keep(kept)
-                noise.keep(kept)
+                if not greedy:
+                    noise.keep(kept)
             decoder.advance(tokens)
-        return [self._completion(row, stop) for row in rows]
+        return rows
 
-    def _completes_stop(self, response_ids: list[int], stop: Sequence[str]) -> bool:
-        if not stop:
-            return False
-        window = max(len(text.encode()) for text in stop) + _TAIL
-        tail = self.tokenizer.decode(response_ids[-window:], skip_special_tokens=True)
-        return any(text in tail for text in stop)
-
-    def _completion(self, row: _Row, stop: Sequence[str]) -> Completion:
-        text = self.tokenizer.decode(row.response_ids, skip_special_tokens=True)
-        return Completion(row.response_ids, row.logprobs, row.finish_reason, cut_at_stop(text, stop))
-
-
-def cut_at_stop(text: str, stop: Iterable[str]) -> str:
-    """The text before the first stop string in it."""
-    places = [place for place in map(text.find, stop) if place >= 0]
-    return text[: min(places)] if places else text
+    def _append(self, row: _Row, token: int, logprob: float, limit: int, rule: StopRule) -> bool:
+        """Add a token to a row; whether it was the last."""
+        row.response_ids.append(token)
+        row.logprobs.append(logprob)
+        if token in self.stop_ids or rule.completed_by_last(row.response_ids):
+            row.finish_reason = "stop"
+        return row.finish_reason == "stop" or len(row.response_ids) == limit
 
 
 def sampler_logprobs(logits: Tensor, decoding: Decoding) -> Tensor:
@@ -166,5 +184,15 @@ class _Noise:
             self.block = -torch.log(exponential.float()).to(self.device)
         return self.block[:, step % self.steps]
 
+    def skip(self, rows: Sequence[_Row]) -> None:
+        """Take continued rows to where they stopped: a value of noise was spent on each token of the vocabulary."""
+        for row in rows:
+            left = row.continued * self.vocabulary
+            while left:
+                count = min(left, _SKIP_BLOCK)
+                torch.rand(count, generator=row.generator, dtype=torch.float64)
+                left -= count
+
     def keep(self, rows: list[int]) -> None:
-        self.block = self.block[rows]
+        if self.block.numel():  # a greedy batch has drawn none
+            self.block = self.block[rows]

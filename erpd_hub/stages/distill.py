@@ -17,7 +17,7 @@ from erpd_hub.stages.score import read_score_info
 from erpd_hub.stages.teacher import check_scoring, train_policy
 
 if TYPE_CHECKING:
-    from erpd_hub.training.data import Trajectory
+    from erpd_hub.training.batches import Trajectory
 
 
 def run(
@@ -45,12 +45,14 @@ def run(
     if config.advantage == "signal":
         if signal is None:
             raise ConfigError("signal: expected a signal for the advantage 'signal', got none")
-        check_scoring("signal", read_score_info(signal, "signal"), config, rollouts=rollouts, init=init)
+        scored = read_score_info(signal, "signal")
+        check_scoring("signal", scored, config, rollouts=rollouts, init=init)
         trajectories = _from_signal(rollouts, signal)
     else:
         if old is None:
             raise ConfigError("old: expected old log-probs for the advantage 'outcome', got none")
-        check_scoring("old", read_score_info(old), config, rollouts=rollouts, init=init)
+        scored = read_score_info(old)
+        check_scoring("old", scored, config, rollouts=rollouts, init=init)
         trajectories = _from_outcome(rollouts, old)
     trajectories = _whitened(trajectories, shift_mean=config.shift_mean) if config.whiten else trajectories
     loss = partial(
@@ -60,7 +62,9 @@ def run(
         kl_weight=config.kl_weight,
         entropy_weight=config.entropy_weight,
     )
-    return train_policy(config, out, context, init=init, trajectories=trajectories, loss=loss, role="student")
+    return train_policy(
+        config, out, context, init=init, trajectories=trajectories, loss=loss, role="student", scored=scored
+    )
 
 
 def _from_signal(rollouts: Path, signal: Path) -> list["Trajectory"]:
@@ -93,9 +97,7 @@ def _from_outcome(rollouts: Path, old: Path) -> list["Trajectory"]:
 
 
 def _refuse_uniform(rollouts: Path) -> NoReturn:
-    from erpd_hub.samples import read_rows
-
-    found = describe_samples(list(read_rows(rollouts)))
+    found = describe_samples(rollouts)
     raise StageError(
         f"rollouts: expected prompts with right and wrong responses, got {found['groups_all_right']} all right, "
         f"{found['groups_all_wrong']} all wrong and {found['groups_mixed']} mixed of {found['prompts']} prompts; draw "

@@ -24,23 +24,26 @@ def run(
     context: StageContext,
     checkpoints: tuple[Path, ...],
     benchmarks: Mapping[str, Path | None] | None = None,
+    extended: Path | None = None,
 ) -> StageResult:
     """Sample, grade and summarise; the plan has left one checkpoint and one benchmark in the config.
 
     Args:
         benchmarks: Folder of the benchmark's Hub dataset, by its name; a generated benchmark needs none.
+        extended: The same evaluation under the shorter limit; what ended by length goes on to `extend_to`.
 
     Raises:
         ArtifactError: the dataset is not as the benchmark says.
         StageError: the prompts do not fit the model's context.
     """
     from erpd_hub.sampling.sampler import sample_problems
+    from erpd_hub.stages.rollout import extension_metrics
 
     (checkpoint,), (name,) = checkpoints, config.benchmarks
     benchmark = get_benchmark(name)
     problems = load_problems(benchmark, (benchmarks or {}).get(name))[: config.limit]
     decoding = config.decoding or benchmark.decoding
-    sample_problems(
+    drawn = sample_problems(
         problems,
         benchmark=name,
         k=config.k or benchmark.k,
@@ -48,9 +51,14 @@ def run(
         decoding=decoding,
         format=benchmark.format,
         engine=config.engine,
-        seed=context.seed,
         out=out,
+        context=context,
+        extended=extended,
+        extend_to=config.extend_to,
+        needs_ids=extended is not None,
     )
+    if context.replicas > 1:
+        return StageResult()
     return StageResult(
         metrics={
             **summarise(read_rows(out)),
@@ -58,6 +66,8 @@ def run(
             "benchmark_version": benchmark.version,
             "problems_sha256": problems_hash(problems),
             "decoding": decoding.model_dump(mode="json"),
+            "engine": drawn["engine"],
+            **extension_metrics(drawn),
             "limit": config.limit,
             "bad_golds": _bad_golds(problems, benchmark.format.extract),
         }

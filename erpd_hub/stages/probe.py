@@ -66,11 +66,13 @@ def run(
         decoding=Decoding(temperature=1.0, top_p=1.0, top_k=0, max_new_tokens=config.max_new_tokens),
         format=format,
         engine=config.engine,
-        seed=context.seed,
         out=out,
+        context=context,
     )
+    if context.replicas > 1:
+        return StageResult()
     rows = list(read_rows(out))
-    metrics = describe_samples(rows) | {"k": config.k}
+    metrics = describe_samples(out) | {"k": config.k}
     metrics |= _distances(rows, checkpoint, {"base": base, "policy": policy}, config.micro_batch_tokens)
     (out / "probe.json").write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
     return StageResult(metrics)
@@ -110,11 +112,11 @@ def _measure(
 ) -> Iterator[_Response]:
     import torch
 
+    from erpd_hub.layout import cut_batches
     from erpd_hub.logprobs import full_vocabulary_kl, kl_k1, kl_k3, make_batch
-    from erpd_hub.training.data import token_budget_batches
 
     lengths = [len(row["prompt_ids"]) + len(row["response_ids"]) for row in rows]
-    for indices in token_budget_batches(lengths, budget):
+    for indices in cut_batches(lengths, budget, "padded"):
         chosen = [rows[index] for index in indices]
         batch = make_batch([r["prompt_ids"] for r in chosen], [r["response_ids"] for r in chosen], model.device)
         with torch.inference_mode():

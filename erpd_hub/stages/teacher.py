@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from erpd_hub.artifacts import digest_files, payload_files
 from erpd_hub.config import TeacherConfig, TrainingConfig
@@ -11,11 +11,9 @@ from erpd_hub.stages import StageContext, StageResult
 from erpd_hub.stages.score import ScoreInfo, check_rollouts, read_score_info
 
 if TYPE_CHECKING:
-    from erpd_hub.training.data import Trajectory
-    from erpd_hub.training.trainer import Loss, Role
-
-_DTYPE: Literal["float32"] = "float32"
-"""Of the weights in training: bfloat16 would round small updates away."""
+    from erpd_hub.training.batches import Trajectory
+    from erpd_hub.training.step import Loss
+    from erpd_hub.training.trainer import PolicyTrainer, Role
 
 
 def run(
@@ -40,14 +38,18 @@ def run(
     from erpd_hub.training.data import join, read_columns
 
     trajectories = _graded(rollouts)
+    scored = None
     if config.loss.type == "ce":
         if reference is None:
             raise ConfigError("reference: expected log-probs of a checkpoint for the ce loss, got none")
-        check_scoring("reference", read_score_info(reference), config, rollouts=rollouts, init=init)
+        scored = read_score_info(reference)
+        check_scoring("reference", scored, config, rollouts=rollouts, init=init)
         trajectories = join(trajectories, reference_logprobs=read_columns(reference, "logprobs")["logprobs"])
     trajectories = _with_sampler_logprobs(trajectories, rollouts, config.logprob_temperature)
     loss = partial(LOSSES[config.loss.type], **config.loss.model_dump(exclude={"type"}))
-    return train_policy(config, out, context, init=init, trajectories=trajectories, loss=loss, role="teacher")
+    return train_policy(
+        config, out, context, init=init, trajectories=trajectories, loss=loss, role="teacher", scored=scored
+    )
 
 
 def train_policy(
@@ -59,40 +61,81 @@ def train_policy(
     trajectories: list["Trajectory"],
     loss: "Loss",
     role: "Role",
+    scored: ScoreInfo | None,
 ) -> StageResult:
-    """What both stages of training do once their data and loss stand."""
-    from erpd_hub.models import chat_template_hash, load_model, load_tokenizer
+    """What both stages of training do once their data and loss stand, in each of the processes that share the work.
+
+    Args:
+        scored: How the log-probs among the trajectories were computed; the layout `auto` is theirs.
+    """
+    from erpd_hub.models import chat_template_hash, load_tokenizer
+    from erpd_hub.training.trainer import train
+
+    trainer = make_trainer(
+        config, out, context, init=init, trajectories=trajectories, loss=loss, role=role, scored=scored
+    )
+    train(trainer)
+    facts = {
+        "samples": len(trajectories),
+        "prompts": len({row.problem_id for row in trajectories}),
+        "chat_template_hash": chat_template_hash(load_tokenizer(init)),
+        "layout": trainer.layout,
+    }
+    step_metrics = {step: {**trainer.files.step_metrics(step), **facts} for step in config.kept_steps}
+    return StageResult(step_metrics[config.steps], step_metrics)
+
+
+def make_trainer(
+    config: TrainingConfig,
+    out: Path,
+    context: StageContext,
+    *,
+    init: Path,
+    trajectories: list["Trajectory"],
+    loss: "Loss",
+    role: "Role",
+    scored: ScoreInfo | None,
+) -> "PolicyTrainer":
+    """The trainer of a stage, everything refused that can be before the weights are loaded."""
+    from erpd_hub.layout import exact_layout
+    from erpd_hub.models import load_tokenizer
     from erpd_hub.training.checkpoints import RunFiles
     from erpd_hub.training.data import step_batches
-    from erpd_hub.training.trainer import PolicyTrainer, train
+    from erpd_hub.training.policy import check_fit, check_parallel, load_policy, probe_sharded, processes
+    from erpd_hub.training.trainer import PolicyTrainer, training_arguments
 
+    check_parallel(config)
+    state = processes()
+    spare = check_fit(role, init, config, max(map(len, trajectories)), state)
+    wanted = scored.layout if scored is not None and config.layout == "auto" else config.layout
+    layout = probe_sharded(init, wanted, config, state)
     files = RunFiles(out, context.work)
-    tokenizer = load_tokenizer(init)
-    trainer = PolicyTrainer(
-        load_model(init, _DTYPE),
+    arguments = training_arguments(config, context.seed, files.work)
+    model = load_policy(init, config, state)
+    layout = layout or exact_layout(model, wanted, dtype=config.dtype)
+    if scored is not None:
+        check_layout(scored, layout)
+    return PolicyTrainer(
+        model,
         steps=step_batches(trajectories, config.prompts_per_step, config.steps, context.seed),
         loss=loss,
         role=role,
         config=config,
         seed=context.seed,
         files=files,
-        tokenizer=tokenizer,
+        tokenizer=load_tokenizer(init),
+        source=init,
+        arguments=arguments,
+        layout=layout,
+        spare=spare,
     )
-    train(trainer)
-    facts = {
-        "samples": len(trajectories),
-        "prompts": len({row.problem_id for row in trajectories}),
-        "chat_template_hash": chat_template_hash(tokenizer),
-    }
-    step_metrics = {step: {**files.step_metrics(step), **facts} for step in config.kept_steps}
-    return StageResult(step_metrics[config.steps], step_metrics)
 
 
 def check_scoring(role: str, info: ScoreInfo, config: TrainingConfig, *, rollouts: Path, init: Path) -> None:
     """Refuse log-probs that were not scored as training scores its own policy, on these rollouts.
 
     Raises:
-        ArtifactError: other rollouts, temperature, chat template or dtype.
+        ArtifactError: other rollouts, temperature, chat template, dtype or attention.
     """
     from erpd_hub.models import chat_template_hash, load_tokenizer
 
@@ -108,10 +151,25 @@ def check_scoring(role: str, info: ScoreInfo, config: TrainingConfig, *, rollout
             f"{role}: expected the chat template {template} of init, got {info.chat_template_hash}; score a "
             "checkpoint with the template of the one in training"
         )
-    if info.dtype != _DTYPE:
+    for name in ("dtype", "attn_implementation"):
+        expected, got = getattr(config, name), getattr(info, name)
+        if got != expected:
+            raise ArtifactError(
+                f"{role}: expected log-probs scored in {expected} like the policy in training, got {got}: the two may "
+                f"differ by more than the clip range; set scoring.{name} to {expected}"
+            )
+
+
+def check_layout(info: ScoreInfo, layout: str) -> None:
+    """Refuse log-probs from another layout than that of training, which rounds otherwise.
+
+    Raises:
+        ArtifactError: the layouts differ.
+    """
+    if info.layout != layout:
         raise ArtifactError(
-            f"{role}: expected log-probs scored in {_DTYPE} like the policy in training, got {info.dtype}: the two "
-            f"differ by more than the clip range; set scoring.dtype to {_DTYPE}"
+            f"layout: expected {info.layout} as in the log-probs, got {layout}; set scoring.layout to {layout}, or "
+            "that of this step to auto"
         )
 
 

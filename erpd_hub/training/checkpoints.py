@@ -10,13 +10,18 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+import torch
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
-from erpd_hub.artifacts import TIMES
-from erpd_hub.models import save_checkpoint
+from erpd_hub.artifacts import TIMES, write_json
+from erpd_hub.models import Dtype, save_checkpoint, save_tokenizer
 
 _DYNAMICS = "dynamics.jsonl"
 _CHECKPOINT = "checkpoint-"
+_TRAINED = "model.safetensors"
 
 logger = logging.getLogger(__name__)
 
@@ -40,11 +45,23 @@ class RunFiles:
         with (self.out / TIMES).open("a") as stream:
             stream.write(json.dumps(times) + "\n")
 
-    def save_step(self, step: int, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    def save_step(
+        self,
+        step: int,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        weights: dict[str, Tensor],
+        *,
+        dtype: Dtype = "float32",
+        source: Path | None = None,
+    ) -> None:
         """Write `out/step-N/`: a checkpoint with dynamics and times up to it, whole or not at all."""
         partial = self.out / f".step-{step}.partial"
         shutil.rmtree(partial, ignore_errors=True)
-        save_checkpoint(model, tokenizer, partial)
+        if isinstance(model, PeftModel):
+            save_adapter(model, tokenizer, partial, weights, dtype=dtype)
+        else:
+            save_checkpoint(model, tokenizer, partial, dtype=dtype, source=source, state_dict=weights)
         self._write_dynamics(partial)
         shutil.copyfile(self.out / TIMES, partial / TIMES)
         shutil.rmtree(self.step_folder(step), ignore_errors=True)
@@ -95,3 +112,35 @@ class RunFiles:
 
     def _checkpoints(self) -> list[int]:
         return [int(path.name.removeprefix(_CHECKPOINT)) for path in self.work.glob(f"{_CHECKPOINT}*")]
+
+
+def save_adapter(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    weights: dict[str, Tensor],
+    *,
+    dtype: Dtype = "float32",
+) -> None:
+    """Write a PEFT folder that says nothing of where its base lay; the same weights give the same bytes."""
+    save_tokenizer(tokenizer, folder)
+    adapter = get_peft_model_state_dict(model, state_dict=weights, save_embedding_layers=False)
+    kept = {name: value.to("cpu", getattr(torch, dtype)).contiguous() for name, value in adapter.items()}
+    save_file(kept, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    settings = model.peft_config["default"].to_dict() | {"base_model_name_or_path": None, "inference_mode": True}
+    listed = {name: sorted(value) if isinstance(value, set) else value for name, value in settings.items()}
+    write_json(folder / "adapter_config.json", json.dumps(listed, indent=2, sort_keys=True))
+
+
+def save_trained(model: nn.Module, folder: Path) -> None:
+    """What training changes, under the model's own names, for the same model to go on from."""
+    folder.mkdir(parents=True, exist_ok=True)
+    trained = {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
+    save_file(trained, folder / _TRAINED)
+
+
+def load_trained(model: nn.Module, folder: Path) -> None:
+    state = load_file(folder / _TRAINED)
+    expected = {name for name, value in model.named_parameters() if value.requires_grad}
+    assert state.keys() == expected, "a checkpoint in the work directory is of this very model"
+    model.load_state_dict(state, strict=False)

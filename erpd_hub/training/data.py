@@ -2,60 +2,26 @@
 
 Rows are joined by (problem_id, k) and every length is checked: a signal laid on other samples crashes nothing and only
 shows in nonsense statistics.
+
+Columns stay in Arrow's own numbers, int32 and float32, and never become Python's: each process holds 4 bytes a token
+and column, so 16,384 samples of 20,000 tokens with old log-probs and advantages take 3.9 GB of host memory.
 """
 
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
+import pyarrow as pa
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
+from erpd_hub.columns import ShardReader, row_arrays
 from erpd_hub.errors import ArtifactError
-from erpd_hub.logprobs import ResponseBatch, make_batch
 from erpd_hub.samples import shard_paths
-
-SampleKey = tuple[str, int]
-
-
-@dataclass(frozen=True)
-class Trajectory:
-    """One sample with its outcome and per-token columns, each of shape (T,) for its T response tokens."""
-
-    problem_id: str
-    k: int
-    prompt_ids: Tensor
-    response_ids: Tensor
-    label: float
-    """Outcome in {0, 1}; NaN where ungraded."""
-    old_logprobs: Tensor | None = None
-    reference_logprobs: Tensor | None = None
-    advantages: Tensor | None = None
-
-    @property
-    def key(self) -> SampleKey:
-        return self.problem_id, self.k
-
-    def __len__(self) -> int:
-        return len(self.prompt_ids) + len(self.response_ids)
-
-
-@dataclass(frozen=True)
-class StepBatch:
-    """One optimizer step: some prompts with all their samples."""
-
-    step: int
-    """From 1."""
-    trajectories: tuple[Trajectory, ...]
-
-    @property
-    def tokens(self) -> int:
-        return sum(len(trajectory.response_ids) for trajectory in self.trajectories)
+from erpd_hub.training.batches import SampleKey, StepBatch, Trajectory
 
 
 def read_trajectories(rollouts: Path) -> list[Trajectory]:
@@ -65,16 +31,16 @@ def read_trajectories(rollouts: Path) -> list[Trajectory]:
         ArtifactError: rows without token ids, or a sample that is there twice.
     """
     found: dict[SampleKey, Trajectory] = {}
-    for row in _rows(rollouts, ["problem_id", "k", "prompt_ids", "response_ids", "label", "finish_reason"]):
-        key = (row["problem_id"], row["k"])
+    for key, row in _rows(rollouts, ["prompt_ids", "response_ids"], ["label", "finish_reason"]):
+        prompt, response = row["prompt_ids"], row["response_ids"]
         if row["finish_reason"] == "error":
             continue
-        if not row["prompt_ids"] or not row["response_ids"]:
+        if prompt is None or response is None or not len(prompt) or not len(response):
             raise ArtifactError(f"rollouts: expected token ids in each row, got none in sample {key}")
         if key in found:
             raise ArtifactError(f"rollouts: expected each sample once, got {key} twice")
         label = float("nan") if row["label"] is None else float(row["label"])
-        found[key] = Trajectory(*key, torch.tensor(row["prompt_ids"]), torch.tensor(row["response_ids"]), label)
+        found[key] = Trajectory(*key, prompt, response, label)
     first = {problem_id: index for index, problem_id in enumerate(dict.fromkeys(key[0] for key in found))}
     return sorted(found.values(), key=lambda trajectory: (first[trajectory.problem_id], trajectory.k))
 
@@ -82,10 +48,9 @@ def read_trajectories(rollouts: Path) -> list[Trajectory]:
 def read_columns(folder: Path, *columns: str) -> dict[str, dict[SampleKey, Tensor | None]]:
     """Per-token columns of a log-probs or signal folder, by sample; None where a row has a null."""
     found: dict[str, dict[SampleKey, Tensor | None]] = {column: {} for column in columns}
-    for row in _rows(folder, ["problem_id", "k", *columns]):
+    for key, row in _rows(folder, list(columns), []):
         for column in columns:
-            values = row[column]
-            found[column][row["problem_id"], row["k"]] = None if values is None else torch.tensor(values)
+            found[column][key] = row[column]
     return found
 
 
@@ -156,37 +121,16 @@ def step_batches(trajectories: Sequence[Trajectory], prompts_per_step: int, step
     ]
 
 
-def token_budget_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Cut rows into batches of at most `budget` padded tokens (a longer row is a batch by itself), longest first.
-
-    Longest first, so that what does not fit into memory fails at once.
-    """
-    batch: list[int] = []
-    longest = 0
-    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
-        longest = longest or lengths[index]
-        if batch and (len(batch) + 1) * longest > budget:
-            yield batch
-            batch, longest = [], lengths[index]
-        batch.append(index)
-    if batch:
-        yield batch
-
-
-def collate(trajectories: Sequence[Trajectory], device: torch.device) -> ResponseBatch:
-    return make_batch(
-        [trajectory.prompt_ids for trajectory in trajectories],
-        [trajectory.response_ids for trajectory in trajectories],
-        device,
-    )
-
-
-def pad_column(trajectories: Sequence[Trajectory], name: str, device: torch.device) -> Tensor | None:
-    """(B, T) of one per-token field, zero behind the responses; None when the trajectories do not have it."""
-    values = [getattr(trajectory, name) for trajectory in trajectories]
-    return None if values[0] is None else pad_sequence(values, batch_first=True).to(device)
-
-
-def _rows(folder: Path, columns: list[str]) -> Iterator[dict]:
+def _rows(folder: Path, ragged: list[str], plain: list[str]) -> Iterator[tuple[SampleKey, dict[str, Any]]]:
+    """Key and columns of each row, the columns of lists as tensors."""
     for path in shard_paths(folder):
-        yield from pq.read_table(path, columns=columns).to_pylist()
+        for table in ShardReader(path, ["problem_id", "k", *ragged, *plain]).blocks():
+            keys = zip(table["problem_id"].to_pylist(), table["k"].to_pylist(), strict=True)
+            columns = [_tensors(table[name]) for name in ragged] + [table[name].to_pylist() for name in plain]
+            for key, *values in zip(keys, *columns, strict=True):
+                yield key, dict(zip([*ragged, *plain], values, strict=True))
+
+
+def _tensors(column: pa.ChunkedArray) -> list[Tensor | None]:
+    # Copied: Arrow's memory is read-only, and a view would keep the whole block alive for a row that is left out.
+    return [None if values is None else torch.from_numpy(values.copy()) for values in row_arrays(column)]

@@ -1,24 +1,28 @@
-"""The trainer of both stages: transformers' Trainer around one exact optimizer step.
+"""The trainer of both stages: transformers' Trainer around one exact optimizer step (`step.py`).
 
-One loader batch is one step's prompts with all their samples. `training_step` knows the step's denominators (response
-tokens, sequences) before its first micro-batch, so neither how the step is cut nor how it is padded changes the
-gradient. What Trainer keeps doing: optimizer, schedule, clipping, resumable state, RNG.
+One loader batch is one step's prompts with all their samples, on every process: each takes its own part of it, so
+accelerate neither cuts nor moves the data. What Trainer keeps doing: wrapping by DDP, FSDP2 or DeepSpeed as the
+environment of `accelerate launch` says, optimizer, schedule, clipping, resumable state, RNG, trackers.
 
-Not here: more than one process, LoRA, mixed precision.
+The first process writes; several machines need one file system.
 """
 
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import nn
+import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import (
-    PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
     Trainer,
@@ -27,20 +31,18 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
-from trl.trainer.utils import disable_dropout_in_model
 
 from erpd_hub.config import TrainingConfig
 from erpd_hub.errors import ConfigError, StageError
-from erpd_hub.logprobs import response_logprobs
-from erpd_hub.losses import LossOutput, TokenBatch, summarise
-from erpd_hub.training.checkpoints import RunFiles
-from erpd_hub.training.data import StepBatch, Trajectory, collate, pad_column, token_budget_batches
+from erpd_hub.logprobs import Layout
+from erpd_hub.losses import summarise
+from erpd_hub.training.batches import Denominators, StepBatch, share
+from erpd_hub.training.checkpoints import RunFiles, load_trained, save_trained
+from erpd_hub.training.policy import prepare_policy
+from erpd_hub.training.step import Loss, Sync, forward_backward, sync_for
 
-_LOWEST_BF16_LEARNING_RATE = 1e-5
-"""Below it an update of a bf16 weight is mostly rounded away: it has 8 bits."""
 _LISTED = 5
 
-Loss = Callable[[TokenBatch], LossOutput]
 Role = Literal["teacher", "student"]
 _OLD_TO_NEW: dict[Role, str] = {"teacher": "sampler_to_teacher", "student": "old_to_student"}
 """What the KL of the losses is between: a teacher's old log-probs are the sampler's own, not scored ones."""
@@ -48,8 +50,33 @@ _OLD_TO_NEW: dict[Role, str] = {"teacher": "sampler_to_teacher", "student": "old
 logger = logging.getLogger(__name__)
 
 
+class EngineSync(Sync):
+    """DeepSpeed: ZeRO-3 reduces after each micro-batch, and the engine clips and steps after the last."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.engine = accelerator.deepspeed_engine_wrapped
+        self.world = accelerator.num_processes
+
+    def micro_batch(self, *, last: bool) -> AbstractContextManager[None]:
+        self.engine.engine.set_gradient_accumulation_boundary(last)  # the forward pass looks at it too
+        return nullcontext()
+
+    def backward(self, loss: Tensor, *, last: bool) -> None:
+        self.engine.backward(loss, sync_gradients=last, scale_wrt_gas=False)
+
+    def total(self, values: Tensor) -> Tensor:
+        dist.all_reduce(values)
+        return values
+
+
 class PolicyTrainer(Trainer):
     """Trains a policy on a fixed list of steps.
+
+    Args:
+        arguments: Those of `training_arguments`, where they had to be made before the model.
+        source: Folder of the checkpoint the model was loaded from, for what training does not touch.
+        layout: How sequences lie in a micro-batch; one that this model is exact in.
+        spare: Bytes that the run leaves free on its device.
 
     Raises:
         StageError: a loss or gradient that is not finite, naming step and prompts; the last checkpoint stays.
@@ -57,7 +84,7 @@ class PolicyTrainer(Trainer):
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: nn.Module,
         *,
         steps: Sequence[StepBatch],
         loss: Loss,
@@ -66,82 +93,116 @@ class PolicyTrainer(Trainer):
         seed: int,
         files: RunFiles,
         tokenizer: PreTrainedTokenizerBase,
+        source: Path | None = None,
+        arguments: TrainingArguments | None = None,
+        layout: Layout = "padded",
+        spare: float = math.inf,
     ) -> None:
-        _check_precision(model, config.learning_rate)
-        _disable_dropout(model)
-        super().__init__(model=model, args=_arguments(config, seed, files.work))
+        arguments = arguments or training_arguments(config, seed, files.work)
+        super().__init__(model=prepare_policy(model, config, seed), args=arguments)
         self.remove_callback(PrinterCallback)  # the library logs; only the command line prints
         self.steps = steps
         self.loss = loss
         self.role = role
         self.config = config
         self.files = files
+        self.tokenizer = tokenizer
+        self.source = source
+        self.layout = layout
+        self.spare = spare
         self.metrics: dict[str, float] = {}
-        self.add_callback(_RunCallback(self, tokenizer))
+        self.add_callback(_RunCallback(self))
 
     def get_train_dataloader(self) -> DataLoader:
         # Not prepared by accelerate, which would try to move and concatenate the trajectories.
         return DataLoader(self.steps, batch_size=1, shuffle=False, collate_fn=_only)
 
     def training_step(
-        self, model: nn.Module, inputs: StepBatch, num_items_in_batch: torch.Tensor | int | None = None
-    ) -> torch.Tensor:
+        self, model: nn.Module, inputs: StepBatch, num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
         """Forward and backward of one step; the gradient is that of the whole step's loss."""
         model.train(self.config.gradient_checkpointing)  # it does nothing in evaluation mode
-        totals: dict[str, tuple[float, float]] = {}
-        total_loss = torch.zeros((), device=self.args.device)
-        for batch in self._micro_batches(inputs):
-            output = self.loss(self._token_batch(model, batch))
-            loss = output.sum / _denominator(output, inputs)
-            self.accelerator.backward(loss)
-            total_loss += loss.detach()
-            _accumulate(totals, output.metrics)
-        self._refuse_non_finite(total_loss, "loss", inputs)
-        means = summarise(totals)
-        named = {name.replace("old_to_new", _OLD_TO_NEW[self.role]): mean for name, mean in means.items()}
-        self.metrics = {"loss": total_loss.item(), **named, "tokens": inputs.tokens}
-        self.step_batch = inputs
-        return total_loss
-
-    def _micro_batches(self, batch: StepBatch) -> list[list[Trajectory]]:
-        rows = batch.trajectories
-        cuts = token_budget_batches([len(row) for row in rows], self.config.micro_batch_tokens)
-        return [[rows[index] for index in cut] for cut in cuts]
-
-    def _token_batch(self, model: nn.Module, rows: Sequence[Trajectory]) -> TokenBatch:
-        device = self.args.device
-        batch = collate(rows, device)
-        temperature = self.config.logprob_temperature
-        scored = response_logprobs(model, batch, temperature=temperature, with_entropy=True)
-        return TokenBatch(
-            logprobs=scored.logprobs,
-            mask=batch.mask,
-            labels=torch.tensor([row.label for row in rows], device=device),
-            old_logprobs=pad_column(rows, "old_logprobs", device),
-            reference_logprobs=pad_column(rows, "reference_logprobs", device),
-            advantages=pad_column(rows, "advantages", device),
-            entropy=scored.entropy,
+        rows = inputs.trajectories
+        state = self.accelerator.state
+        sums = forward_backward(
+            model,
+            share(
+                rows,
+                budget=self.config.micro_batch_tokens,
+                layout=self.layout,
+                rank=state.process_index,
+                world=state.num_processes,
+            ),
+            self.loss,
+            Denominators.of(rows),
+            temperature=self.config.logprob_temperature,
+            device=self.args.device,
+            layout=self.layout,
+            sync=self._sync(model),
         )
+        self._refuse_non_finite(sums.loss, "loss", inputs)
+        means = summarise(sums.metrics)
+        named = {name.replace("old_to_new", _OLD_TO_NEW[self.role]): mean for name, mean in means.items()}
+        self.metrics = {"loss": sums.loss, **named, "tokens": inputs.tokens}
+        self.step_batch = inputs
+        return torch.tensor(sums.loss, device=self.args.device)
 
-    def _clip_grad_norm(self, model: nn.Module) -> torch.Tensor:
+    def full_state_dict(self) -> dict[str, Tensor]:
+        """The trained weights, whole, in fp32: on the first process only, where they are gathered from shards."""
+        model = self.model_wrapped if self.is_deepspeed_enabled else self.model
+        state = self.accelerator.get_state_dict(model) or {}
+        trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+        return {name: value for name, value in state.items() if self.config.lora is None or name in trained}
+
+    def _sync(self, model: nn.Module) -> Sync:
+        if self.is_deepspeed_enabled:
+            return EngineSync(self.accelerator)
+        whole = sum(parameter.numel() * 4 for parameter in model.parameters() if parameter.requires_grad)
+        return sync_for(model, every=self.is_fsdp_enabled and whole > self.spare)
+
+    def _clip_grad_norm(self, model: nn.Module) -> Tensor:
         grad_norm = super()._clip_grad_norm(model)
-        self._refuse_non_finite(grad_norm, "gradient norm", self.step_batch)
+        # The same number on every process, like the loss: all of them stop here, or none.
+        self._refuse_non_finite(float(grad_norm), "gradient norm", self.step_batch)
         self.metrics["grad_norm"] = float(grad_norm)
         return grad_norm
 
-    def _refuse_non_finite(self, value: torch.Tensor, what: str, batch: StepBatch) -> None:
+    def _refuse_non_finite(self, value: float, what: str, batch: StepBatch) -> None:
         if math.isfinite(value):
             return
         ids = list(dict.fromkeys(row.problem_id for row in batch.trajectories))
         shown = ", ".join(ids[:_LISTED]) + (", ..." if len(ids) > _LISTED else "")
         raise StageError(
-            f"{self.role}: expected a finite {what}, got {float(value)} at step {batch.step} on {len(ids)} prompts "
+            f"{self.role}: expected a finite {what}, got {value} at step {batch.step} on {len(ids)} prompts "
             f"({shown}); the last checkpoint is kept, lower the learning rate"
         )
 
+    def _build_accelerator_args(self, **kwargs: Any) -> dict[str, Any]:
+        built = super()._build_accelerator_args(**kwargs)
+        # Gradients are views of DDP's buckets, or they would be there twice.
+        ddp = DistributedDataParallelKwargs(
+            find_unused_parameters=False, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
+        return built | {"kwargs_handlers": [ddp]}
+
     def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
         super()._save_checkpoint(model, trial)
-        self.files.publish_checkpoint(self.state.global_step)
+        self.accelerator.wait_for_everyone()
+        if self.is_world_process_zero():
+            self.files.publish_checkpoint(self.state.global_step)
+        self.accelerator.wait_for_everyone()
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """What a resumable checkpoint has besides optimizer state; FSDP2 and DeepSpeed write the weights with that."""
+        assert output_dir is not None, "checkpoints have a folder"
+        if self.is_world_process_zero() and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            save_trained(self.accelerator.unwrap_model(self.model), Path(output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            load_trained(self.model, Path(resume_from_checkpoint))
 
     def _get_output_dir(self, trial: object) -> str:
         return str(self.files.unfinished)
@@ -156,9 +217,8 @@ class PolicyTrainer(Trainer):
 class _RunCallback(TrainerCallback):
     """Writes what a step leaves behind: its metrics, its saved weights, its resumable checkpoint."""
 
-    def __init__(self, trainer: PolicyTrainer, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, trainer: PolicyTrainer) -> None:
         self.trainer = trainer
-        self.tokenizer = tokenizer
         self.started = time.monotonic()
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
@@ -167,27 +227,54 @@ class _RunCallback(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         trainer, step = self.trainer, state.global_step
         seconds = time.monotonic() - self.started
-        trainer.files.record(step, trainer.metrics, seconds)
-        logger.info("step %d/%d, loss %.4f, %.2f s", step, state.max_steps, trainer.metrics["loss"], seconds)
+        if state.is_world_process_zero:
+            trainer.files.record(step, trainer.metrics, seconds)
+            logger.info("step %d/%d, loss %.4f, %.2f s", step, state.max_steps, trainer.metrics["loss"], seconds)
+        if trainer.config.report_to != "none":
+            trainer.log(dict(trainer.metrics))
         if step in trainer.config.kept_steps:
-            trainer.files.save_step(step, trainer.model, self.tokenizer)
+            self._save_step(step, main=state.is_world_process_zero)
         if step % trainer.config.checkpoint_every == 0 and step < state.max_steps:
             control.should_save = True
+
+    def _save_step(self, step: int, *, main: bool) -> None:
+        trainer = self.trainer
+        weights = trainer.full_state_dict()  # every process takes part in gathering them
+        if main:
+            model = trainer.accelerator.unwrap_model(trainer.model)
+            trainer.files.save_step(
+                step, model, trainer.tokenizer, weights, dtype=trainer.config.push_dtype, source=trainer.source
+            )
+        trainer.accelerator.wait_for_everyone()
 
 
 def train(trainer: PolicyTrainer) -> None:
     """Run or go on to the last step; a finished run is left as it is."""
     files, config = trainer.files, trainer.config
-    if files.has_steps(config.kept_steps):
+    # The first process looks, and the others do as it says: it is the one that writes.
+    found = [(files.has_steps(config.kept_steps), files.last_checkpoint(config.kept_steps))]
+    finished, checkpoint = broadcast_object_list(found)[0]
+    if finished:
         return
-    checkpoint = files.last_checkpoint(config.kept_steps)
-    files.rewind(checkpoint)
+    if trainer.is_world_process_zero():
+        files.rewind(checkpoint)
+    trainer.accelerator.wait_for_everyone()
     if checkpoint is not None:
         logger.info("resuming from %s", checkpoint.name)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
 
-def _arguments(config: TrainingConfig, seed: int, work: Path) -> TrainingArguments:
+def training_arguments(config: TrainingConfig, seed: int, work: Path) -> TrainingArguments:
+    """Settings of the run; making them also sets up the process group, and ZeRO-3's loading in parts.
+
+    Raises:
+        ConfigError: the tracker is not installed.
+    """
+    if config.report_to != "none" and find_spec(config.report_to) is None:
+        raise ConfigError(
+            f"report_to: expected {config.report_to} to be installed, got no such package; `pip install "
+            f"{config.report_to}`, or set report_to to none"
+        )
     arguments = TrainingArguments(
         output_dir=str(work),
         max_steps=config.steps,
@@ -199,49 +286,18 @@ def _arguments(config: TrainingConfig, seed: int, work: Path) -> TrainingArgumen
         adam_beta1=config.adam_beta1,
         adam_beta2=config.adam_beta2,
         max_grad_norm=config.max_grad_norm,
-        gradient_checkpointing=config.gradient_checkpointing,
         seed=seed,
         save_strategy="no",
         logging_strategy="no",
         logging_nan_inf_filter=False,
-        report_to="none",
+        report_to=config.report_to,
         disable_tqdm=True,
         dataloader_pin_memory=False,
+        use_cpu=not torch.cuda.is_available(),
     )
-    # With several GPUs Trainer would wrap the model in DataParallel, which cannot cut our batches.
+    # With several GPUs and one process Trainer would wrap the model in DataParallel, which cannot cut our batches.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
-
-
-def _disable_dropout(model: PreTrainedModel) -> None:
-    """Zero dropout, also where attention keeps it as a number, or the ratio to the old policy is not 1 at the start."""
-    disable_dropout_in_model(model)
-    for module in model.modules():
-        for name in [name for name, value in vars(module).items() if "dropout" in name and isinstance(value, float)]:
-            setattr(module, name, 0.0)
-
-
-def _check_precision(model: PreTrainedModel, learning_rate: float) -> None:
-    if model.dtype != torch.float32 and learning_rate < _LOWEST_BF16_LEARNING_RATE:
-        raise ConfigError(
-            f"learning_rate: expected at least {_LOWEST_BF16_LEARNING_RATE} with {model.dtype} weights, got "
-            f"{learning_rate}; smaller updates are rounded away, train float32 weights"
-        )
-
-
-def _denominator(output: LossOutput, batch: StepBatch) -> float:
-    rows = batch.trajectories
-    if output.reduction == "token":
-        return batch.tokens
-    if output.reduction == "sequence":
-        return len(rows)
-    return len(rows) * max(len(row.response_ids) for row in rows)
-
-
-def _accumulate(totals: dict[str, tuple[float, float]], metrics: dict[str, tuple[float, float]]) -> None:
-    for name, (total, count) in metrics.items():
-        before_total, before_count = totals.get(name, (0.0, 0.0))
-        totals[name] = (before_total + total, before_count + count)
 
 
 def _only(batch: list[StepBatch]) -> StepBatch:

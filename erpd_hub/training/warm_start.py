@@ -78,10 +78,9 @@ class WarmStart:
             for problem, _, k in draws
         ]
         decoding = Decoding(max_new_tokens=_TOKENS_PER_COLUMN * self.config.max_digits + _TOKENS_BESIDES)
-        completions = LocalEngine(self.model, self.tokenizer).generate(requests, decoding, ())
         responses = [
-            Response(answer, completion.text, completion.finish_reason)
-            for (_, answer, _), completion in zip(draws, completions, strict=True)
+            Response(draws[index][1], completion.text, completion.finish_reason)
+            for index, completion in LocalEngine(self.model, self.tokenizer).generate(requests, decoding, ())
         ]
         return sum(grade.label or 0 for grade in grade_many(responses, extract="boxed")) / len(responses)
 

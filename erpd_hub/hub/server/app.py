@@ -26,6 +26,7 @@ from erpd_hub.hub.server import (
     routes_refs,
     routes_repos,
     routes_resolve,
+    routes_storage,
     routes_tree,
 )
 from erpd_hub.hub.server.call import MAX_JSON_BYTES, Call, Handler, Hub, Routes, Target, reply
@@ -44,6 +45,7 @@ REPO_ROUTES: Routes = {
     **routes_tree.REPO_ROUTES,
     **routes_refs.REPO_ROUTES,
     **routes_info.REPO_ROUTES,
+    **routes_storage.REPO_ROUTES,
 }
 """By method and the word after /api/{kind}s/{namespace}/{name}/, "" for the repository itself."""
 CONTENT_ROUTES: Routes = {**routes_resolve.CONTENT_ROUTES, **routes_lfs.CONTENT_ROUTES}

@@ -1,0 +1,176 @@
+"""The sampler with vLLM against vLLM alone, and against itself when lengths have a heavy tail.
+
+* `against_bare`: tokens/s through the whole sampler (journal, grading beside it, shards) over tokens/s of the bare
+  engine's own loop, on the same requests with the same parameters in the same engine; the two take turns. 0.95 or more.
+* `heavy_tail`: seconds of a workload of forced, Pareto-distributed lengths over (its tokens / steady throughput), the
+  throughput being that of equal lengths with as many samples and tokens; the two take turns. 1.1 or less. What is left
+  of it is the end, when fewer samples are unfinished than the engine decodes together: it falls with samples a slot.
+"""
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from erpd_hub.arithmetic import random_problems
+from erpd_hub.config import Decoding, PromptFormat, VLLMEngine
+from erpd_hub.models import load_tokenizer
+from erpd_hub.prompts import Problem
+from erpd_hub.sampling.collect import collect
+from erpd_hub.sampling.engine import Request
+from erpd_hub.sampling.engines import fast_dtype
+from erpd_hub.sampling.job import Job
+from erpd_hub.sampling.plan import Draw, all_draws, render_prompts
+from erpd_hub.sampling.vllm_engine import InProcessEngine
+from erpd_hub.stages import StageContext
+
+_FORMAT = PromptFormat(template="3 + 8 = 11\n45 + 38 = 83\n{problem} =", chat=False, extract="first-line")
+_ROOM = 128
+"""Tokens for the prompt; these have about 30."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    prompts: int = 16
+    k: int = 8
+    mean_tokens: int = 64
+    repeats: int = 3
+    """Runs of each side."""
+
+
+class ForcedLengths(InProcessEngine):
+    """The engine with a length for each request, whatever the model says."""
+
+    lengths: dict[int, int]
+    """By seed."""
+
+    def params(self, request: Request, decoding: Decoding, stop: Sequence[str]) -> Any:
+        params = super().params(request, decoding, stop)
+        params.ignore_eos = True
+        params.max_tokens = self.lengths[request.seed]
+        return params
+
+
+class _Bench:
+    """An engine and the draws that all runs share."""
+
+    def __init__(self, checkpoint: Path, config: VLLMEngine, work: Workload, longest: int) -> None:
+        self.work, self.longest = work, longest
+        tokenizer = load_tokenizer(checkpoint)
+        pairs = random_problems(work.prompts, min_digits=2, max_digits=2, seed=0, spaces=True)
+        problems = [Problem(problem, "addition", problem, answer) for problem, answer in pairs]
+        self.draws = all_draws(render_prompts(problems, _FORMAT, tokenizer), "addition", work.k, 0)
+        # No stop tokens: each response has the length it is given.
+        self.engine = ForcedLengths(
+            config, checkpoint, tokenizer, frozenset(), dtype=fast_dtype(config.dtype), longest=longest + _ROOM,
+            scratch=checkpoint,
+        )  # fmt: skip
+        self.decoding = Decoding(max_new_tokens=longest)
+
+    def bare(self, lengths: dict[int, int]) -> float:
+        """Seconds of vLLM's own loop."""
+        self._reset(lengths)
+        started = time.perf_counter()
+        for index, draw in enumerate(self.draws):
+            self.engine.submit(index, Request(draw.prompt.prompt_ids, draw.seed), self.decoding, ())
+        tokens = 0
+        while self.engine.llm.has_unfinished_requests():
+            tokens += sum(len(output.outputs[0].token_ids) for output in self.engine.llm.step())
+        seconds = time.perf_counter() - started
+        assert tokens == sum(lengths.values())
+        return seconds
+
+    def sampled(self, lengths: dict[int, int]) -> float:
+        """Seconds of the sampler, with everything it writes."""
+        self._reset(lengths)
+        with TemporaryDirectory() as folder:
+            out = Path(folder)
+            context = StageContext(0, out / "work")
+            job = Job(self.draws, "addition", self.decoding, _FORMAT, None, out / "out", context)
+            started = time.perf_counter()
+            collect(job, lambda: _Kept(self.engine))
+            return time.perf_counter() - started
+
+    def close(self) -> None:
+        self.engine.close()
+
+    def _reset(self, lengths: dict[int, int]) -> None:
+        self.engine.lengths = lengths
+        self.engine.llm.reset_prefix_cache()
+
+
+class _Kept:
+    """An engine that outlives the job it is lent to."""
+
+    reproducible = False
+
+    def __init__(self, engine: InProcessEngine) -> None:
+        self.generate = engine.generate
+
+    def close(self) -> None:
+        pass
+
+
+def against_bare(checkpoint: Path, config: VLLMEngine, work: Workload) -> dict[str, Any]:
+    """Sampler over bare engine; see the module."""
+    bench = _Bench(checkpoint, config, work, 2 * work.mean_tokens)
+    rng = random.Random(0)
+    lengths = {draw.seed: rng.randint(1, 2 * work.mean_tokens) for draw in bench.draws}
+    pairs = _in_turns(bench, lambda: bench.sampled(lengths), lambda: bench.bare(lengths))
+    tokens = sum(lengths.values())
+    return {
+        "benchmark": "sampling",
+        "samples": len(lengths),
+        "tokens": tokens,
+        "sampler_tokens_per_second": [round(tokens / ours, 1) for ours, _ in pairs],
+        "bare_tokens_per_second": [round(tokens / bare, 1) for _, bare in pairs],
+        "ratio": round(median(bare / ours for ours, bare in pairs), 3),
+        "aim": ">= 0.95",
+    }
+
+
+def heavy_tail(checkpoint: Path, config: VLLMEngine, work: Workload) -> dict[str, Any]:
+    """Seconds over tokens at steady throughput; see the module."""
+    longest = 8 * work.mean_tokens
+    bench = _Bench(checkpoint, config, work, longest)
+    tail = pareto_lengths(bench.draws, work.mean_tokens, longest)
+    tokens = sum(tail.values())
+    even = {seed: tokens // len(tail) + (place < tokens % len(tail)) for place, seed in enumerate(tail)}
+    pairs = _in_turns(bench, lambda: bench.sampled(tail), lambda: bench.bare(even))
+    return {
+        "benchmark": "tail",
+        "samples": len(tail),
+        "tokens": tokens,
+        "longest": max(tail.values()),
+        "median": int(median(tail.values())),
+        "seconds": [round(ours, 2) for ours, _ in pairs],
+        "seconds_at_steady_throughput": [round(steady, 2) for _, steady in pairs],
+        "ratio": round(median(ours / steady for ours, steady in pairs), 3),
+        "aim": "<= 1.1",
+    }
+
+
+def pareto_lengths(draws: Sequence[Draw], mean: int, longest: int) -> dict[int, int]:
+    """Lengths by seed with about this mean, from a Pareto distribution (shape 1.5) cut at `longest`."""
+    rng = random.Random(0)
+    raw = [min(rng.paretovariate(1.5), 3 * longest / mean) for _ in draws]
+    scale = mean * len(raw) / sum(raw)
+    return {draw.seed: max(1, min(longest, round(scale * value))) for draw, value in zip(draws, raw, strict=True)}
+
+
+def _in_turns(bench: _Bench, first: Callable[[], float], second: Callable[[], float]) -> list[tuple[float, float]]:
+    """Seconds of both, taking turns, after a run that warms up."""
+    second()
+    pairs = []
+    for turn in range(bench.work.repeats):
+        if turn % 2:
+            later = second()
+            pairs.append((first(), later))
+        else:
+            pairs.append((first(), second()))
+    bench.close()
+    return pairs

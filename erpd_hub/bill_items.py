@@ -1,0 +1,331 @@
+"""What each stage of a plan costs: tokens, memory, time, storage. `bill` adds it up and says what it was reckoned
+with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from erpd_hub import config as c
+from erpd_hub import estimate as e
+from erpd_hub.devices import Device
+from erpd_hub.evaluation.benchmarks import get_benchmark
+from erpd_hub.facts import ModelFacts
+from erpd_hub.plan import Node, Plan
+
+MEAN_SHARE = 0.5
+"""[I] Mean length over the limit where nothing is known of the model's answers."""
+CONTINUED_SHARE = 0.15
+"""[I] Share of samples that end by length, and are continued by `extend_to`."""
+HUB_RATE = 0.1
+"""GB/s of a push [I]; `doctor --live` measures it."""
+IO_RATE = 0.2
+"""GB/s at which columns are joined and written [I]."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """On what, and under which assumptions."""
+
+    device: Device
+    gpus: int
+    mean_length: int | None = None
+    """Overrides the recipe's and the shape's."""
+    rates: Mapping[str, float] = field(default_factory=dict)
+    """Measured response tokens per GPU-second by stage: they take the place of the time model."""
+    assume: e.Assumptions = e.DEFAULTS
+
+
+@dataclass(frozen=True)
+class Item:
+    """The bill of one artifact."""
+
+    step: str
+    stage: str
+    tokens: int | None = None
+    """Response tokens expected to be sampled, scored or trained on."""
+    tokens_upper: int | None = None
+    gb: float | None = None
+    """Peak GB per GPU."""
+    fits: bool | None = None
+    remedy: str = ""
+    """What to change where it does not fit; else how it is laid out."""
+    arithmetic: str = ""
+    seconds: float | None = None
+    seconds_upper: float | None = None
+    gpus: int = 0
+    """That it occupies; 0 for what no GPU does."""
+    storage_gb: float | None = None
+    measured: bool = False
+
+
+def mean_length(plan: Plan, setting: Setting, facts: ModelFacts | None) -> tuple[int | None, str]:
+    """Tokens of a mean response and where the figure is from; None where it goes by the limit."""
+    if setting.mean_length is not None:
+        return setting.mean_length, "--mean-length"
+    if plan.recipe.facts.mean_length is not None:
+        return plan.recipe.facts.mean_length, "the recipe's facts.mean_length"
+    if facts is not None and facts.mean_response is not None:
+        return facts.mean_response, f"{facts.name} on AIME 2024, the paper's Table 10"
+    return None, f"{MEAN_SHARE:g} of each limit, for want of a source"
+
+
+def rollout_prompts(plan: Plan, node: Node) -> int | None:
+    """Prompts of a rollouts node, where the recipe says."""
+    assert isinstance(node.config, c.RolloutConfig)
+    if node.config.limit:
+        return node.config.limit
+    source = next((edge.source for edge in node.inputs if edge.role == "prompts"), None)
+    config = plan.node(source).config if isinstance(source, str) else None
+    return config.count if isinstance(config, c.PromptSelection) else None
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What a sampling stage draws."""
+
+    samples: int | None
+    limit: int
+    """Tokens a response may have."""
+    fresh: int
+    """Tokens at most that are new: the rest is continued from an artifact."""
+    engine: c.TransformersEngine | c.VLLMEngine | c.ServerEngine
+    continued: bool = False
+
+
+def draw_of(plan: Plan, node: Node) -> Draw | None:
+    """How much a node samples; None for one that does not."""
+    config = node.config
+    continued = any(edge.role == "extended" for edge in node.inputs)
+    if isinstance(config, c.RolloutConfig):
+        count, k, decoding = rollout_prompts(plan, node), config.k, config.decoding
+    elif isinstance(config, c.ProbeConfig):
+        return Draw(config.num_prompts * config.k, config.max_new_tokens, config.max_new_tokens, config.engine)
+    elif isinstance(config, c.EvaluateConfig):
+        benchmark = get_benchmark(config.benchmarks[0])
+        count, k = config.limit or benchmark.num_problems, config.k or benchmark.k
+        decoding = config.decoding or benchmark.decoding
+    else:
+        return None
+    limit = decoding.max_new_tokens
+    fresh = limit
+    if continued and config.extend_to:
+        limit, fresh = config.extend_to, config.extend_to - limit
+    return Draw(count * k if count else None, limit, fresh, config.engine, continued)
+
+
+class Clerk:
+    """Makes out the items of one plan."""
+
+    def __init__(self, plan: Plan, setting: Setting, facts: ModelFacts | None) -> None:
+        self.plan, self.setting, self.facts = plan, setting, facts
+        self.mean = mean_length(plan, setting, facts)[0]
+
+    def item(self, node: Node) -> Item:
+        config = node.config
+        item = Item(node.name, config.stage)
+        if (draw := draw_of(self.plan, node)) is not None:
+            expected, upper = self._drawn(draw)
+            item = replace(item, tokens=expected, tokens_upper=upper)
+            return self._sampling(item, node, draw) if self.facts and expected and upper else item
+        if isinstance(config, c.TrainingConfig):
+            expected, upper = self._trained_on(node, config)
+            item = replace(item, tokens=expected, tokens_upper=upper)
+            return self._training(item, node, config) if self.facts else item
+        if isinstance(config, c.ScoreConfig):
+            expected, upper = self._held(self._rollouts(node))
+            item = replace(item, tokens=expected, tokens_upper=upper)
+            return self._scoring(item, node, config) if self.facts and expected and upper else item
+        return self._plain(item, node) if self.facts else item
+
+    # ------------------------------------------------------------------------------------------ tokens
+
+    def _length(self, limit: int) -> float:
+        """Of a mean response under a limit, which cuts the long ones."""
+        return min(float(self.mean), 0.95 * limit) if self.mean is not None else MEAN_SHARE * limit
+
+    def _drawn(self, draw: Draw) -> tuple[int | None, int | None]:
+        """(expected, at most) tokens that a stage samples."""
+        if draw.samples is None:
+            return None, None
+        if draw.continued:
+            return int(draw.samples * CONTINUED_SHARE * draw.fresh / 2), draw.samples * draw.fresh
+        return int(draw.samples * self._length(draw.limit)), draw.samples * draw.limit
+
+    def _held(self, rollouts: Node | None) -> tuple[int | None, int | None]:
+        """(expected, at most) response tokens of a rollouts artifact, those it took over included."""
+        draw = draw_of(self.plan, rollouts) if rollouts is not None else None
+        return self._drawn(replace(draw, continued=False)) if draw is not None else (None, None)
+
+    def _trained_on(self, node: Node, config: c.TrainingConfig) -> tuple[int | None, int | None]:
+        rollouts = self._rollouts(node)
+        expected, upper = self._held(rollouts)
+        prompts = rollout_prompts(self.plan, rollouts) if rollouts is not None else None
+        if not prompts or expected is None or upper is None:
+            return None, None
+        share = min(config.prompts_per_step, prompts) * config.steps / prompts
+        return int(expected * share), int(upper * share)
+
+    def _rollouts(self, node: Node) -> Node | None:
+        """The rollouts a node works on; a signal's are those of its log-probs."""
+        for edge in node.inputs:
+            if edge.role == "rollouts" and isinstance(edge.source, str):
+                return self.plan.node(edge.source)
+        scores = [x.source for x in node.inputs if x.kinds == ("logprobs",) and isinstance(x.source, str)]
+        return self._rollouts(self.plan.node(scores[0])) if scores else None
+
+    def _limit(self, node: Node) -> int:
+        """Tokens that a response of the node's rollouts may have; 0 where the recipe does not say."""
+        rollouts = self._rollouts(node)
+        draw = draw_of(self.plan, rollouts) if rollouts is not None else None
+        return draw.limit if draw is not None else 0
+
+    def _largest_batch(self, node: Node, budget: int) -> int:
+        """Tokens of the largest micro-batch: the budget, or the longest sequence there can be."""
+        limit = self._limit(node)
+        return max(budget, limit + self.setting.assume.prompt_tokens if limit else 0)
+
+    # ------------------------------------------------------------------------------------------ stages
+
+    def _sampling(self, item: Item, node: Node, draw: Draw) -> Item:
+        assert item.tokens and item.tokens_upper and draw.samples
+        storage = e.rollout_storage(item.tokens, sampler_logprobs=True)
+        if isinstance(draw.engine, c.ServerEngine):
+            return replace(item, remedy="on its servers", storage_gb=storage)
+        samples = max(1, int(draw.samples * CONTINUED_SHARE)) if draw.continued else draw.samples
+        found = self._sampled(draw, samples, item.tokens / samples)
+        cards = getattr(draw.engine, "tensor_parallel", 1)
+        room = self.setting.device.memory * self.setting.assume.engine_memory - self.setting.assume.engine_reserve
+        fits = found.memory.weights / cards < 0.9 * room if self._on_gpu else None
+        return self._timed(
+            replace(item, gb=found.memory.total, fits=fits, arithmetic=found.memory.arithmetic, storage_gb=storage,
+                    remedy=f"{found.concurrency} at once a GPU" if fits is not False
+                    else f"set {node.step}.engine.tensor_parallel={2 * cards}"),
+            found.seconds + self._probe_scoring(node, item.tokens),
+            self._sampled(draw, draw.samples, item.tokens_upper / draw.samples).seconds
+            + self._probe_scoring(node, item.tokens_upper),
+        )  # fmt: skip
+
+    def _sampled(self, draw: Draw, samples: int, mean: float) -> e.Sampling:
+        assert self.facts is not None
+        return e.sampling_time(
+            self.facts,
+            self.setting.device,
+            samples=samples,
+            mean_tokens=mean,
+            longest=draw.limit,
+            gpus=self.setting.gpus,
+            engine=draw.engine.type,
+            batch_tokens=getattr(draw.engine, "batch_tokens", None),
+            assume=self.setting.assume,
+        )
+
+    def _probe_scoring(self, node: Node, tokens: int) -> float:
+        """A probe scores its samples under the checkpoint, the base and the round's start."""
+        if not isinstance(node.config, c.ProbeConfig):
+            return 0.0
+        return 3 * self._score_seconds(tokens, node.config.max_new_tokens)
+
+    def _training(self, item: Item, node: Node, config: c.TrainingConfig) -> Item:
+        assert self.facts is not None
+        tokens = self._largest_batch(node, config.micro_batch_tokens)
+        layout = training_layout(config, tokens, self.setting.gpus, self.facts, self.setting.device)
+        memory = e.training_memory(self.facts, **layout)
+        fits = memory.total <= self.setting.device.usable
+        words = str(layout["strategy"])
+        if not fits:
+            words = f"{node.step}: " + e.training_remedy(self.facts, self.setting.device.usable, **layout)
+        rank = config.lora.r if config.lora else None
+        pushed = max(1, len(node.pushed_steps))
+        storage = e.checkpoint_storage(self.facts, config.push_dtype, pushed=pushed, lora_rank=rank)
+        item = replace(item, gb=memory.total, fits=fits, remedy=words, arithmetic=memory.arithmetic, storage_gb=storage)
+        if item.tokens is None or item.tokens_upper is None:
+            return item
+        limit = self._limit(node)
+        return self._timed(
+            item, self._train_seconds(item.tokens, self._weighted(limit)), self._train_seconds(item.tokens_upper, limit)
+        )
+
+    def _train_seconds(self, tokens: int, length: float) -> float:
+        assert self.facts is not None
+        device, gpus, assume = self.setting.device, self.setting.gpus, self.setting.assume
+        return e.training_time(self.facts, device, tokens=tokens, length=length, gpus=gpus, assume=assume)
+
+    def _scoring(self, item: Item, node: Node, config: c.ScoreConfig) -> Item:
+        assert self.facts is not None
+        tokens, upper = item.tokens or 0, item.tokens_upper or 0
+        memory = e.scoring_memory(
+            self.facts, tokens=self._largest_batch(node, config.micro_batch_tokens), dtype=config.dtype
+        )
+        fits = memory.total <= self.setting.device.usable
+        item = replace(item, gb=memory.total, fits=fits, remedy="" if fits else "use GPUs with more memory",
+                       arithmetic=memory.arithmetic, storage_gb=e.logprob_storage(tokens, "score"))  # fmt: skip
+        limit = self._limit(node)
+        seconds = self._score_seconds(tokens, limit)
+        return self._timed(item, seconds, self._score_seconds(upper, limit, weighted=False))
+
+    def _score_seconds(self, tokens: int, limit: int, *, weighted: bool = True) -> float:
+        assert self.facts is not None
+        length = self._weighted(limit) if weighted else float(limit)
+        device, gpus, assume = self.setting.device, self.setting.gpus, self.setting.assume
+        return e.scoring_time(self.facts, device, tokens=tokens, length=length, gpus=gpus, assume=assume)
+
+    def _plain(self, item: Item, node: Node) -> Item:
+        """Stages that no GPU works on: base, prompts, unlearned, signal."""
+        assert self.facts is not None
+        storage = 0.01
+        if isinstance(node.config, c.ImportBase | c.TinyBase):
+            storage = e.checkpoint_storage(self.facts, self.facts.stored, pushed=1)
+        elif isinstance(node.config, c.UnlearnedConfig):
+            storage = e.checkpoint_storage(self.facts, self._push_dtype(node), pushed=1)
+        elif isinstance(node.config, c.SignalConfig):
+            tokens = self._held(self._rollouts(node))[0]
+            if tokens is None:
+                return item
+            storage = e.logprob_storage(tokens, "signal")
+        seconds = storage / HUB_RATE + storage / IO_RATE
+        return replace(item, seconds=seconds, seconds_upper=seconds, storage_gb=storage)
+
+    def _push_dtype(self, node: Node) -> str:
+        source = next((edge.source for edge in node.inputs if edge.role == "teacher"), None)
+        config = self.plan.node(source).config if isinstance(source, str) else None
+        return config.push_dtype if isinstance(config, c.TrainingConfig) else "float32"
+
+    # ------------------------------------------------------------------------------------------ shared
+
+    @property
+    def _on_gpu(self) -> bool:
+        return self.setting.device.name != "cpu"
+
+    def _weighted(self, limit: int) -> float:
+        return e.weighted_length(self._length(limit), self.setting.assume.length_spread, limit)
+
+    def _timed(self, item: Item, seconds: float, upper: float) -> Item:
+        """With the work's time, or the measured rate in its place, and what every stage spends around it."""
+        rate = self.setting.rates.get(item.stage)
+        measured = item.tokens / (rate * self.setting.gpus) if rate and item.tokens else None
+        if measured is not None and item.tokens and item.tokens_upper:
+            seconds, upper = measured, measured * item.tokens_upper / item.tokens
+        around = (self.setting.assume.start_seconds if self._on_gpu else 5.0) + (item.storage_gb or 0.0) / HUB_RATE
+        return replace(item, seconds=seconds + around, seconds_upper=max(seconds, upper) + around,
+                       gpus=self.setting.gpus, measured=measured is not None)  # fmt: skip
+
+
+def training_layout(
+    config: c.TrainingConfig, tokens: int, gpus: int, facts: ModelFacts, device: Device
+) -> dict[str, Any]:
+    """The keyword arguments of `training_memory`; `auto` is DDP where a replica fits, else FSDP2."""
+    layout: dict[str, Any] = {
+        "tokens": tokens,
+        "gpus": gpus,
+        "gradient_checkpointing": config.gradient_checkpointing,
+        "offload": config.activation_offload,
+        "lora_rank": config.lora.r if config.lora else None,
+        "dtype": config.dtype,
+        "context_parallel": config.context_parallel,
+    }
+    if gpus == 1:
+        return layout | {"strategy": "single"}
+    if config.parallel != "auto":
+        return layout | {"strategy": config.parallel}
+    whole = e.training_memory(facts, **layout, strategy="ddp").total
+    return layout | {"strategy": "ddp" if whole <= device.usable else "fsdp2"}

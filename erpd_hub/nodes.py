@@ -1,0 +1,104 @@
+"""What a plan is made of: nodes, each an artifact to be made, and the edges to their inputs."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from erpd_hub import config as c
+from erpd_hub.errors import ConfigError
+from erpd_hub.evaluation.benchmarks import BENCHMARKS, get_benchmark
+from erpd_hub.fields import identity
+from erpd_hub.recipe import Recipe, suggestion
+from erpd_hub.references import PathRef, RepoRef, ReservedRef, parse_reference
+from erpd_hub.stages import STAGES, Stage
+
+
+@dataclass(frozen=True)
+class Edge:
+    """One input of a node: another node of the plan, a repository, or a local path."""
+
+    role: str
+    kinds: tuple[str, ...]
+    source: str | RepoRef | PathRef
+    """A node's name, or something outside the run."""
+    saved_step: int | None = None
+    optional: bool = False
+    """Left out (and named in the artifact) when the endpoint does not have it."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One artifact to be made."""
+
+    name: str
+    """`r1/student`, or `r1/evaluate/student@step-8/addition` for one of several in a repository."""
+    round: int
+    step: str
+    config: c.StepConfig
+    seed: int
+    inputs: tuple[Edge, ...]
+    repo_id: str
+    folder: str = ""
+    pushed_steps: tuple[int, ...] = ()
+    """Saved steps of a training stage that become commits; the last always does."""
+
+    @property
+    def stage(self) -> Stage:
+        return STAGES[self.config.stage]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What goes into the fingerprint besides inputs and seed: the config, and the benchmarks it names in full."""
+        named = {name: get_benchmark(name).identity for name in benchmark_names(self.config)}
+        return {**identity(self.config), **({"benchmark_entries": named} if named else {})}
+
+
+@dataclass(frozen=True)
+class Plan:
+    recipe: Recipe
+    nodes: tuple[Node, ...]
+    """In an order in which every input comes before its users."""
+
+    def node(self, name: str) -> Node:
+        return next(node for node in self.nodes if node.name == name)
+
+    def select(self, *, until: str | None = None, start: str | None = None) -> tuple[list[Node], set[str]]:
+        """The nodes that `until` needs (all without it), and the names of those that must exist already.
+
+        With `start`, everything that is not `start` or a consequence of it must exist.
+        """
+        nodes = list(self.nodes)
+        if until is not None:
+            wanted = {node.name for node in self._of_step(until)}
+            for node in reversed(nodes):
+                if node.name in wanted:
+                    wanted |= {edge.source for edge in node.inputs if isinstance(edge.source, str)}
+            nodes = [node for node in nodes if node.name in wanted]
+        given: set[str] = set()
+        if start is not None:
+            live = {node.name for node in self._of_step(start)} & {node.name for node in nodes}
+            if not live:
+                raise ConfigError(f"--from {start}: comes after --until {until}; nothing is left to do")
+            for node in nodes:
+                if any(edge.source in live for edge in node.inputs):
+                    live.add(node.name)
+            given = {node.name for node in nodes} - live
+        return nodes, given
+
+    def _of_step(self, name: str) -> list[Node]:
+        """The nodes of a step, named as in a recipe; without a round the last round that has it."""
+        reference = parse_reference(name)
+        step = name if isinstance(reference, ReservedRef) else getattr(reference, "name", None)
+        found = [n for n in self.nodes if n.step == step and getattr(reference, "round", None) in (None, n.round)]
+        if not found:
+            names = sorted({node.step for node in self.nodes})
+            raise ConfigError(f"{name}: expected a step of the recipe ({', '.join(names)}){suggestion(name, names)}")
+        return [node for node in found if node.round == found[-1].round]
+
+
+def benchmark_names(config: c.StepConfig) -> tuple[str, ...]:
+    """The benchmarks that a step measures on or decontaminates against."""
+    if isinstance(config, c.EvaluateConfig):
+        return config.benchmarks
+    if isinstance(config, c.PromptSelection):
+        return tuple(BENCHMARKS) if config.decontaminate == "all" else tuple(config.decontaminate)
+    return ()

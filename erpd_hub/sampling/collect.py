@@ -1,0 +1,149 @@
+"""Sampling with an engine that schedules for itself: all that is missing in flight at once, each finished sample into
+the journal, grading beside it, shards in the plan's order at the end.
+
+A stop (SIGTERM, SIGINT), a kill or a failed sample loses what is in flight and nothing else; the next call asks for
+what the journal lacks.
+"""
+
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from types import FrameType
+from typing import Any
+
+from erpd_hub.errors import StageError
+from erpd_hub.evaluation.grading import Grade
+from erpd_hub.samples import SAMPLE_SCHEMA, Sample, shard_path, write_rows
+from erpd_hub.sampling.engine import Engine
+from erpd_hub.sampling.job import Job
+from erpd_hub.sampling.journal import Journal
+from erpd_hub.sampling.plan import Draw, chunked, request_of
+from erpd_hub.sampling.rows import BackgroundGrader, Progress, grade_pairs
+
+_GRADED_TOGETHER = 256
+"""Samples of earlier calls that are read back and graded at once."""
+
+logger = logging.getLogger(__name__)
+
+
+def collect(job: Job, opened: Callable[[], Engine]) -> None:
+    """Draw this replica's share into its journal; without replicas, all that is missing, and then the shards.
+
+    Raises:
+        StageError: some samples failed for good, or a signal asked to stop; the others are kept.
+    """
+    draws = job.open_draws
+    with ExitStack() as stack:
+        journal = stack.enter_context(closing(Journal(job.context.work / "journal", job.context.replica)))
+        missing = [draw for draw in _share(job, draws) if draw.seed not in journal]
+        progress = Progress(len(missing))
+        grader = stack.enter_context(closing(BackgroundGrader(job.format, progress)))
+        if missing:
+            if len(journal):
+                logger.info("%d of %d samples are there from before", len(journal), len(draws))
+            _draw_missing(job, missing, opened, journal, grader, progress)
+        if job.context.replicas == 1:
+            _write_shards(job, journal, _all_grades(job, journal, grader.finish()))
+
+
+def _share(job: Job, draws: Sequence[Draw]) -> list[Draw]:
+    """The samples of every prompt whose place among the prompts falls to this replica: a prompt is never split."""
+    places: dict[str, int] = {}
+    for draw in draws:
+        places.setdefault(draw.prompt.problem.problem_id, len(places))
+    context = job.context
+    return [d for d in draws if places[d.prompt.problem.problem_id] % context.replicas == context.replica]
+
+
+def _draw_missing(
+    job: Job,
+    missing: Sequence[Draw],
+    opened: Callable[[], Engine],
+    journal: Journal,
+    grader: BackgroundGrader,
+    progress: Progress,
+) -> None:
+    """Into the journal, as they finish.
+
+    Raises:
+        StageError: see `collect`.
+    """
+    requests = [request_of(draw, job.earlier) for draw in missing]
+    failed: dict[str, str] = {}
+    try:
+        with stop_signals(), closing(opened()) as engine:
+            for index, completion in engine.generate(requests, job.decoding, job.format.stop):
+                draw = missing[index]
+                if completion.finish_reason == "error":
+                    failed[f"{draw.prompt.problem.problem_id}#{draw.k}"] = completion.text
+                    continue
+                journal.append(draw.seed, completion)
+                progress.drawn(len(completion.response_ids or ()) - len(requests[index].response_ids))
+                grader.add(draw, completion)
+                progress.log()
+    except Stopped:
+        kept = f"{progress.total - progress.samples} samples to go, {len(journal)} kept"
+        raise StageError(f"sampling: stopped by a signal with {kept}; run it again to go on") from None
+    progress.log(now=True)
+    if failed:
+        name, reason = next(iter(failed.items()))
+        raise StageError(
+            f"sampling: {len(failed)} samples failed after all retries ({name}: {reason}), {len(journal)} are kept; "
+            "run it again to go on"
+        )
+
+
+def _all_grades(job: Job, journal: Journal, known: dict[int, Grade]) -> dict[int, Grade]:
+    """Also of what earlier calls and other replicas have drawn."""
+    rest = [draw for draw in job.open_draws if draw.seed not in known]
+    for start in range(0, len(rest), _GRADED_TOGETHER):
+        pairs = [(draw, journal.read(draw.seed)) for draw in rest[start : start + _GRADED_TOGETHER]]
+        grades = grade_pairs(pairs, job.format)
+        known |= {draw.seed: grade for (draw, _), grade in zip(pairs, grades, strict=True)}
+    return known
+
+
+def _write_shards(job: Job, journal: Journal, grades: dict[int, Grade]) -> None:
+    """All samples in the plan's order; a kill in between is made good by writing them again."""
+    shard: list[Sample | dict[str, Any]] = []
+    for index, part in enumerate(chunked([_length(job, journal, draw) for draw in job.draws])):
+        shard = [_row(job, journal, grades, job.draws[place]) for place in part]
+        write_rows(shard_path(job.out, index), shard, SAMPLE_SCHEMA)  # type: ignore[arg-type]
+
+
+def _length(job: Job, journal: Journal, draw: Draw) -> int:
+    if job.earlier and not job.earlier.is_open(draw):
+        return job.earlier.num_tokens(draw)
+    return journal.num_tokens(draw.seed)
+
+
+def _row(job: Job, journal: Journal, grades: dict[int, Grade], draw: Draw) -> Sample | dict[str, Any]:
+    if job.earlier and not job.earlier.is_open(draw):
+        return job.earlier.row(draw)
+    return job.row(draw, journal.read(draw.seed), grades[draw.seed])
+
+
+class Stopped(BaseException):
+    """A signal asked this process to stop; no handler of `Exception` in an engine may swallow it."""
+
+
+@contextmanager
+def stop_signals() -> Iterator[None]:
+    """Within it SIGTERM and SIGINT raise Stopped in the main thread, once: what follows is left to the clean-up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for name in before:
+            signal.signal(name, signal.SIG_IGN)
+        raise Stopped
+
+    before = {name: signal.signal(name, stop) for name in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)

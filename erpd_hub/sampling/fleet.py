@@ -1,0 +1,282 @@
+"""Several servers as one: every sample done once, by whichever of them is there.
+
+A server joins by answering: its model list and one token of the first prompt tell whether it can serve this call. It is
+asked how it is while it works, and after every failure; when it is gone its samples go back to the backlog, and it is
+asked again until it is back. All state belongs to one event loop, so there are no locks.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, suppress
+from typing import Any
+
+from erpd_hub.config import ServerEngine
+from erpd_hub.errors import ErpdError, StageError
+from erpd_hub.sampling.backlog import Backlog, Job
+from erpd_hub.sampling.engine import Completion, Request
+from erpd_hub.sampling.server import Server
+from erpd_hub.sampling.server_client import ServerClient, server_key
+from erpd_hub.sampling.server_reply import Setback, Wanted
+
+_HEALTH_PERIOD = 10.0
+"""Seconds between two questions to a server at work: one that lost its power closes no connection."""
+_SILENCES = 3
+"""Health checks without any answer before a server counts as gone: what it has in flight is lost with it."""
+_REJOIN_FIRST, _REJOIN_LAST = 0.5, 15.0
+"""Seconds between attempts to reach a server that is away, doubling."""
+_RETRY_FIRST, _RETRY_LAST = 0.5, 60.0
+"""Seconds before a failed sample is sent again, doubling."""
+_LOSSES = 16
+"""Servers that may go away under one sample: beyond that it is the sample that takes them down."""
+
+logger = logging.getLogger(__name__)
+
+
+class Fleet:
+    """One call of the engine: `run` returns when every request has been delivered."""
+
+    def __init__(
+        self,
+        config: ServerEngine,
+        requests: Sequence[Request],
+        wanted: Wanted,
+        deliver: Callable[[int, Completion], None],
+    ) -> None:
+        self._config = config
+        self._wanted = wanted
+        self._deliver = deliver
+        self._backlog = Backlog(requests)
+        self._probe = min(requests, key=lambda request: len(request.prompt_ids))
+        self._longest = max(len(request.prompt_ids) for request in requests) + wanted.decoding.max_new_tokens
+        self._left = len(requests)
+        self._servers: list[Server] = []
+        self._tasks: set[asyncio.Task] = set()
+        self._failure: BaseException | None = None
+
+    async def run(self) -> None:
+        """Raises:
+        ConfigError: a server that answers cannot serve this call.
+        StageError: no server answers any more, or one will not do what it is asked.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._wake = asyncio.Event()
+        self._progress = self._loop.time()
+        async with AsyncExitStack() as stack:
+            key, number = server_key(), len(self._config.urls)
+            for place, url in enumerate(self._config.urls, start=1):
+                client = ServerClient(url, key=key)
+                stack.push_async_callback(client.close)
+                name = f"server {place} of {number}"
+                self._servers.append(Server(client, self._config, name, cap=self._config.concurrency))
+            stack.push_async_callback(self._stop)
+            await asyncio.gather(*[self._spawn(self._first_join(server)) for server in self._servers])
+            for server in self._servers:
+                self._spawn(self._watch(server))
+            await self._serve()
+
+    async def _serve(self) -> None:
+        while self._left:
+            if self._failure is not None:
+                raise self._failure
+            self._wake.clear()
+            now = self._loop.time()
+            self._dispatch(now)
+            self._check_patience(now)
+            await self._sleep(now)
+
+    def _dispatch(self, now: float) -> None:
+        """Hand out samples one at a time, each to the server with the fewest: all get equally busy."""
+        free = [server for server in self._servers if server.free(now)]
+        while free:
+            server = min(free, key=lambda server: len(server.inflight))
+            job = self._backlog.take(server, now, alone=len(free) < 2)
+            if job is None:
+                free.remove(server)
+                continue
+            task = self._spawn(self._draw(server, job))
+            server.inflight[task] = job
+            if not server.free(now):
+                free.remove(server)
+
+    async def _sleep(self, now: float) -> None:
+        """Until something happens, or may: a pause ends, a sample may be retried, patience runs out."""
+        times = [server.paused_until for server in self._servers if server.paused_until > now]
+        times += [self._backlog.next_ready(now) or now + self._config.patience, now + self._config.patience / 4]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(min(times) - now, 0.0)):
+                await self._wake.wait()
+
+    def _check_patience(self, now: float) -> None:
+        """Raises: StageError: for `patience` seconds nothing was in flight and nobody could be sent anything."""
+        if any(server.inflight for server in self._servers):
+            return
+        if now - self._progress > self._config.patience:
+            states = "; ".join(f"{server.client.url}: {server.reason}" for server in self._servers)
+            raise StageError(
+                f"servers: expected one that takes samples within {self._config.patience:g} s, got none ({states}); "
+                "finished samples are kept, start the servers and run again"
+            )
+
+    async def _draw(self, server: Server, job: Job) -> None:
+        """One attempt at one sample; afterwards it is delivered, or in the backlog again."""
+        setback = None
+        try:
+            completion = await server.draw(job.request, self._wanted)
+        except Setback as error:
+            setback = error
+            if setback.retry_after is None:
+                # If the server turns out to be gone, this task is cancelled here and the sample given back.
+                await asyncio.shield(self._inspect(server))
+        if not self._release(server):
+            return
+        if setback is not None:
+            self._set_back(server, job, setback)
+        else:
+            server.refusals = 0
+            server.cap = min(server.cap + 1, self._config.concurrency)
+            self._finish(job, completion)
+
+    def _release(self, server: Server) -> bool:
+        """Whether the sample of the running task was still its own: it is not after its server has left."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._wake.set()
+        return server.inflight.pop(task, None) is not None
+
+    def _set_back(self, server: Server, job: Job, setback: Setback) -> None:
+        """Back into the backlog, with a mark against the sample if the server is well and took it."""
+        now = self._loop.time()
+        if setback.retry_after is not None:
+            self._pause(server, setback.retry_after, str(setback))
+            self._backlog.give_back(job)
+            return
+        self._progress = now
+        job.attempts += 1
+        job.avoid = server
+        logger.info("%s: sample %d, attempt %d: %s", server.name, job.index, job.attempts, setback)
+        if job.attempts > self._config.retries:
+            logger.warning("%s: sample %d failed %d times: %s", server.name, job.index, job.attempts, setback)
+            self._finish(job, Completion(None, None, "error", f"{job.attempts} attempts failed"))
+            return
+        delay = min(_RETRY_FIRST * 2 ** (job.attempts - 1), _RETRY_LAST) * random.uniform(1.0, 1.5)
+        self._backlog.give_back(job, ready=now + delay)
+
+    def _pause(self, server: Server, asked: float, reason: str) -> None:
+        """The server is busy: leave it alone for a while, then send it no more at once than it took."""
+        now = self._loop.time()
+        if server.paused_until <= now:  # the first of the requests that it turned down together
+            server.refusals += 1
+            server.reason = reason
+            server.cap = max(1, len(server.inflight))
+        delay = asked or min(_RETRY_FIRST * 2 ** (server.refusals - 1), _RETRY_LAST)
+        server.paused_until = max(server.paused_until, now + delay)
+
+    def _lost(self, job: Job) -> None:
+        job.lost += 1
+        if job.lost > _LOSSES:
+            self._finish(job, Completion(None, None, "error", f"{job.lost} servers went away under it"))
+        else:
+            self._backlog.give_back(job)
+
+    def _finish(self, job: Job, completion: Completion) -> None:
+        self._left -= 1
+        self._progress = self._loop.time()
+        self._deliver(job.index, completion)
+
+    async def _watch(self, server: Server) -> None:
+        """Keep a server in the fleet for as long as it answers, and take it in again when it does."""
+        while True:
+            if server.served is None:
+                await self._rejoin(server)
+            silences = 0
+            while server.served is not None:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_HEALTH_PERIOD):
+                        await server.gone.wait()
+                if server.served is not None and server.inflight:
+                    silences = silences + 1 if await asyncio.shield(self._inspect(server)) == "silent" else 0
+                    if silences >= _SILENCES:
+                        self._leave(server, "it no longer answers")
+
+    def _inspect(self, server: Server) -> asyncio.Task:
+        """The health check under way, or a new one: hundreds of samples that fail together ask once."""
+        if server.inspection is None or server.inspection.done():
+            server.inspection = self._spawn(self._check_health(server))
+        return server.inspection
+
+    async def _check_health(self, server: Server) -> str:
+        state = await server.client.health()
+        if state == "down" and server.served is not None:
+            self._leave(server, "it is not well, or nobody listens")
+        return state
+
+    def _leave(self, server: Server, reason: str) -> None:
+        """Out of the fleet, its samples to the others; what is cancelled is given up by a server that still lives."""
+        logger.warning("%s is away (%s); %d samples go back", server.name, reason, len(server.inflight))
+        server.served, server.reason = None, reason
+        server.gone.set()
+        self._progress = self._loop.time()
+        self._backlog.abandon(server)
+        for task, job in server.inflight.items():
+            task.cancel()
+            self._lost(job)
+        server.inflight.clear()
+        self._wake.set()
+
+    async def _first_join(self, server: Server) -> None:
+        """The start: a server that answers but cannot serve this stops the call before anything is drawn."""
+        try:
+            await self._join(server)
+        except Setback as setback:
+            server.reason = str(setback)
+            logger.warning("%s is away (%s); waiting for it", server.name, setback)
+
+    async def _rejoin(self, server: Server) -> None:
+        delay = _REJOIN_FIRST
+        while server.served is None:
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, _REJOIN_LAST)
+            try:
+                await self._join(server)
+            except Setback as setback:
+                server.reason = str(setback)
+            except ErpdError as error:
+                logger.warning("%s is back, but cannot serve this call any more", server.name)
+                server.reason = str(error)
+        logger.warning("%s is here", server.name)
+
+    async def _join(self, server: Server) -> None:
+        """Raises: Setback, ConfigError: as `Server.admit`."""
+        server.served = await server.admit(self._probe, self._wanted, longest=self._longest)
+        if not self._wanted.keeps_logprobs(server.processed):
+            logger.warning(
+                "%s gives no log-probs of what is drawn from: sampler_logprobs stay null; start it with "
+                "--logprobs-mode processed_logprobs to have them",
+                server.name,
+            )
+        server.gone.clear()
+        server.paused_until, server.refusals, server.cap = 0.0, 0, self._config.concurrency
+        self._progress = self._loop.time()
+        self._wake.set()
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task:
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task) -> None:
+        """What goes wrong in a task ends the call, not only the task."""
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._failure = self._failure or task.exception()
+            self._wake.set()
+
+    async def _stop(self) -> None:
+        """Cancel what is in flight; a server gives up a request whose connection closes."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

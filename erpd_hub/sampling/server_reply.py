@@ -1,0 +1,262 @@
+"""What goes to an OpenAI-compatible server for one sample, and what of its answer is believed.
+
+A server's reply is foreign text: types, lengths and ids are checked before any of it becomes a sample. vLLM 0.32
+returns the stop token and the token that completes a stop string among its `token_ids` (tests/test_vllm_server.py),
+with `stop_reason` null for the model's own end-of-sequence token, the token's id for another of `stop_token_ids`, and
+the string for a stop string; a server that shuts down finishes its requests with `abort`.
+"""
+
+import json
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from erpd_hub.config import Decoding
+from erpd_hub.errors import StageError
+from erpd_hub.samples import FinishReason
+from erpd_hub.sampling.engine import Completion, Request, request_seed
+from erpd_hub.sampling.stopping import StopRule, cut_at_stop
+
+_SHOWN = 300
+"""Characters of a server's own words that an error repeats."""
+_NEUTRAL = {"min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+"""Said outright, because `vllm serve` takes what a request leaves out from the model's generation config."""
+
+
+class Setback(Exception):
+    """One attempt at one request that came to nothing; another may not."""
+
+    def __init__(self, reason: str, *, unreachable: bool = False, retry_after: float | None = None) -> None:
+        super().__init__(reason)
+        self.unreachable = unreachable
+        """The connection failed: the server may be gone."""
+        self.retry_after = retry_after
+        """Seconds the server asks to be left alone; it is busy, and the request is not at fault."""
+
+
+class Served(NamedTuple):
+    """A model as `/v1/models` lists it."""
+
+    name: str
+    vllm: bool
+    max_model_len: int | None
+
+
+class Choice(NamedTuple):
+    """One reply, checked against its request."""
+
+    token_ids: list[int] | None
+    logprobs: list[float] | None
+    prompt_ids: list[int] | None
+    prompt_tokens: int | None
+    finish_reason: str
+    stop_reason: int | str | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What every request of one call has in common."""
+
+    decoding: Decoding
+    stop: tuple[str, ...]
+    stop_ids: frozenset[int]
+    rule: StopRule
+    vocabulary: int | None
+    needs_ids: bool
+
+    def budget(self, request: Request) -> int:
+        """Tokens a request may still draw."""
+        remaining = self.decoding.max_new_tokens - len(request.response_ids)
+        assert remaining > 0, "a continued sample has no tokens left to draw"
+        return remaining
+
+    def keeps_logprobs(self, processed: bool) -> bool:
+        """Whether a server's log-probs are those of what was drawn from: `Completion.logprobs` are nothing else."""
+        decoding = self.decoding
+        unchanged = decoding.temperature == 1 and decoding.top_p == 1 and decoding.top_k == 0
+        return processed or unchanged or decoding.temperature == 0
+
+
+def sample_body(request: Request, wanted: Wanted, served: Served) -> dict[str, Any]:
+    """The JSON of `POST /v1/completions` for one sample: token ids in, token ids out where the server has them.
+
+    Extensions are sent to vLLM, and to whichever server is asked for rollouts; others refuse fields they do not know.
+    """
+    decoding = wanted.decoding
+    body: dict[str, Any] = {
+        "model": served.name,
+        "prompt": [*request.prompt_ids, *request.response_ids],
+        "n": 1,
+        "max_tokens": wanted.budget(request),
+        "temperature": decoding.temperature,
+        "top_p": decoding.top_p,
+        "seed": request_seed(request),
+    }
+    if wanted.stop:
+        body["stop"] = list(wanted.stop)
+    if served.vllm or wanted.needs_ids:
+        # logprobs 0: of the drawn token alone. Text is decoded here from the ids, so the server's is not looked at.
+        body |= _NEUTRAL | {"top_k": decoding.top_k, "stop_token_ids": sorted(wanted.stop_ids)}
+        body |= {"logprobs": 0, "return_token_ids": True}
+    elif decoding.top_k:
+        body["top_k"] = decoding.top_k
+    return body
+
+
+def probe_body(request: Request, wanted: Wanted, served: Served) -> dict[str, Any]:
+    """One token, with no choice left where the server knows `allowed_token_ids`: the prompt's first once more."""
+    body = sample_body(request, wanted, served) | {"max_tokens": 1, "temperature": 0.5}
+    body.pop("stop", None)
+    return body | {"allowed_token_ids": body["prompt"][:1]} if "logprobs" in body else body
+
+
+def shows_processed(choice: Choice, body: dict[str, Any]) -> bool:
+    """Whether the probe's token, certain after the restriction and next to impossible before it, has log-prob 0."""
+    forced = choice.token_ids is not None and choice.token_ids == body.get("allowed_token_ids")
+    return forced and choice.logprobs is not None and choice.logprobs[0] > -1e-6
+
+
+def read_json(payload: bytes) -> dict[str, Any]:
+    """Raises: Setback: not a JSON object."""
+    try:
+        content = json.loads(payload)
+    except (ValueError, RecursionError) as error:
+        raise Setback(f"expected JSON, got {shown(payload)!r}") from error
+    if not isinstance(content, dict):
+        raise Setback(f"expected a JSON object, got {shown(payload)!r}")
+    return content
+
+
+def read_models(payload: bytes) -> list[Served]:
+    """Raises: Setback: not a list of models."""
+    listed = read_json(payload).get("data")
+    if not isinstance(listed, list):
+        raise Setback(f"expected a list of models, got {shown(payload)!r}")
+    return [_served(entry) for entry in listed if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+
+
+def _served(entry: dict[str, Any]) -> Served:
+    length = entry.get("max_model_len")
+    return Served(entry["id"], entry.get("owned_by") == "vllm", length if _is_id(length, None) else None)
+
+
+def read_choice(payload: bytes, *, max_tokens: int, vocabulary: int | None) -> Choice:
+    """The only choice of a completions reply.
+
+    Raises:
+        Setback: anything in it has a wrong type, length or range.
+    """
+    content = read_json(payload)
+    choices = content.get("choices")
+    if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
+        raise Setback(f"expected one choice, got {shown(payload)!r}")
+    choice = choices[0]
+    text, finish, stop = choice.get("text"), choice.get("finish_reason"), choice.get("stop_reason")
+    if not isinstance(text, str) or not isinstance(finish, str):
+        raise Setback("expected text and finish_reason as strings, got something else")
+    token_ids = _ids(choice, "token_ids", vocabulary)
+    if token_ids is not None and not 0 < len(token_ids) <= max_tokens:
+        raise Setback(f"expected 1 to {max_tokens} tokens, got {len(token_ids)}")
+    usage = content.get("usage")
+    prompt_tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+    return Choice(
+        token_ids,
+        _logprobs(choice.get("logprobs"), token_ids),
+        _ids(choice, "prompt_token_ids", None),
+        prompt_tokens if _is_id(prompt_tokens, None) else None,
+        finish,
+        stop if isinstance(stop, str) or _is_id(stop, vocabulary) else None,
+        text,
+    )
+
+
+def finished(choice: Choice, request: Request, wanted: Wanted, *, keep_logprobs: bool) -> Completion:
+    """The completion that a checked reply stands for.
+
+    Raises:
+        Setback: the server gave the sample up (`abort`, `error`, ...).
+        StageError: it ended the sample before its budget, or keeps back the token that ended it.
+    """
+    if choice.finish_reason not in ("stop", "length"):
+        raise Setback(f"expected finish_reason stop or length, got {shown(choice.finish_reason)!r}")
+    if choice.token_ids is None:
+        return _without_ids(choice, request, wanted)
+    ids, reason = _ended(choice.token_ids, choice, request, wanted)
+    before = len(request.response_ids)
+    response_ids, reason, text = wanted.rule.finish([*request.response_ids, *ids], reason)
+    count = len(response_ids) - before
+    logprobs = choice.logprobs[:count] if keep_logprobs and choice.logprobs is not None else None
+    return Completion(response_ids, logprobs if logprobs and len(logprobs) == count else None, reason, text)
+
+
+def _without_ids(choice: Choice, request: Request, wanted: Wanted) -> Completion:
+    assert not request.response_ids, "what a server gave no token ids for cannot be continued"
+    if wanted.needs_ids:
+        raise Setback("expected token ids, got none")
+    text = cut_at_stop(choice.text, wanted.stop)
+    return Completion(None, None, "stop" if choice.finish_reason == "stop" else "length", text)
+
+
+def _ended(ids: list[int], choice: Choice, request: Request, wanted: Wanted) -> tuple[list[int], FinishReason]:
+    """The new tokens up to the one that ends them, whether or not the server returned that."""
+    place = next((place for place, token in enumerate(ids) if token in wanted.stop_ids), None)
+    if place is not None:
+        return ids[: place + 1], "stop"
+    budget = wanted.budget(request)
+    if choice.finish_reason == "length":
+        if len(ids) < budget:
+            raise StageError(
+                f"server: expected up to {budget} tokens, got a sample cut off after {len(ids)}; raise the server's "
+                "--max-model-len, and start it with --generation-config vllm if the model's own limits its length"
+            )
+        return ids, "length"
+    if choice.stop_reason in wanted.stop or wanted.rule.finish([*request.response_ids, *ids], "length")[1] == "stop":
+        return ids, "stop"
+    if isinstance(choice.stop_reason, int):
+        last = choice.stop_reason
+    elif len(wanted.stop_ids) == 1:
+        last = next(iter(wanted.stop_ids))
+    else:
+        raise StageError(
+            f"server: expected the token that ends a response, one of {sorted(wanted.stop_ids)}, among its token ids, "
+            "got none of them; this server cannot serve rollouts"
+        )
+    if len(ids) >= budget:
+        raise Setback("expected a stop token within max_tokens, got none")
+    return [*ids, last], "stop"
+
+
+def _ids(choice: dict[str, Any], name: str, vocabulary: int | None) -> list[int] | None:
+    ids = choice.get(name)
+    if ids is None:
+        return None
+    if not isinstance(ids, list) or not all(_is_id(token, vocabulary) for token in ids):
+        raise Setback(f"expected {name} to be token ids{f' below {vocabulary}' if vocabulary else ''}, got others")
+    return ids
+
+
+def _logprobs(listed: Any, token_ids: Sequence[int] | None) -> list[float] | None:
+    values = listed.get("token_logprobs") if isinstance(listed, dict) else None
+    if token_ids is None or values is None:
+        return None
+    numbers = isinstance(values, list) and all(
+        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) for value in values
+    )
+    if not numbers or len(values) != len(token_ids):
+        raise Setback(f"expected {len(token_ids)} finite log-probs, got something else")
+    return [float(value) for value in values]
+
+
+def _is_id(value: Any, below: int | None) -> bool:
+    return type(value) is int and 0 <= value < (below if below is not None else 2**31)
+
+
+def shown(text: bytes | str, secrets: Collection[str] = ()) -> str:
+    """A server's words made fit for a terminal: short, printable, without our key."""
+    words = text[: 8 * _SHOWN].decode(errors="replace") if isinstance(text, bytes) else text[: 8 * _SHOWN]
+    for secret in secrets:
+        words = words.replace(secret, "***")
+    printable = "".join(letter if letter.isprintable() else " " for letter in words).strip()
+    return printable if len(printable) <= _SHOWN else f"{printable[:_SHOWN]}..."

@@ -1,0 +1,174 @@
+"""The policy as it goes into training: loaded where its wrapper wants it, without dropout, perhaps with an adapter.
+
+Before anything is loaded the memory of the run is reckoned up, and a run that cannot fit is refused with the sum.
+"""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Literal
+
+import psutil
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from transformers import PreTrainedModel
+from trl.trainer.utils import disable_dropout_in_model
+
+from erpd_hub.config import TrainingConfig
+from erpd_hub.errors import ConfigError
+from erpd_hub.estimate import require_fit
+from erpd_hub.facts import facts_from_config
+from erpd_hub.layout import exact_layout
+from erpd_hub.logprobs import Layout, install_logprob_forward, unwrap
+from erpd_hub.models import load_model
+from erpd_hub.training.activations import checkpoint_activations
+
+Strategy = Literal["single", "ddp", "fsdp2", "zero3"]
+Wanted = Literal["auto", "packed", "padded", "single"]
+
+_LOWEST_BF16_LEARNING_RATE = 1e-5
+"""Below it an update of a bf16 weight is mostly rounded away: it has 8 bits."""
+
+
+def processes() -> PartialState:
+    """The process group, of one process or of those that `accelerate launch` started; this process's device is set."""
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
+def strategy(state: PartialState) -> Strategy:
+    """How the processes at hand share a model: accelerate takes FSDP2 for DDP where there is no GPU."""
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+        return "zero3"
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true" and state.device.type == "cuda":
+        return "fsdp2"
+    return "single" if state.num_processes == 1 else "ddp"
+
+
+def _sharded(state: PartialState) -> bool:
+    return strategy(state) in ("fsdp2", "zero3")
+
+
+def check_fit(where: str, init: Path, config: TrainingConfig, longest: int, state: PartialState) -> float:
+    """Refuse a run that cannot fit on the device at hand; return the bytes that it leaves free.
+
+    Args:
+        longest: Tokens of the longest sequence, prompt included.
+
+    Raises:
+        StageError: with the sum and what would make it fit.
+    """
+    facts = facts_from_config(json.loads((init / "config.json").read_text()))
+    if facts is None:  # an architecture whose shape is not known: the first step tells
+        return math.inf
+    available = _available_bytes(state) / 1e9
+    memory = require_fit(
+        where,
+        facts,
+        available,
+        tokens=max(config.micro_batch_tokens, longest),
+        gpus=state.num_processes,
+        strategy=strategy(state),
+        gradient_checkpointing=config.gradient_checkpointing,
+        offload=config.activation_offload,
+        lora_rank=config.lora.r if config.lora else None,
+        dtype=config.dtype,
+    )
+    return (available - memory.total) * 1e9
+
+
+def check_parallel(config: TrainingConfig) -> None:
+    """Refuse context parallelism before anything is loaded.
+
+    accelerate's is torch's ring attention: it replaces sdpa inside FSDP2 on GPUs, gives each process a zigzag part of
+    a sequence's positions, and leaves prompts, targets and masks to be cut the same way by hand; sequence rewards (Eq.
+    3) would sum over pieces. Its Ulysses variant ties the data loader to DeepSpeed's.
+
+    Raises:
+        ConfigError: `context_parallel` is above 1.
+    """
+    if config.context_parallel > 1:
+        raise ConfigError(
+            f"context_parallel: expected 1, got {config.context_parallel}: accelerate splits a sequence's positions "
+            "over processes, and the log-probs of a response are computed where all its positions are; use "
+            "parallel: fsdp2 with gradient_checkpointing and activation_offload for long sequences"
+        )
+
+
+def load_policy(init: Path, config: TrainingConfig, state: PartialState) -> PreTrainedModel:
+    """fp32 masters on the device, or where FSDP2 and ZeRO-3 want them to share them out."""
+    placed = not _sharded(state)
+    return load_model(init, "float32", attn_implementation=config.attn_implementation, placed=placed)
+
+
+def probe_sharded(init: Path, wanted: Wanted, config: TrainingConfig, state: PartialState) -> Layout | None:
+    """The layout for a model that will be in shards when it is loaded; None where it will not.
+
+    The first process finds it out on a copy of its own, in the stored dtype, since fp32 masters need not fit on one
+    device. To be called before DeepSpeed's settings are made, from when on every model is loaded in parts.
+    """
+    if not _sharded(state):
+        return None
+    found: list[Layout] = ["single"]
+    if state.is_main_process:
+        model = load_model(init, "stored", attn_implementation=config.attn_implementation)
+        found = [exact_layout(model, wanted, dtype=config.dtype)]
+        del model
+        if state.device.type == "cuda":
+            torch.cuda.empty_cache()
+    return broadcast_object_list(found)[0]
+
+
+def prepare_policy(model: nn.Module, config: TrainingConfig, seed: int) -> nn.Module:
+    """The model, or the adapted one, ready to be wrapped.
+
+    Args:
+        seed: Of the adapter's first weights.
+
+    Raises:
+        ConfigError: the weights in training are too coarse for the learning rate.
+    """
+    _disable_dropout(model)
+    if config.lora is not None:
+        targets = config.lora.target_modules
+        adapter = LoraConfig(
+            r=config.lora.r,
+            lora_alpha=config.lora.alpha,
+            target_modules=targets if isinstance(targets, str) else list(targets),
+            task_type="CAUSAL_LM",
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = get_peft_model(model, adapter)
+    _check_precision(model, config.learning_rate)
+    if config.gradient_checkpointing:
+        checkpoint_activations(unwrap(model), offload=config.activation_offload)
+    install_logprob_forward(model, config.dtype)
+    return model
+
+
+def _disable_dropout(model: nn.Module) -> None:
+    """Zero dropout, also where attention keeps it as a number, or the ratio to the old policy is not 1 at the start."""
+    disable_dropout_in_model(model)
+    for module in model.modules():
+        for name in [name for name, value in vars(module).items() if "dropout" in name and isinstance(value, float)]:
+            setattr(module, name, 0.0)
+
+
+def _check_precision(model: nn.Module, learning_rate: float) -> None:
+    coarse = {parameter.dtype for parameter in model.parameters() if parameter.requires_grad} - {torch.float32}
+    if coarse and learning_rate < _LOWEST_BF16_LEARNING_RATE:
+        raise ConfigError(
+            f"learning_rate: expected at least {_LOWEST_BF16_LEARNING_RATE} with {coarse.pop()} weights, got "
+            f"{learning_rate}; smaller updates are rounded away, train float32 weights"
+        )
+
+
+def _available_bytes(state: PartialState) -> float:
+    """For this process: of its GPU, or its part of the host's memory."""
+    if state.device.type == "cuda":
+        return torch.cuda.mem_get_info(state.device)[0]
+    return psutil.virtual_memory().available / int(os.environ.get("LOCAL_WORLD_SIZE", 1))

@@ -1,0 +1,156 @@
+"""What each process of the distributed tests does, alone or as one of several."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from tiny import context, make_policy
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from erpd_hub.config import CELoss, TeacherConfig
+from erpd_hub.errors import StageError
+from erpd_hub.logprobs import install_logprob_forward
+from erpd_hub.losses import LossOutput, TokenBatch, ce_loss, clip_loss, mse_loss
+from erpd_hub.stages.teacher import make_trainer
+from erpd_hub.training.batches import Denominators, Trajectory, share
+from erpd_hub.training.data import read_trajectories
+from erpd_hub.training.step import Loss, forward_backward
+from erpd_hub.training.trainer import PolicyTrainer, train
+
+CASES: dict[str, Loss] = {
+    "ce-sum": partial(ce_loss, beta=0.3, aggregate="sum"),
+    "ce-mean": partial(ce_loss, beta=3.0, aggregate="mean"),
+    "mse": partial(mse_loss, negative_weight=0.5),
+    "clip": partial(clip_loss, clip_low=0.2, clip_high=0.28, kl_weight=0.0, entropy_weight=0.0),
+    "clip-kl-entropy": partial(clip_loss, clip_low=0.2, clip_high=0.28, kl_weight=0.1, entropy_weight=0.05),
+}
+CPU = torch.device("cpu")
+
+
+def rows_of(folder: Path) -> list[Trajectory]:
+    """The rollouts in `folder` with columns of noise, the same in every process."""
+    generator = torch.Generator().manual_seed(0)
+
+    def noise(row: Trajectory) -> torch.Tensor:
+        return torch.randn(len(row.response_ids), generator=generator)
+
+    return [
+        replace(row, reference_logprobs=noise(row) - 3, old_logprobs=noise(row) - 3, advantages=noise(row))
+        for row in read_trajectories(folder / "rollouts")
+    ]
+
+
+def trainer_for(folder: Path, name: str, loss: Loss, **changes: object) -> PolicyTrainer:
+    """A run in `folder/NAME` from `folder/policy`."""
+    fields = {
+        "learning_rate": 1e-3, "steps": 2, "prompts_per_step": 4, "micro_batch_tokens": 150, "save_steps": (1,),
+        "checkpoint_every": 2,
+    }  # fmt: skip
+    config = TeacherConfig(rollouts="rollouts", loss=CELoss(type="ce"), **(fields | changes))
+    return make_trainer(
+        config, folder / name / "out", context(folder / name), init=folder / "policy",
+        trajectories=rows_of(folder), loss=loss, role="teacher", scored=None,
+    )  # fmt: skip
+
+
+def train_all(folder: Path, name: str, wrapper: str) -> None:
+    """Every loss, then a run that is killed and resumed; the model must have been wrapped as said."""
+    for case, loss in CASES.items():
+        trainer = trainer_for(folder, f"{name}/{case}", loss)
+        train(trainer)
+        assert type(trainer.model_wrapped).__name__ == wrapper
+        if wrapper == "DeepSpeedEngine":
+            assert trainer.model_wrapped.zero_optimization_partition_weights()
+    train_killed(folder, f"{name}/killed")
+
+
+def train_killed(folder: Path, name: str) -> None:
+    """A run of 4 steps with a checkpoint at 2, killed in step 3 and run again."""
+
+    def killed(batch: TokenBatch) -> LossOutput:
+        if trainer.state.global_step == 2:
+            raise KeyboardInterrupt
+        return CASES["ce-sum"](batch)
+
+    trainer = trainer_for(folder, name, killed, steps=4)
+    with pytest.raises(KeyboardInterrupt):
+        train(trainer)
+    assert [path.name for path in (folder / name / "work").glob("checkpoint-*")] == ["checkpoint-2"]
+    train(trainer_for(folder, name, CASES["ce-sum"], steps=4))
+
+
+def meet_a_nan(folder: Path, name: str) -> None:
+    """One process alone meets a number that is not finite, and all of them stop."""
+
+    def broken(batch: TokenBatch) -> LossOutput:
+        output = CASES["ce-sum"](batch)
+        return replace(output, sum=output.sum * (math.nan if dist.get_rank() == 1 else 1))
+
+    with pytest.raises(StageError, match="finite loss, got nan at step 1"):
+        train(trainer_for(folder, name, broken))
+
+
+def train_with_ddp(folder: Path) -> None:
+    train_all(folder, "ddp", "DistributedDataParallel")
+    meet_a_nan(folder, "nan")
+
+
+def train_with_zero3(folder: Path) -> None:
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # would be compiled for minutes; gloo does it too
+    train_all(folder, "zero3", "DeepSpeedEngine")
+
+
+def steps_with_fsdp2(folder: Path) -> None:
+    """Two optimizer steps of each loss; what is gathered from the shards goes to `folder/fsdp2.pt`."""
+    dist.init_process_group("gloo")
+    found = {case: steps(folder, loss, _fully_sharded) for case, loss in CASES.items()}
+    if dist.get_rank() == 0:
+        torch.save(found, folder / "fsdp2.pt")
+
+
+def steps_with_ddp(folder: Path, budget: int) -> None:
+    dist.init_process_group("gloo")
+    found = {case: steps(folder, loss, DistributedDataParallel, budget) for case, loss in CASES.items()}
+    if dist.get_rank() == 0:
+        torch.save(found, folder / "ddp.pt")
+
+
+def steps(
+    folder: Path, loss: Loss, wrap: Callable[[torch.nn.Module], torch.nn.Module] | None = None, budget: int = 150
+) -> dict[str, object]:
+    """Losses, metrics and parameters of two steps over all rows, and the number of micro-batches of a step."""
+    world, rank = (dist.get_world_size(), dist.get_rank()) if wrap else (1, 0)
+    policy, _ = make_policy()
+    install_logprob_forward(policy)
+    model = wrap(policy) if wrap else policy
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    rows, sums = rows_of(folder), []
+    for _ in range(2):
+        batches = share(rows, budget=budget, rank=rank, world=world)
+        sums.append(forward_backward(model, batches, loss, Denominators.of(rows), temperature=1.0, device=CPU))
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    weights = {name: _whole(value).detach() for name, value in policy.named_parameters()}
+    return {"sums": sums, "weights": weights, "micro_batches": len(batches)}
+
+
+def _fully_sharded(policy: torch.nn.Module) -> torch.nn.Module:
+    for layer in policy.model.layers:
+        fully_shard(layer)
+    fully_shard([policy.model.norm, policy.model.embed_tokens, policy.lm_head], reshard_after_forward=False)
+    model = fully_shard(policy)
+    assert isinstance(model, FSDPModule)
+    return model
+
+
+def _whole(value: torch.Tensor) -> torch.Tensor:
+    return value.full_tensor() if hasattr(value, "full_tensor") else value

@@ -1,0 +1,75 @@
+"""`doctor`: what it finds here, what it says of what is broken, and a real push and pull against the embedded Hub."""
+
+import json
+
+import pytest
+from conftest import cli
+
+from erpd_hub import doctor
+from erpd_hub.doctor import diagnose
+from erpd_hub.home import home
+from erpd_hub.hub.client import connect
+
+
+def _by_name(report):
+    return {check["name"]: check for check in report["checks"]}
+
+
+def test_everything_is_named_and_the_live_probe_leaves_nothing_behind():
+    report = diagnose(live=True, size=0.003)
+    checks = _by_name(report)
+    assert report["ok"]
+    assert checks["torch (train)"]["state"] == "ok"
+    assert {"python", "GPUs", "CPU", "ERPD_HOME", "loopback port", "Hub", "live", "kernels fla"} <= checks.keys()
+    assert "the same bytes" in checks["live"]["found"]
+    assert checks["live clean-up"]["state"] == "ok"
+    hub = connect("local")
+    assert [repo.id for repo in hub.api.list_models(author="local")] == []
+    assert not list(home().glob("doctor-*"))
+    assert all(check["remedy"] for check in report["checks"] if check["state"] != "ok")
+
+
+def test_a_hub_out_of_reach_is_broken_and_no_token_is_printed(tmp_path, monkeypatch):
+    monkeypatch.setenv("ERPD_HUB_TOKEN", "hf_secretsecret")
+    done = cli("doctor", "--endpoint", "http://127.0.0.1:9", "--json", home=tmp_path / "home", expect=1)
+    report = json.loads(done.stdout)
+    assert not report["ok"]
+    assert _by_name(report)["Hub"]["state"] == "broken"
+    assert "secret" not in done.stdout + done.stderr
+    monkeypatch.delenv("ERPD_HUB_TOKEN")
+    assert "no token" in _by_name(diagnose("http://127.0.0.1:9"))["Hub"]["found"]
+
+
+def test_a_home_that_cannot_be_written_is_broken(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ERPD_HOME", str(tmp_path / "file" / "home"))
+    checks = list(doctor._home())
+    assert [(check.name, check.state) for check in checks] == [("ERPD_HOME", "broken")]
+    assert "set ERPD_HOME" in checks[0].remedy
+
+
+@pytest.mark.parametrize(
+    ("found", "pin", "within"),
+    [
+        ("2.13.0+cpu", ">=2.11,<3", True),
+        ("2.10.1", ">=2.11,<3", False),
+        ("3.0.0", ">=2.11,<3", False),
+        ("1.16.0", "<2,>=1.16", True),
+        ("0.9.0", "<0.10,>=0.9", True),
+        ("0.10.0", "<0.10,>=0.9", False),
+        ("2.14.0.dev1", ">=2.13", True),
+        ("1", "", True),
+    ],
+)
+def test_versions_against_pins(found, pin, within):
+    assert doctor._within(found, pin) is within
+
+
+def test_requirements_of_the_metadata_are_read():
+    assert doctor._requirement('torch<3,>=2.11; extra == "train"') == ("torch", "<3,>=2.11", "train")
+    assert doctor._requirement('math-verify[antlr4-13-2]<0.10,>=0.9; extra == "eval"') == (
+        "math-verify",
+        "<0.10,>=0.9",
+        "eval",
+    )
+    assert doctor._requirement("rich>=13.9") == ("rich", ">=13.9", "")
