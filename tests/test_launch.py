@@ -19,6 +19,7 @@ from erpd_hub.errors import ArtifactError, ConfigError, StageError
 from erpd_hub.hub.client import connect
 from erpd_hub.launch import Launch, run_stage, visible_gpus
 from erpd_hub.lineage import locate, verify
+from erpd_hub.processes import alone
 from erpd_hub.samples import read_rows
 from erpd_hub.stages import StageContext
 from erpd_hub.worker import Job, read_answer
@@ -218,3 +219,26 @@ def test_the_slurm_script_submits_every_step_in_order(tmp_path):
     assert "--dependency=afterok:1" in jobs[1][2]
     assert jobs[-1][:2] == ["sample", "r1/probe r1/evaluate"]
     assert "seed=3 --gpus" in script.read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_children_go_with_the_process_that_started_them(tmp_path, number):
+    """Also with one that is killed: nothing may write into a work directory that the next run uses."""
+    code = (
+        "import os, sys\nfrom pathlib import Path\nfrom erpd_hub.processes import Command, alone, run_together\n"
+        "folder = Path(sys.argv[1])\n"
+        "sleep = [sys.executable, '-c', 'import time; print(\"up\", flush=True); time.sleep(600)']\n"
+        "with alone(folder / 'lock') as lock:\n"
+        "    run_together([Command(str(i), sleep, os.environ, folder / f'{i}.log') for i in range(2)], lock)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while not all((tmp_path / f"{i}.log").exists() for i in range(2)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    parent.send_signal(number)
+    parent.communicate(timeout=30)
+    started = time.monotonic()
+    with alone(tmp_path / "lock"):  # the children hold it too
+        assert time.monotonic() - started < 20
+    assert parent.returncode != 0

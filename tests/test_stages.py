@@ -102,7 +102,11 @@ def test_import_brings_a_policy_in(tmp_path) -> None:
 def test_rollout_then_score_agree_on_the_samples(tmp_path) -> None:
     policy, prompts = save_policy(tmp_path / "policy"), write_prompts(tmp_path / "prompts")
     config = RolloutConfig(
-        prompts="p", k=3, limit=3, decoding=Decoding(max_new_tokens=16), engine=TransformersEngine(dtype="float32", batch_tokens=96)
+        prompts="p",
+        k=3,
+        limit=3,
+        decoding=Decoding(max_new_tokens=16),
+        engine=TransformersEngine(dtype="float32", batch_tokens=96),
     )
     out = tmp_path / "rollouts"
     metrics = rollout.run(config, out, context=context(tmp_path), prompts=prompts, policy=policy).metrics
@@ -176,6 +180,18 @@ def test_log_probs_scored_unlike_the_policy_in_training_are_refused(tmp_path, pa
             run_distill(tmp_path / "out", parts, **given)
     with pytest.raises(ArtifactError, match=r"reference: .*got bfloat16"):
         teach(tmp_path / "out", parts)
+
+
+def test_log_probs_of_other_attention_or_layout_are_refused_and_auto_takes_theirs(tmp_path, parts) -> None:
+    score_into(tmp_path / "eager", parts["rollouts"], parts["policy"], attn_implementation="eager")
+    with pytest.raises(
+        ArtifactError, match=r"old: .* scored in sdpa .*, got eager: .*set scoring\.attn_implementation"
+    ):
+        run_distill(tmp_path / "out", parts, old=tmp_path / "eager")
+    score_into(tmp_path / "alone", parts["rollouts"], parts["policy"], layout="single")
+    with pytest.raises(ArtifactError, match=r"layout: expected single as in the log-probs, got padded"):
+        run_distill(tmp_path / "out", parts, old=tmp_path / "alone", layout="padded")
+    assert run_distill(tmp_path / "out", parts, old=tmp_path / "alone").metrics["layout"] == "single"
 
 
 def test_log_probs_under_another_chat_template_are_refused(tmp_path, parts) -> None:

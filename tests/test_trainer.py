@@ -120,6 +120,19 @@ def test_how_a_step_is_cut_does_not_change_it(tmp_path, trajectories, loss) -> N
         assert metrics == pytest.approx(weights[0][1], rel=1e-3, abs=1e-6)
 
 
+def test_no_layout_changes_a_step(tmp_path, trajectories) -> None:
+    found = []
+    for layout in ("padded", "packed", "single"):
+        trainer = make_trainer(tmp_path / layout, trajectories, steps=2, save_steps=(), micro_batch_tokens=150)
+        trainer.layout = layout
+        train(trainer)
+        found.append((trainer.files.step_metrics(2), trainer.model.state_dict()))
+    for metrics, state in found[1:]:
+        assert metrics == pytest.approx(found[0][0], rel=1e-4, abs=1e-6)
+        for name, value in found[0][1].items():
+            torch.testing.assert_close(state[name], value, rtol=1e-4, atol=1e-5)
+
+
 def test_max_len_reduction_divides_by_rows_times_longest(tmp_path, trajectories) -> None:
     def counting(batch: TokenBatch) -> LossOutput:
         return LossOutput(batch.logprobs.sum() * 0 + batch.mask.sum(), "max_len", {})
@@ -161,6 +174,16 @@ def test_a_checkpoint_after_a_missing_saved_step_is_not_used(tmp_path, trajector
     assert folder_digest(tmp_path / "out", "metrics.jsonl") == before
 
 
+def test_a_checkpoint_of_otherwise_shared_weights_is_refused(tmp_path, trajectories) -> None:
+    train(make_trainer(tmp_path, trajectories))
+    (tmp_path / "out" / "step-6").rename(tmp_path / "elsewhere")
+    (tmp_path / "work" / "checkpoint-4" / "kind.txt").write_text("fsdp2")
+    with pytest.raises(
+        StageError, match=r"checkpoint-4: expected a checkpoint of whole weights, got one of fsdp2; go on"
+    ):
+        train(make_trainer(tmp_path, trajectories))
+
+
 def test_a_finished_run_is_left_alone(tmp_path, trajectories) -> None:
     train(make_trainer(tmp_path, trajectories, steps=2, save_steps=()))
 
@@ -182,9 +205,9 @@ def test_dynamics_have_a_line_a_step_and_times_stand_apart(tmp_path, trajectorie
     assert times[0].keys() == {"step", "seconds", "tokens_per_second"}
 
 
-def test_gradient_checkpointing_is_on_and_changes_nothing(tmp_path, trajectories) -> None:
+def test_checkpointing_and_offload_are_on_and_change_nothing(tmp_path, trajectories) -> None:
     weights = []
-    for checkpointing in (False, True):
+    for name, checkpointing in (("plain", False), ("checkpointed", True), ("offloaded", True)):
         model, _ = make_policy()
         for layer in model.model.layers:
             layer.self_attn.attention_dropout = 0.5
@@ -192,16 +215,17 @@ def test_gradient_checkpointing_is_on_and_changes_nothing(tmp_path, trajectories
         runs = []
         model.model.layers[0].register_forward_pre_hook(lambda *_, runs=runs: runs.append(1))
         trainer = make_trainer(
-            tmp_path / str(checkpointing), trajectories, model=model,
-            steps=1, save_steps=(), micro_batch_tokens=100_000, gradient_checkpointing=checkpointing,
+            tmp_path / name, trajectories, model=model, steps=1, save_steps=(), micro_batch_tokens=100_000,
+            gradient_checkpointing=checkpointing, activation_offload=name == "offloaded",
         )  # fmt: skip
         train(trainer)
         assert len(runs) == 1 + checkpointing  # forward once more in the backward pass
         weights.append((model.state_dict(), trainer.files.step_metrics(1)))
-    (plain, plain_metrics), (checkpointed, metrics) = weights
-    assert metrics == pytest.approx(plain_metrics, rel=1e-5)
-    for name, value in plain.items():
-        torch.testing.assert_close(checkpointed[name], value, rtol=1e-4, atol=1e-5)
+    plain, plain_metrics = weights[0]
+    for checkpointed, metrics in weights[1:]:
+        assert metrics == pytest.approx(plain_metrics, rel=1e-5)
+        for name, value in plain.items():
+            torch.testing.assert_close(checkpointed[name], value, rtol=1e-4, atol=1e-5)
 
 
 def test_several_gpus_are_not_used_at_once(tmp_path, trajectories, monkeypatch) -> None:
@@ -294,7 +318,7 @@ def test_what_cannot_fit_is_refused_with_the_sum_before_it_is_loaded(tmp_path) -
     )  # fmt: skip
     with pytest.raises(StageError, match=r"teacher: expected at most .* GB .*weights .*Adam .*= .* GB"):
         check_fit("teacher", tmp_path, config(), 20_000, processes())
-    assert check_fit("teacher", save_policy(tmp_path / "tiny"), config(), 200, processes()) > 0
+    assert check_fit("teacher", save_policy(tmp_path / "tiny"), config(), 200, processes()).spare > 0
 
 
 def test_context_parallelism_is_refused_with_what_to_do() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import context
+from tiny import context, save_policy
 from vllm_env import smollm2
 
 from erpd_hub.config import Decoding, PromptFormat, TransformersEngine, VLLMEngine
@@ -186,6 +186,24 @@ def test_an_extension_continues_the_tokens_it_is_given(tmp_path, engine, local):
         assert row["response_ids"][:3] == before[row["seed"]]["response_ids"][:3]
         assert len(row["sampler_logprobs"]) == len(row["response_ids"]) <= 7
         assert row["text"] == local.tokenizer.decode(row["response_ids"], skip_special_tokens=True)
+
+
+def test_an_adapter_is_handed_to_vllm_merged_into_its_base(tmp_path):
+    peft = pytest.importorskip("peft")
+    from erpd_hub.sampling.vllm_engine import _merged
+
+    base = save_policy(tmp_path / "adapter" / "base")
+    model = peft.get_peft_model(
+        load_model(base), peft.LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
+    )
+    model.save_pretrained(tmp_path / "adapter")
+    tokenizer = load_tokenizer(base)
+    tokenizer.save_pretrained(tmp_path / "adapter")
+    merged = _merged(tmp_path / "adapter", tokenizer, "float32", tmp_path / "scratch")
+    expected, found = load_model(tmp_path / "adapter").state_dict(), load_model(merged).state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    assert any(not torch.equal(found[name], tensor) for name, tensor in load_model(base).state_dict().items())
+    assert _merged(base, tokenizer, "float32", tmp_path / "scratch") is None
 
 
 DYING = """

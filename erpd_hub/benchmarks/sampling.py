@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 from erpd_hub.arithmetic import random_problems
 from erpd_hub.config import Decoding, PromptFormat, VLLMEngine
@@ -55,6 +55,14 @@ class ForcedLengths(InProcessEngine):
         return params
 
 
+class Spent(NamedTuple):
+    """Seconds of one run."""
+
+    wall: float
+    cpu: float
+    """Of this process, vLLM's threads included: on a shared CPU, with one thread, the steadier of the two."""
+
+
 class _Bench:
     """An engine and the draws that all runs share."""
 
@@ -71,29 +79,29 @@ class _Bench:
         )  # fmt: skip
         self.decoding = Decoding(max_new_tokens=longest)
 
-    def bare(self, lengths: dict[int, int]) -> float:
-        """Seconds of vLLM's own loop."""
+    def bare(self, lengths: dict[int, int]) -> Spent:
+        """vLLM's own loop."""
         self._reset(lengths)
-        started = time.perf_counter()
+        started = _now()
         for index, draw in enumerate(self.draws):
             self.engine.submit(index, Request(draw.prompt.prompt_ids, draw.seed), self.decoding, ())
         tokens = 0
         while self.engine.llm.has_unfinished_requests():
             tokens += sum(len(output.outputs[0].token_ids) for output in self.engine.llm.step())
-        seconds = time.perf_counter() - started
+        spent = _since(started)
         assert tokens == sum(lengths.values())
-        return seconds
+        return spent
 
-    def sampled(self, lengths: dict[int, int]) -> float:
-        """Seconds of the sampler, with everything it writes."""
+    def sampled(self, lengths: dict[int, int]) -> Spent:
+        """The sampler, with everything it writes."""
         self._reset(lengths)
         with TemporaryDirectory() as folder:
             out = Path(folder)
             context = StageContext(0, out / "work")
             job = Job(self.draws, "addition", self.decoding, _FORMAT, None, out / "out", context)
-            started = time.perf_counter()
+            started = _now()
             collect(job, lambda: _Kept(self.engine))
-            return time.perf_counter() - started
+            return _since(started)
 
     def close(self) -> None:
         self.engine.close()
@@ -126,9 +134,10 @@ def against_bare(checkpoint: Path, config: VLLMEngine, work: Workload) -> dict[s
         "benchmark": "sampling",
         "samples": len(lengths),
         "tokens": tokens,
-        "sampler_tokens_per_second": [round(tokens / ours, 1) for ours, _ in pairs],
-        "bare_tokens_per_second": [round(tokens / bare, 1) for _, bare in pairs],
-        "ratio": round(median(bare / ours for ours, bare in pairs), 3),
+        "sampler_tokens_per_second": [round(tokens / ours.wall, 1) for ours, _ in pairs],
+        "bare_tokens_per_second": [round(tokens / bare.wall, 1) for _, bare in pairs],
+        "ratio": round(median(bare.wall / ours.wall for ours, bare in pairs), 3),
+        "cpu_ratio": round(median(bare.cpu / ours.cpu for ours, bare in pairs), 3),
         "aim": ">= 0.95",
     }
 
@@ -147,9 +156,10 @@ def heavy_tail(checkpoint: Path, config: VLLMEngine, work: Workload) -> dict[str
         "tokens": tokens,
         "longest": max(tail.values()),
         "median": int(median(tail.values())),
-        "seconds": [round(ours, 2) for ours, _ in pairs],
-        "seconds_at_steady_throughput": [round(steady, 2) for _, steady in pairs],
-        "ratio": round(median(ours / steady for ours, steady in pairs), 3),
+        "seconds": [round(ours.wall, 2) for ours, _ in pairs],
+        "seconds_at_steady_throughput": [round(steady.wall, 2) for _, steady in pairs],
+        "ratio": round(median(ours.wall / steady.wall for ours, steady in pairs), 3),
+        "cpu_ratio": round(median(ours.cpu / steady.cpu for ours, steady in pairs), 3),
         "aim": "<= 1.1",
     }
 
@@ -162,8 +172,8 @@ def pareto_lengths(draws: Sequence[Draw], mean: int, longest: int) -> dict[int, 
     return {draw.seed: max(1, min(longest, round(scale * value))) for draw, value in zip(draws, raw, strict=True)}
 
 
-def _in_turns(bench: _Bench, first: Callable[[], float], second: Callable[[], float]) -> list[tuple[float, float]]:
-    """Seconds of both, taking turns, after a run that warms up."""
+def _in_turns(bench: _Bench, first: Callable[[], Spent], second: Callable[[], Spent]) -> list[tuple[Spent, Spent]]:
+    """What both spend, taking turns, after a run that warms up."""
     second()
     pairs = []
     for turn in range(bench.work.repeats):
@@ -174,3 +184,12 @@ def _in_turns(bench: _Bench, first: Callable[[], float], second: Callable[[], fl
             pairs.append((first(), second()))
     bench.close()
     return pairs
+
+
+def _now() -> Spent:
+    return Spent(time.perf_counter(), time.process_time())
+
+
+def _since(started: Spent) -> Spent:
+    now = _now()
+    return Spent(now.wall - started.wall, now.cpu - started.cpu)

@@ -1,5 +1,9 @@
 """Options that several commands share."""
 
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -21,3 +25,20 @@ LaunchHow = Annotated[
         help="Training under your accelerate config; or print a job script.",
     ),
 ]
+
+
+@contextmanager
+def stdout_for_json(wanted: bool) -> Iterator[None]:
+    """Keep stdout for the one JSON object that follows: whatever a library prints goes to stderr meanwhile."""
+    if not wanted:
+        yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)

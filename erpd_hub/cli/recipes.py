@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from erpd_hub.cli.options import AsJson, DryRun, Gpus, LaunchHow
+from erpd_hub.cli.options import AsJson, DryRun, Gpus, LaunchHow, stdout_for_json
 
 if TYPE_CHECKING:
     from erpd_hub.plan import Plan
@@ -86,7 +86,8 @@ def carry_out(
         (display.print_json if as_json else print_preview)(report)
         return
     how = Launch.from_options(gpus, launch)
-    outcome = run_plan(plan, start=start, until=until, watch=display.ProgressWatch(plan), launch=how)
+    with stdout_for_json(as_json):
+        outcome = run_plan(plan, start=start, until=until, watch=display.ProgressWatch(plan), launch=how)
     if as_json:
         display.print_json(outcome.summary)
     else:

@@ -77,7 +77,7 @@ def sample_problems(
     longest = max(len(prompt.prompt_ids) for prompt in prompts) + limit
 
     def opened() -> Engine:
-        scratch = context.work
+        scratch = context.work / f"engine-{context.replica}"
         return open_engine(engine, checkpoint, tokenizer, longest=longest, needs_ids=needs_ids, scratch=scratch)
 
     if isinstance(engine, TransformersEngine):

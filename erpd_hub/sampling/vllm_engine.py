@@ -25,6 +25,7 @@ from erpd_hub.sampling.engines import ResolvedDtype
 from erpd_hub.sampling.stopping import StopRule
 
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")  # stdout is for what was asked for
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 # The engine's core in a process of its own outlives a killed parent (seen with vLLM 0.32) and keeps the GPU's memory
 # from the run that resumes; the workers of tensor parallelism notice when this process is gone.
@@ -152,10 +153,6 @@ def _merged(checkpoint: Path, tokenizer: PreTrainedTokenizerBase, dtype: Resolve
     from erpd_hub.models import load_model, save_checkpoint
 
     folder = scratch / "merged"
-    model = load_model(checkpoint).to(device="cpu", dtype=getattr(torch, dtype))
+    model = load_model(checkpoint, dtype, placed=False)  # on the CPU: the GPU is vLLM's
     save_checkpoint(model, tokenizer, folder)
-    del model
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
     return folder

@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from erpd_hub.artifacts import digest_files, payload_files
 from erpd_hub.config import TeacherConfig, TrainingConfig
@@ -11,6 +11,7 @@ from erpd_hub.stages import StageContext, StageResult
 from erpd_hub.stages.score import ScoreInfo, check_rollouts, read_score_info
 
 if TYPE_CHECKING:
+    from erpd_hub.logprobs import Layout
     from erpd_hub.training.batches import Trajectory
     from erpd_hub.training.step import Loss
     from erpd_hub.training.trainer import PolicyTrainer, Role
@@ -106,8 +107,8 @@ def make_trainer(
 
     check_parallel(config)
     state = processes()
-    spare = check_fit(role, init, config, max(map(len, trajectories)), state)
-    wanted = scored.layout if scored is not None and config.layout == "auto" else config.layout
+    room = check_fit(role, init, config, max(map(len, trajectories)), state)
+    wanted = config.layout if scored is None or config.layout != "auto" else cast("Layout", scored.layout)
     layout = probe_sharded(init, wanted, config, state)
     files = RunFiles(out, context.work)
     arguments = training_arguments(config, context.seed, files.work)
@@ -127,7 +128,7 @@ def make_trainer(
         source=init,
         arguments=arguments,
         layout=layout,
-        spare=spare,
+        room=room,
     )
 
 

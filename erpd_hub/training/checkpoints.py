@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from erpd_hub.artifacts import TIMES, write_json
+from erpd_hub.errors import StageError
 from erpd_hub.models import Dtype, save_checkpoint, save_tokenizer
 
 _DYNAMICS = "dynamics.jsonl"
 _CHECKPOINT = "checkpoint-"
 _TRAINED = "model.safetensors"
+_KIND = "kind.txt"
 
 logger = logging.getLogger(__name__)
 
@@ -35,13 +37,19 @@ class RunFiles:
         self.unfinished = work / "unfinished"
         self._dynamics: list[str] = []
 
-    def record(self, step: int, metrics: Mapping[str, float], seconds: float) -> None:
-        """Append a step's metrics, one line in each file: what its forward pass saw, before its own update."""
+    def record(self, step: int, metrics: Mapping[str, float], seconds: float, peak_bytes: int | None = None) -> None:
+        """Append a step's metrics, one line in each file: what its forward pass saw, before its own update.
+
+        Args:
+            peak_bytes: Of the first process's GPU; None without one.
+        """
         assert len(self._dynamics) == step - 1, "steps are recorded in order"
         self._dynamics.append(json.dumps({"step": step, **metrics}))
         self.out.mkdir(parents=True, exist_ok=True)
         self._write_dynamics(self.out)
         times = {"step": step, "seconds": round(seconds, 4), "tokens_per_second": round(metrics["tokens"] / seconds, 1)}
+        if peak_bytes is not None:
+            times["peak_gb"] = round(peak_bytes / 1e9, 2)
         with (self.out / TIMES).open("a") as stream:
             stream.write(json.dumps(times) + "\n")
 
@@ -77,9 +85,14 @@ class RunFiles:
         """The metrics of the step at which weights were saved."""
         return json.loads((self.step_folder(step) / _DYNAMICS).read_text().splitlines()[-1])
 
-    def publish_checkpoint(self, step: int) -> None:
-        """Give the checkpoint that Trainer has just written its final name, and drop the older ones."""
+    def publish_checkpoint(self, step: int, kind: str) -> None:
+        """Give the checkpoint that Trainer has just written its final name, and drop the older ones.
+
+        Args:
+            kind: What it can be read by (`policy.checkpoint_kind`).
+        """
         unfinished = self.unfinished / f"{_CHECKPOINT}{step}"
+        (unfinished / _KIND).write_text(kind)
         self._write_dynamics(unfinished)
         shutil.rmtree(self._checkpoint(step), ignore_errors=True)
         unfinished.rename(self._checkpoint(step))
@@ -92,6 +105,19 @@ class RunFiles:
         kept = list(kept_steps)
         usable = [at for at in self._checkpoints() if self.has_steps(step for step in kept if step <= at)]
         return self._checkpoint(max(usable)) if usable else None
+
+    def check_kind(self, checkpoint: Path, kind: str) -> None:
+        """Refuse a checkpoint that processes which share the model otherwise have written.
+
+        Raises:
+            StageError: it cannot be read as it is.
+        """
+        found = (checkpoint / _KIND).read_text()
+        if found != kind:
+            raise StageError(
+                f"{checkpoint.name}: expected a checkpoint of {kind}, got one of {found}; go on with the processes it "
+                f"was made by, or start over by removing {checkpoint.name} from the work directory"
+            )
 
     def rewind(self, checkpoint: Path | None) -> None:
         """Forget what was recorded after the checkpoint (everything, without one)."""

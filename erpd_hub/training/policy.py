@@ -3,11 +3,10 @@
 Before anything is loaded the memory of the run is reckoned up, and a run that cannot fit is refused with the sum.
 """
 
-import json
 import math
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import psutil
 import torch
@@ -16,12 +15,13 @@ from accelerate.utils import broadcast_object_list
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from trl.trainer.utils import disable_dropout_in_model
 
 from erpd_hub.config import TrainingConfig
 from erpd_hub.errors import ConfigError
 from erpd_hub.estimate import require_fit
-from erpd_hub.facts import facts_from_config
+from erpd_hub.facts import facts_of_folder
 from erpd_hub.layout import exact_layout
 from erpd_hub.logprobs import Layout, install_logprob_forward, unwrap
 from erpd_hub.models import load_model
@@ -32,11 +32,19 @@ Wanted = Literal["auto", "packed", "padded", "single"]
 
 _LOWEST_BF16_LEARNING_RATE = 1e-5
 """Below it an update of a bf16 weight is mostly rounded away: it has 8 bits."""
+_LONG = 16384
+"""Tokens of a sequence from which attention is most of what checkpointing computes again."""
+_MARGIN = 0.8
+"""Of the room that the sum leaves, for what the allocator cannot use."""
 
 
 def processes() -> PartialState:
     """The process group, of one process or of those that `accelerate launch` started; this process's device is set."""
-    return PartialState(cpu=not torch.cuda.is_available())
+    cpu = not torch.cuda.is_available()
+    if cpu:
+        # accelerate imports deepspeed wherever it is installed, which warns on stdout that it looked for a GPU in vain.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    return PartialState(cpu=cpu)
 
 
 def strategy(state: PartialState) -> Strategy:
@@ -48,12 +56,29 @@ def strategy(state: PartialState) -> Strategy:
     return "single" if state.num_processes == 1 else "ddp"
 
 
+def checkpoint_kind(state: PartialState) -> str:
+    """What reads a resumable checkpoint: whole weights one process or DDP, FSDP2's shards any number of processes."""
+    sharing = strategy(state)
+    if sharing == "zero3":
+        return f"zero3 over {state.num_processes} processes"
+    return "fsdp2" if sharing == "fsdp2" else "whole weights"
+
+
 def _sharded(state: PartialState) -> bool:
     return strategy(state) in ("fsdp2", "zero3")
 
 
-def check_fit(where: str, init: Path, config: TrainingConfig, longest: int, state: PartialState) -> float:
-    """Refuse a run that cannot fit on the device at hand; return the bytes that it leaves free.
+class Room(NamedTuple):
+    """What a run leaves free on its device."""
+
+    spare: float = math.inf
+    """Bytes."""
+    keep_attention: bool = False
+    """Whether attention's outputs fit too, so that checkpointing need not compute them again."""
+
+
+def check_fit(where: str, init: Path, config: TrainingConfig, longest: int, state: PartialState) -> Room:
+    """Refuse a run that cannot fit on the device at hand.
 
     Args:
         longest: Tokens of the longest sequence, prompt included.
@@ -61,15 +86,16 @@ def check_fit(where: str, init: Path, config: TrainingConfig, longest: int, stat
     Raises:
         StageError: with the sum and what would make it fit.
     """
-    facts = facts_from_config(json.loads((init / "config.json").read_text()))
+    facts = facts_of_folder(init)
     if facts is None:  # an architecture whose shape is not known: the first step tells
-        return math.inf
+        return Room()
     available = _available_bytes(state) / 1e9
+    tokens = max(config.micro_batch_tokens, longest)
     memory = require_fit(
         where,
         facts,
         available,
-        tokens=max(config.micro_batch_tokens, longest),
+        tokens=tokens,
         gpus=state.num_processes,
         strategy=strategy(state),
         gradient_checkpointing=config.gradient_checkpointing,
@@ -77,7 +103,11 @@ def check_fit(where: str, init: Path, config: TrainingConfig, longest: int, stat
         lora_rank=config.lora.r if config.lora else None,
         dtype=config.dtype,
     )
-    return (available - memory.total) * 1e9
+    spare = _MARGIN * (available - memory.total) * 1e9
+    width = 2 if config.dtype == "bfloat16" else 4
+    outputs = facts.layers * tokens * facts.heads * facts.head_dim * width
+    keep = config.gradient_checkpointing and longest >= _LONG and outputs < spare
+    return Room(spare - outputs if keep else spare, keep)
 
 
 def check_parallel(config: TrainingConfig) -> None:
@@ -112,6 +142,7 @@ def probe_sharded(init: Path, wanted: Wanted, config: TrainingConfig, state: Par
     """
     if not _sharded(state):
         return None
+    unset_hf_deepspeed_config()  # of an earlier run in this process: this copy is not to be partitioned
     found: list[Layout] = ["single"]
     if state.is_main_process:
         model = load_model(init, "stored", attn_implementation=config.attn_implementation)
@@ -122,11 +153,12 @@ def probe_sharded(init: Path, wanted: Wanted, config: TrainingConfig, state: Par
     return broadcast_object_list(found)[0]
 
 
-def prepare_policy(model: nn.Module, config: TrainingConfig, seed: int) -> nn.Module:
+def prepare_policy(model: nn.Module, config: TrainingConfig, seed: int, *, keep_attention: bool = False) -> nn.Module:
     """The model, or the adapted one, ready to be wrapped.
 
     Args:
         seed: Of the adapter's first weights.
+        keep_attention: Checkpointing keeps what attention returned.
 
     Raises:
         ConfigError: the weights in training are too coarse for the learning rate.
@@ -145,7 +177,7 @@ def prepare_policy(model: nn.Module, config: TrainingConfig, seed: int) -> nn.Mo
             model = get_peft_model(model, adapter)
     _check_precision(model, config.learning_rate)
     if config.gradient_checkpointing:
-        checkpoint_activations(unwrap(model), offload=config.activation_offload)
+        checkpoint_activations(unwrap(model), offload=config.activation_offload, keep_attention=keep_attention)
     install_logprob_forward(model, config.dtype)
     return model
 

@@ -21,6 +21,7 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from transformers import (
     PreTrainedTokenizerBase,
@@ -38,7 +39,7 @@ from erpd_hub.logprobs import Layout
 from erpd_hub.losses import summarise
 from erpd_hub.training.batches import Denominators, StepBatch, share
 from erpd_hub.training.checkpoints import RunFiles, load_trained, save_trained
-from erpd_hub.training.policy import prepare_policy
+from erpd_hub.training.policy import Room, checkpoint_kind, prepare_policy, processes
 from erpd_hub.training.step import Loss, Sync, forward_backward, sync_for
 
 _LISTED = 5
@@ -76,7 +77,7 @@ class PolicyTrainer(Trainer):
         arguments: Those of `training_arguments`, where they had to be made before the model.
         source: Folder of the checkpoint the model was loaded from, for what training does not touch.
         layout: How sequences lie in a micro-batch; one that this model is exact in.
-        spare: Bytes that the run leaves free on its device.
+        room: What the run leaves free on its device.
 
     Raises:
         StageError: a loss or gradient that is not finite, naming step and prompts; the last checkpoint stays.
@@ -96,10 +97,12 @@ class PolicyTrainer(Trainer):
         source: Path | None = None,
         arguments: TrainingArguments | None = None,
         layout: Layout = "padded",
-        spare: float = math.inf,
+        room: Room | None = None,
     ) -> None:
         arguments = arguments or training_arguments(config, seed, files.work)
-        super().__init__(model=prepare_policy(model, config, seed), args=arguments)
+        room = room or Room()
+        policy = prepare_policy(model, config, seed, keep_attention=room.keep_attention)
+        super().__init__(model=policy, args=arguments)
         self.remove_callback(PrinterCallback)  # the library logs; only the command line prints
         self.steps = steps
         self.loss = loss
@@ -109,7 +112,7 @@ class PolicyTrainer(Trainer):
         self.tokenizer = tokenizer
         self.source = source
         self.layout = layout
-        self.spare = spare
+        self.spare = room.spare
         self.metrics: dict[str, float] = {}
         self.add_callback(_RunCallback(self))
 
@@ -163,8 +166,9 @@ class PolicyTrainer(Trainer):
     def _clip_grad_norm(self, model: nn.Module) -> Tensor:
         grad_norm = super()._clip_grad_norm(model)
         # The same number on every process, like the loss: all of them stop here, or none.
-        self._refuse_non_finite(float(grad_norm), "gradient norm", self.step_batch)
-        self.metrics["grad_norm"] = float(grad_norm)
+        norm = float(grad_norm.full_tensor() if isinstance(grad_norm, DTensor) else grad_norm)
+        self._refuse_non_finite(norm, "gradient norm", self.step_batch)
+        self.metrics["grad_norm"] = norm
         return grad_norm
 
     def _refuse_non_finite(self, value: float, what: str, batch: StepBatch) -> None:
@@ -189,7 +193,7 @@ class PolicyTrainer(Trainer):
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.is_world_process_zero():
-            self.files.publish_checkpoint(self.state.global_step)
+            self.files.publish_checkpoint(self.state.global_step, checkpoint_kind(processes()))
         self.accelerator.wait_for_everyone()
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -228,7 +232,7 @@ class _RunCallback(TrainerCallback):
         trainer, step = self.trainer, state.global_step
         seconds = time.monotonic() - self.started
         if state.is_world_process_zero:
-            trainer.files.record(step, trainer.metrics, seconds)
+            trainer.files.record(step, trainer.metrics, seconds, _peak_bytes(args.device))
             logger.info("step %d/%d, loss %.4f, %.2f s", step, state.max_steps, trainer.metrics["loss"], seconds)
         if trainer.config.report_to != "none":
             trainer.log(dict(trainer.metrics))
@@ -256,6 +260,8 @@ def train(trainer: PolicyTrainer) -> None:
     finished, checkpoint = broadcast_object_list(found)[0]
     if finished:
         return
+    if checkpoint is not None:
+        files.check_kind(checkpoint, checkpoint_kind(processes()))
     if trainer.is_world_process_zero():
         files.rewind(checkpoint)
     trainer.accelerator.wait_for_everyone()
@@ -275,6 +281,7 @@ def training_arguments(config: TrainingConfig, seed: int, work: Path) -> Trainin
             f"report_to: expected {config.report_to} to be installed, got no such package; `pip install "
             f"{config.report_to}`, or set report_to to none"
         )
+    processes()
     arguments = TrainingArguments(
         output_dir=str(work),
         max_steps=config.steps,
@@ -298,6 +305,11 @@ def training_arguments(config: TrainingConfig, seed: int, work: Path) -> Trainin
     # With several GPUs and one process Trainer would wrap the model in DataParallel, which cannot cut our batches.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
+
+
+def _peak_bytes(device: torch.device) -> int | None:
+    """Most that this process has held on its GPU so far."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
 def _only(batch: list[StepBatch]) -> StepBatch:
