@@ -3,8 +3,9 @@
 * `against_bare`: tokens/s through the whole sampler (journal, grading beside it, shards) over tokens/s of the bare
   engine's own loop, on the same requests with the same parameters in the same engine; the two take turns. 0.95 or more.
 * `heavy_tail`: seconds of a workload of forced, Pareto-distributed lengths over (its tokens / steady throughput), the
-  throughput being that of equal lengths with as many samples and tokens; the two take turns. 1.1 or less. What is left
-  of it is the end, when fewer samples are unfinished than the engine decodes together: it falls with samples a slot.
+  throughput being the bare engine's on as many samples and tokens of about one length; the two take turns. 1.1 or less.
+  What is above 1 is the end, when fewer samples are unfinished than the engine decodes together: it falls with samples
+  a slot (16,000 on 256 slots are 62).
 """
 
 import random
@@ -29,6 +30,8 @@ from erpd_hub.sampling.vllm_engine import InProcessEngine
 from erpd_hub.stages import StageContext
 
 _FORMAT = PromptFormat(template="3 + 8 = 11\n45 + 38 = 83\n{problem} =", chat=False, extract="first-line")
+_LONGEST = 4
+"""The limit over the mean: 32,768 where the mean is about 8,000."""
 _ROOM = 128
 """Tokens for the prompt; these have about 30."""
 
@@ -144,11 +147,11 @@ def against_bare(checkpoint: Path, config: VLLMEngine, work: Workload) -> dict[s
 
 def heavy_tail(checkpoint: Path, config: VLLMEngine, work: Workload) -> dict[str, Any]:
     """Seconds over tokens at steady throughput; see the module."""
-    longest = 8 * work.mean_tokens
+    longest = _LONGEST * work.mean_tokens
     bench = _Bench(checkpoint, config, work, longest)
     tail = pareto_lengths(bench.draws, work.mean_tokens, longest)
     tokens = sum(tail.values())
-    even = {seed: tokens // len(tail) + (place < tokens % len(tail)) for place, seed in enumerate(tail)}
+    even = _even_lengths(tail)
     pairs = _in_turns(bench, lambda: bench.sampled(tail), lambda: bench.bare(even))
     return {
         "benchmark": "tail",
@@ -170,6 +173,17 @@ def pareto_lengths(draws: Sequence[Draw], mean: int, longest: int) -> dict[int, 
     raw = [min(rng.paretovariate(1.5), 3 * longest / mean) for _ in draws]
     scale = mean * len(raw) / sum(raw)
     return {draw.seed: max(1, min(longest, round(scale * value))) for draw, value in zip(draws, raw, strict=True)}
+
+
+def _even_lengths(lengths: dict[int, int]) -> dict[int, int]:
+    """As many tokens in lengths within a quarter of the mean, so that samples start and end at different times too."""
+    rng = random.Random(1)
+    mean = sum(lengths.values()) // len(lengths)
+    even = {seed: rng.randint(mean - mean // 4, mean + mean // 4) for seed in lengths}
+    missing = sum(lengths.values()) - sum(even.values())
+    for place, seed in enumerate(even):
+        even[seed] += missing // len(even) + (place < missing % len(even))
+    return even
 
 
 def _in_turns(bench: _Bench, first: Callable[[], Spent], second: Callable[[], Spent]) -> list[tuple[Spent, Spent]]:

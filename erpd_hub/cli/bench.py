@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from erpd_hub.cli.options import AsJson
+from erpd_hub.cli.options import AsJson, stdout_for_json
 
 app = typer.Typer(no_args_is_help=True, help="Measurements that anyone can repeat.")
 
@@ -70,7 +70,8 @@ def trl(
     from erpd_hub.benchmarks.trl import TRLBench, render, run
     from erpd_hub.display import print_json
 
-    report = run(TRLBench(shape, lengths, median, rows, micro_rows, steps, repeats))  # type: ignore[arg-type]
+    with stdout_for_json(as_json):
+        report = run(TRLBench(shape, lengths, median, rows, micro_rows, steps, repeats))  # type: ignore[arg-type]
     print_json(report) if as_json else typer.echo(render(report))
 
 
@@ -88,7 +89,8 @@ def distill(
     from erpd_hub.display import print_json
 
     lengths = tuple(int(item) for item in length.split(","))
-    report = run(DistillBench(shape, lengths, dtype, checkpointing, repeats))  # type: ignore[arg-type]
+    with stdout_for_json(as_json):
+        report = run(DistillBench(shape, lengths, dtype, checkpointing, repeats))  # type: ignore[arg-type]
     print_json(report) if as_json else typer.echo(render(report))
 
 
@@ -109,7 +111,8 @@ def precision(
     from erpd_hub.benchmarks.precision import render, run
     from erpd_hub.display import print_json
 
-    report = run(overrides or [])
+    with stdout_for_json(as_json):
+        report = run(overrides or [])
     print_json(report) if as_json else typer.echo(render(report))
 
 
@@ -143,7 +146,7 @@ def tail(
     checkpoint: _Checkpoint,
     prompts: _Prompts = 32,
     k: Annotated[int, typer.Option(min=1)] = 8,
-    mean_tokens: Annotated[int, typer.Option(min=1, help="Of a response; the longest have eight times as many.")] = 32,
+    mean_tokens: Annotated[int, typer.Option(min=1, help="Of a response; the longest have four times as many.")] = 32,
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each side, taking turns.")] = 3,
     max_num_seqs: _Slots = 8,
     eager: _Eager = False,
