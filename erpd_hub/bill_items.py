@@ -274,7 +274,7 @@ class Clerk:
         assert self.facts is not None
         storage = 0.01
         if isinstance(node.config, c.ImportBase | c.TinyBase):
-            storage = e.checkpoint_storage(self.facts, self.facts.stored, pushed=1)
+            storage = e.checkpoint_storage(self.facts, "float32", pushed=1)
         elif isinstance(node.config, c.UnlearnedConfig):
             storage = e.checkpoint_storage(self.facts, self._push_dtype(node), pushed=1)
         elif isinstance(node.config, c.SignalConfig):

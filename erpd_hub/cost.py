@@ -41,12 +41,10 @@ class Entry:
     inherited: bool
     """Made by another run."""
     samples: int | None = None
+    gpu_seconds: float = 0.0
+    """Attempt by attempt: one may have run on another number of them."""
     step_seconds: tuple[float, ...] = ()
     """Of a training's optimizer steps."""
-
-    @property
-    def gpu_seconds(self) -> float:
-        return self.seconds * self.gpus
 
 
 def cost(hub: Hub, name: str) -> dict[str, Any]:
@@ -64,7 +62,7 @@ def cost(hub: Hub, name: str) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "of": name,
-        "artifacts": [asdict(entry) | {"gpu_seconds": round(entry.gpu_seconds, 3)} for entry in entries],
+        "artifacts": [asdict(entry) for entry in entries],
         "stages": _by_stage(entries),
         "totals": _sums(entries) | {"inherited": _sums([entry for entry in entries if entry.inherited])},
         "table4": _table4(entries, records),
@@ -147,6 +145,7 @@ def _entries(hub: Hub, records: dict[Place, LineageRecord], own: set[str]) -> It
             tokens=last.get("tokens") or _tokens(lines) or _recorded_tokens(record),
             inherited=record.run not in own,
             samples=_samples(record),
+            gpu_seconds=round(sum(line["stage_seconds"] * int(line.get("gpus") or 1) for line in stages), 3),
             step_seconds=tuple(steps[step] for step in sorted(steps)),
         )
 

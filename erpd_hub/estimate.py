@@ -24,10 +24,12 @@ DDP_BUCKET = 4
 RESIDUAL = 4
 """Bytes an element of the residual stream, all that gradient checkpointing keeps of a layer: with fp32 masters the
 embedding is fp32, and autocast narrows the matrix products alone."""
-HEAD_ROWS = 512
-"""Rows of logits that exist at a time."""
-HEAD_COPIES = 3
-"""fp32 copies of them: logits, softmax, gradient."""
+HEAD_LOGITS = 1 << 28
+"""Logits that the output head holds at a time (`head.py` on a GPU)."""
+HEAD_COPIES = 2
+"""fp32 copies of them: logits and their gradient."""
+HEAD_WEIGHT = 8
+"""Bytes a weight of the head while it is at work: two bf16 parts, and a gradient in fp32."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Memory:
     activations: float = 0.0
     """What gradient checkpointing keeps, or all activations without it, and the working set of the layer at hand."""
     head: float = 0.0
-    """Output head's logits, a few hundred rows at a time."""
+    """Output head: a chunk of logits, its weight in parts."""
     cache: float = 0.0
     host: float = 0.0
     """GB of host memory per process, for offloaded activations; no part of the total."""
@@ -158,7 +160,7 @@ def _layer_bytes(facts: ModelFacts, width: int) -> int:
 
 
 def _head_workspace(facts: ModelFacts, tokens: int) -> int:
-    return HEAD_COPIES * 4 * facts.vocab * min(HEAD_ROWS, tokens)
+    return HEAD_COPIES * 4 * min(HEAD_LOGITS, facts.vocab * tokens) + HEAD_WEIGHT * facts.vocab * facts.hidden
 
 
 def _training_arithmetic(memory: Memory, trained: int, parts: int, tokens: int, kept: float, working: float) -> str:

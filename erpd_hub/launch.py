@@ -147,8 +147,9 @@ def run_stage(job: Job, launch: Launch, folder: Path) -> StageRun:
 
 def _elsewhere(job: Job, launch: Launch, folder: Path, lock: int) -> StageRun:
     """In one worker process."""
-    devices = launch.devices[: _tensor_parallel(job.config)] or None
-    return _run([_worker(job, folder, "job", job.name, devices, threads=_threads(job, 1))], folder, lock)
+    devices = launch.devices[: _tensor_parallel(job.config)]
+    run = _run([_worker(job, folder, "job", job.name, devices or None, threads=_threads(job, 1))], folder, lock)
+    return replace(run, processes=len(devices) or 1)
 
 
 def _replicate(job: Job, launch: Launch, folder: Path, lock: int, count: int) -> StageRun:

@@ -179,13 +179,23 @@ def unwrap(model: nn.Module) -> PreTrainedModel:
 
 @torch.no_grad()
 def full_vocabulary_kl(
-    model_p: PreTrainedModel, model_q: PreTrainedModel, batch: ResponseBatch, *, temperature: float = 1.0
+    model_p: PreTrainedModel,
+    model_q: PreTrainedModel,
+    batch: ResponseBatch,
+    *,
+    temperature: float = 1.0,
+    dtype: Dtype = "float32",
 ) -> Comparison:
-    """Exact KL(p || q) over the whole vocabulary at each response position, the entropy of p and both log-probs."""
-    hidden_p, targets = _predicting_states(model_p, batch)
-    hidden_q, _ = _predicting_states(model_q, batch)
+    """Exact KL(p || q) over the whole vocabulary at each response position, the entropy of p and both log-probs.
+
+    Args:
+        dtype: Of the products in both bodies; the heads are fp32.
+    """
+    with autocast(batch.input_ids.device, dtype):
+        hidden_p, targets = _predicting_states(model_p, batch)
+        hidden_q, _ = _predicting_states(model_q, batch)
     head_p, head_q = (
-        make_head(head.weight, head.bias, logit_transform(model, temperature), low_precision=False)
+        make_head(head.weight, head.bias, logit_transform(model, temperature), low_precision=dtype == "bfloat16")
         for model, head in ((model_p, _output_head(model_p)), (model_q, _output_head(model_q)))
     )
     parts = []

@@ -133,6 +133,8 @@ def save_checkpoint(
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = dict(model.state_dict() if state_dict is None else state_dict)
+    if state_dict is not None:  # gathered from shards, tied weights come as two
+        weights = {name: value for name, value in weights.items() if name not in model.all_tied_weights_keys}
     model.save_pretrained(folder, state_dict=weights if dtype is None else _cast(model, weights, dtype))
     save_tokenizer(tokenizer, folder)
     saved_dtype = dtype or str(model.dtype).removeprefix("torch.")

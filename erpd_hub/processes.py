@@ -21,7 +21,7 @@ from typing import IO, NoReturn
 
 from erpd_hub.worker import MARK
 
-GRACE = 30.0
+GRACE = 60.0
 """Seconds between asking a process to stop and making it: an engine writes down what it has."""
 _POLL = 0.05
 

@@ -10,7 +10,18 @@ from typing import Any
 
 from erpd_hub import __version__
 
-PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "huggingface_hub", "vllm", "math-verify")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "trl",
+    "accelerate",
+    "peft",
+    "deepspeed",
+    "datasets",
+    "huggingface_hub",
+    "vllm",
+    "math-verify",
+)
 
 
 @cache

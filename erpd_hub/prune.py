@@ -127,6 +127,8 @@ def _steps_of(hub: Hub, repo_id: str, used: set[Commit]) -> Iterator[SavedStep]:
     for sha in candidates:
         record = hub.lineage("model", repo_id, sha)
         assert record is not None and record.saved_step is not None, "a saved step has a record"
+        if not finished or record.config.get("push_steps") == "referenced":
+            continue  # it is still in the making, or was pushed because its recipe uses it
         files = {oid: size for oid, size in _large_files(hub, repo_id, sha).items() if oid not in kept}
         named = tuple(sorted(tag for tag, target in tags.items() if target == sha))
         yield SavedStep(repo_id, sha, named, record.saved_step, files)

@@ -208,7 +208,8 @@ def parse_step(
             raise ConfigError(f"{place}.type: expected one of {', '.join(types)}, got {chosen!r}"
                               f"{suggestion(str(chosen), list(types))}")  # fmt: skip
         types = types[chosen]
-    shared = numerics or {} if issubclass(types, c.Numerics) else {}
+    known = types.model_fields if issubclass(types, c.Compute) else {}
+    shared = {name: value for name, value in (numerics or {}).items() if name in known}
     return _validate(types, {**shared, **data, "stage": stage}, data, origin, f"{where}{name}.")
 
 

@@ -128,6 +128,11 @@ class Runner:
         pairs = [(item.record.role, item.record.digest) for item in inputs]
         return fingerprint(node.config.stage, node.stage.version, inputs=pairs, identity=node.identity, seed=node.seed)
 
+    def _used_steps(self, node: Node) -> set[int | None]:
+        """Saved steps of a node that the run needs; others may have been pruned. The last is the artifact itself."""
+        edges = (edge for user in self.plan.nodes for edge in user.inputs if edge.source == node.name)
+        return {*node.pushed_steps[-1:], *(edge.saved_step for edge in edges)}
+
     def _find(self, node: Node, value: str, inputs: list[ResolvedInput]) -> Finished | None:
         found = find_finished(self.hub, node.stage.repo_type, node.repo_id, node.folder, value)
         if found is None:
@@ -136,9 +141,10 @@ class Runner:
         steps = {}
         for step in node.pushed_steps:
             saved = (sha, record) if step == record.saved_step else find_saved_step(self.hub, record, step)
-            if saved is None:
+            if saved is not None:
+                steps[step] = saved
+            elif step in self._used_steps(node):
                 return None
-            steps[step] = saved
         return Finished(node, record, sha, steps, reused=True, seconds=0.0, origins=_origins(inputs))
 
     def _finish(self, node: Node, *, must_exist: bool) -> Finished:

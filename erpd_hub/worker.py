@@ -162,11 +162,14 @@ def _as_data(error: Exception) -> dict[str, Any]:
 
 
 def _follow_parent() -> None:
-    """Be told to stop when the process that started this one is gone, however it went."""
+    """Be told to stop when the process that started this one is gone, however it went.
+
+    A rank of a training that waits for the others in a collective hears no Python handler, and has nothing to save.
+    """
     if sys.platform == "linux":
         import ctypes
 
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL if "RANK" in os.environ else signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def _log_to_parent(level: int) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from erpd_hub.config.common import Dtype, Layout, Numerics, StepConfig
+from erpd_hub.config.common import Compute, Dtype, Layout, Numerics, StepConfig
 from erpd_hub.config.data import (
     BaseConfig,
     GeneratedPrompts,
@@ -61,6 +61,7 @@ __all__ = [
     "AnyStep",
     "BaseConfig",
     "CELoss",
+    "Compute",
     "Decoding",
     "DistillConfig",
     "Dtype",

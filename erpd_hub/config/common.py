@@ -26,15 +26,20 @@ class StepConfig(Config):
     """Interpreter of another environment that runs this stage, so that conflicting packages never meet."""
 
 
-class Numerics(Config):
-    """How log-probs are computed, in scoring and in training alike: two ways differ by as much as the signal."""
+class Compute(Config):
+    """How a policy is computed."""
 
     dtype: Dtype = "float32"
     """Of the matrix products; the output head is fp32 in either case and weights keep the dtype they are stored in
     (training: always fp32 masters). bfloat16 is for GPUs."""
+    attn_implementation: Attention = "sdpa"
+
+
+class Numerics(Compute):
+    """How log-probs are computed, in scoring and in training alike: two ways differ by as much as the signal."""
+
     logprob_temperature: Annotated[float, Field(gt=0)] = 1.0
     """Temperature of the softmax; the paper does not say [I]."""
-    attn_implementation: Attention = "sdpa"
     layout: Layout = "auto"
     micro_batch_tokens: PositiveInt = 8192
     """Tokens of a forward pass, padding included; the result does not depend on it beyond rounding."""

@@ -4,12 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
-from erpd_hub.config.common import StepConfig
+from erpd_hub.config.common import Compute, StepConfig
 from erpd_hub.config.sampling import Decoding, EngineConfig, TransformersEngine, check_extension
 from erpd_hub.fields import CheckpointRef, PromptsRef, as_tuple
 
 
-class ProbeConfig(StepConfig):
+class ProbeConfig(StepConfig, Compute):
     """KL to base and to the round's start, and entropy, of a checkpoint on its own samples (T=1, top_p 1)."""
 
     stage: Literal["probe"] = "probe"

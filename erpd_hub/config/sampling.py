@@ -55,7 +55,7 @@ class ServerEngine(Config):
     type: Literal["server"]
     urls: Annotated[tuple[str, ...], LocalOnly, Field(min_length=1)]
     """Base URLs ending in /v1; never recorded. A key, where one is needed, comes from ERPD_SERVER_KEY."""
-    model: str | None = None
+    model: Annotated[str | None, LocalOnly] = None
     """Name it serves the policy under; None takes the only model there is."""
     concurrency: Annotated[PositiveInt, Operational] = 256
     """Requests in flight at each URL."""

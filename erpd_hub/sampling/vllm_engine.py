@@ -38,6 +38,7 @@ try:
     from vllm.engine.arg_utils import EngineArgs
     from vllm.inputs import tokens_input
     from vllm.sampling_params import RequestOutputKind
+    from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.llm_engine import LLMEngine
 except ModuleNotFoundError as error:
     raise require_extra("vllm", "engine vllm") from error
@@ -66,7 +67,9 @@ class InProcessEngine:
         """Load the checkpoint (an adapter merged into its base, in `scratch`); see `engines.open_engine`."""
         self.tokenizer, self.stop_ids = tokenizer, stop_ids
         self._merged = _merged(checkpoint, tokenizer, dtype, scratch)
-        self.llm = LLMEngine.from_engine_args(_arguments(config, self._merged or checkpoint, dtype, longest))
+        arguments = _arguments(config, self._merged or checkpoint, dtype, longest)
+        # As which kind of user: vLLM's defaults for the size of its batches depend on it, and those of LLM are largest.
+        self.llm = LLMEngine.from_engine_args(arguments, usage_context=UsageContext.LLM_CLASS)
 
     def generate(
         self, requests: Sequence[Request], decoding: Decoding, stop: Sequence[str]

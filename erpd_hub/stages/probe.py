@@ -73,7 +73,7 @@ def run(
         return StageResult()
     rows = list(read_rows(out))
     metrics = describe_samples(out) | {"k": config.k}
-    metrics |= _distances(rows, checkpoint, {"base": base, "policy": policy}, config.micro_batch_tokens)
+    metrics |= _distances(rows, checkpoint, {"base": base, "policy": policy}, config)
     (out / "probe.json").write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
     return StageResult(metrics)
 
@@ -93,13 +93,17 @@ def ratio_mean(sums: Mapping[str, tuple[float, float]]) -> Mean:
 
 
 def _distances(
-    rows: list[dict[str, Any]], checkpoint: Path, others: dict[str, Path], budget: int
+    rows: list[dict[str, Any]], checkpoint: Path, others: dict[str, Path], config: ProbeConfig
 ) -> dict[str, float | None]:
     """Means and standard errors of everything measured a token, over tokens and over sequences."""
     from erpd_hub.models import load_model
 
-    model = load_model(checkpoint)
-    measured = {folder: list(_measure(rows, model, load_model(folder), budget)) for folder in set(others.values())}
+    attention = config.attn_implementation
+    model = load_model(checkpoint, attn_implementation=attention)
+    measured = {
+        folder: list(_measure(rows, model, load_model(folder, attn_implementation=attention), config))
+        for folder in set(others.values())
+    }
     found = _flat("entropy", "entropy", measured[others["base"]])
     for name, folder in others.items():
         for estimator in ("", "_k1", "_k3"):
@@ -108,7 +112,7 @@ def _distances(
 
 
 def _measure(
-    rows: Sequence[dict[str, Any]], model: "PreTrainedModel", other: "PreTrainedModel", budget: int
+    rows: Sequence[dict[str, Any]], model: "PreTrainedModel", other: "PreTrainedModel", config: ProbeConfig
 ) -> Iterator[_Response]:
     import torch
 
@@ -116,11 +120,11 @@ def _measure(
     from erpd_hub.logprobs import full_vocabulary_kl, kl_k1, kl_k3, make_batch
 
     lengths = [len(row["prompt_ids"]) + len(row["response_ids"]) for row in rows]
-    for indices in cut_batches(lengths, budget, "padded"):
+    for indices in cut_batches(lengths, config.micro_batch_tokens, "padded"):
         chosen = [rows[index] for index in indices]
         batch = make_batch([r["prompt_ids"] for r in chosen], [r["response_ids"] for r in chosen], model.device)
         with torch.inference_mode():
-            compared = full_vocabulary_kl(model, other, batch)
+            compared = full_vocabulary_kl(model, other, batch, dtype=config.dtype)
         quantities = {
             "kl": compared.kl,
             "kl_k1": kl_k1(compared.logprobs_p, compared.logprobs_q),

@@ -102,7 +102,7 @@ def make_trainer(
     from erpd_hub.models import load_tokenizer
     from erpd_hub.training.checkpoints import RunFiles
     from erpd_hub.training.data import step_batches
-    from erpd_hub.training.policy import check_fit, check_parallel, load_policy, probe_sharded, processes
+    from erpd_hub.training.policy import agreed, check_fit, check_parallel, load_policy, probe_sharded, processes
     from erpd_hub.training.trainer import PolicyTrainer, training_arguments
 
     check_parallel(config)
@@ -113,7 +113,7 @@ def make_trainer(
     files = RunFiles(out, context.work)
     arguments = training_arguments(config, context.seed, files.work)
     model = load_policy(init, config, state)
-    layout = layout or exact_layout(model, wanted, dtype=config.dtype)
+    layout = agreed(layout or exact_layout(model, wanted, dtype=config.dtype))
     if scored is not None:
         check_layout(scored, layout)
     return PolicyTrainer(

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 import psutil
 import torch
+import torch.distributed as dist
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from peft import LoraConfig, get_peft_model
@@ -199,8 +200,19 @@ def _check_precision(model: nn.Module, learning_rate: float) -> None:
         )
 
 
+def agreed(layout: Layout) -> Layout:
+    """The first process's, on all of them: they cut a step alike."""
+    return broadcast_object_list([layout])[0]
+
+
 def _available_bytes(state: PartialState) -> float:
-    """For this process: of its GPU, or its part of the host's memory."""
+    """Of a process's GPU, or its part of the host's memory: what the poorest has, so that all decide alike."""
     if state.device.type == "cuda":
-        return torch.cuda.mem_get_info(state.device)[0]
-    return psutil.virtual_memory().available / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        found = float(torch.cuda.mem_get_info(state.device)[0])
+    else:
+        found = psutil.virtual_memory().available / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if state.num_processes == 1:
+        return found
+    least = torch.tensor(found, dtype=torch.float64, device=state.device)
+    dist.all_reduce(least, dist.ReduceOp.MIN)
+    return least.item()
