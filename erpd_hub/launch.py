@@ -14,15 +14,15 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn
 
 import yaml
 
-from erpd_hub import __version__, provenance
 from erpd_hub import config as c
+from erpd_hub import provenance
 from erpd_hub.errors import ConfigError, StageError
+from erpd_hub.machine import check_interpreter, visible_gpus
 from erpd_hub.processes import Command, Ended, alone, run_together
 from erpd_hub.worker import Job, StageRun, answer_path, read_answer, run_job
 
@@ -108,17 +108,6 @@ class Launch:
             raise ConfigError(f"{config.stage}.engine.tensor_parallel: expected a divisor of --gpus {self.gpus}, got "
                               f"{size}")  # fmt: skip
         return self.gpus // size
-
-
-def visible_gpus() -> tuple[str, ...]:
-    """The GPUs that this process may use, found without opening one."""
-    if (given := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return tuple(name.strip() for name in given.split(",") if name.strip() not in ("", "-1"))
-    if shutil.which("nvidia-smi") is None:
-        return ()
-    query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
-    done = subprocess.run(query, capture_output=True, text=True, timeout=60)
-    return tuple(done.stdout.split()) if done.returncode == 0 else ()
 
 
 def run_stage(job: Job, launch: Launch, folder: Path) -> StageRun:
@@ -262,7 +251,7 @@ def _worker(job: Job, folder: Path, stem: str, label: str, devices: Sequence[str
     path = replace(job, threads=job.threads or (None if devices else threads)).dump(folder / f"{stem}.json")
     for old in folder.glob(f"{stem}.rank-*"):
         old.unlink()
-    _check_interpreter(job)
+    check_interpreter(job.name, job.config)
     return Command(label, [_python(job), "-m", "erpd_hub.worker", str(path)], _environment(devices, threads),
                    folder / f"{stem}.log")  # fmt: skip
 
@@ -299,31 +288,6 @@ def _raise_failure(failed: Ended, folder: Path) -> NoReturn:
 
 def _python(job: Job) -> str:
     return job.config.python or sys.executable
-
-
-def _check_interpreter(job: Job) -> None:
-    if job.config.python:
-        problem = _interpreter_problem(job.config.python)
-        if problem:
-            raise ConfigError(f"{job.name}.python: {problem}")
-
-
-@cache
-def _interpreter_problem(python: str) -> str | None:
-    """Why an interpreter cannot run our stages: it is none, or this package is not installed for it as it is here."""
-    ask = [python, "-P", "-c", "import erpd_hub.worker; print(erpd_hub.__version__)"]
-    try:
-        done = subprocess.run(ask, capture_output=True, text=True, timeout=120)
-    except OSError as error:
-        return f"expected a Python interpreter, got {python}: {error.strerror}"
-    found = done.stdout.strip()
-    if done.returncode == 0 and found == __version__:
-        return None
-    said = found or (done.stderr.strip().splitlines() or ["nothing"])[-1]
-    return (
-        f"expected erpd-hub {__version__} in the environment of {python}, got {said!r}; run: {python} -m pip install "
-        f"'erpd-hub=={__version__}' (from a checkout: {python} -m pip install .)"
-    )
 
 
 def _threads(job: Job, processes: int) -> int:

@@ -154,6 +154,18 @@ class _Planner:
             policy = self._resolve(number, f"{place}.old", "old", ("checkpoint",), "policy")
             yield self._scored(number, f"{place}.old", config, policy, "policy")
         yield from _benchmark_edges(config)
+        if _compares(config):
+            self._check_numerics(place, config)
+
+    def _check_numerics(self, place: str, config: c.StepConfig) -> None:
+        """Refuse a training that computes log-probs otherwise than those it is compared with were scored."""
+        for name in ("dtype", "logprob_temperature", "attn_implementation"):
+            scored, own = getattr(self.recipe.scoring, name), getattr(config, name)
+            if own != scored:
+                raise ConfigError(
+                    f"{place}.{name}: expected {scored} as in scoring, got {own}: the two may differ by more than the "
+                    f"clip range; set scoring.{name}, which every step takes over"
+                )
 
     def _resolve(self, number: int, where: str, role: str, kinds: tuple[str, ...], text: str) -> Edge:
         reference = parse_reference(text)
@@ -273,6 +285,15 @@ def _unused_roles(config: c.StepConfig) -> tuple[str, ...]:
     if isinstance(config, c.TeacherConfig) and not config.loss.needs_reference:
         return ("reference",)
     return ()
+
+
+def _compares(config: c.StepConfig) -> bool:
+    """Whether a training uses log-probs that are scored in this run."""
+    if isinstance(config, c.TeacherConfig):
+        return config.loss.needs_reference
+    if not isinstance(config, c.DistillConfig):
+        return False
+    return config.signal is None or isinstance(parse_reference(config.signal), StepRef)
 
 
 def _benchmark_edges(config: c.StepConfig) -> Iterator[Edge]:

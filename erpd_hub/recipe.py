@@ -46,7 +46,7 @@ class HubSettings(Config):
     private: bool = True
 
 
-_SHARED_NUMERICS = ("dtype", "logprob_temperature", "attn_implementation", "layout")
+SHARED_NUMERICS = ("dtype", "logprob_temperature", "attn_implementation", "layout")
 """What scoring and training must have in common; micro-batches need not."""
 
 
@@ -160,7 +160,7 @@ def build_recipe(data: Mapping[str, Any], origin: str) -> Recipe:
     if ("steps" in fields) == ("rounds" in fields):
         raise ConfigError(f"{origin}: expected either 'steps' or 'rounds'")
     fields["scoring"] = _validate(Scoring, fields.get("scoring") or {}, data.get("scoring"), origin, "scoring.")
-    numerics = {name: getattr(fields["scoring"], name) for name in _SHARED_NUMERICS}
+    numerics = {name: getattr(fields["scoring"], name) for name in SHARED_NUMERICS}
     if "steps" in fields:
         rounds = [_round({"steps": fields.pop("steps")}, origin, "", numerics)]
     else:
@@ -226,7 +226,8 @@ def _explain(model: type[BaseModel], error: Any, raw: Any, place: str) -> str:
     path = place + ".".join(str(part) for part in _real_path(error["loc"], raw))
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        return f"{path}: unknown key{suggestion(str(error['loc'][-1]), list(_field_names(model)))}"
+        key = str(error["loc"][-1])  # another part of a step may well have a key of this name
+        return f"{path}: unknown key{suggestion(key, [name for name in _field_names(model) if name != key])}"
     if error["type"] == "missing":
         return f"{path}: missing; this key has no default"
     if error["type"] == "value_error":

@@ -31,6 +31,7 @@ from erpd_hub.home import work_folder
 from erpd_hub.hub.client import Hub, find_finished, find_saved_step
 from erpd_hub.inputs import OutsideInputs, ResolvedInput, pinned
 from erpd_hub.launch import Launch, run_stage
+from erpd_hub.machine import check_machine
 from erpd_hub.plan import Edge, Node, Plan
 from erpd_hub.recording import Attempts, make_record
 from erpd_hub.stages import StageContext
@@ -75,6 +76,8 @@ class Runner:
         nodes, given = self.plan.select(until=until, start=start)
         for node in nodes:  # so that a bad reference costs nothing
             self._resolve_outside(node)
+            check_machine(node.name, node.config)
+            self.launch.groups(node.config)
         for node in nodes:
             if self.watch:
                 self.watch.begin(node)

@@ -17,8 +17,9 @@ from conftest import MICRO, cli
 from erpd_hub.config import RolloutConfig, ScoreConfig, TeacherConfig, VLLMEngine
 from erpd_hub.errors import ArtifactError, ConfigError, StageError
 from erpd_hub.hub.client import connect
-from erpd_hub.launch import Launch, run_stage, visible_gpus
+from erpd_hub.launch import Launch, run_stage
 from erpd_hub.lineage import locate, verify
+from erpd_hub.machine import visible_gpus
 from erpd_hub.processes import alone
 from erpd_hub.samples import read_rows
 from erpd_hub.stages import StageContext

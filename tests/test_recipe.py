@@ -140,3 +140,16 @@ def test_a_key_that_stands_twice_is_refused(tmp_path):
 def test_impossible_combinations_are_refused_before_anything_runs(override):
     with pytest.raises(ConfigError):
         load_recipe("quickstart", [override])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("teacher.context_parallel=2", r"context_parallel: expected 1, got 2: .*; use parallel: fsdp2"),
+        ("teacher.dtype=bfloat16", r"teacher.dtype: expected float32 as in scoring, got bfloat16"),
+        ("student.logprob_temperature=0.6", r"student.logprob_temperature: expected 1.0 as in scoring, got 0.6"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_anything_runs(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_plan(load_recipe("quickstart", [override]))

@@ -18,7 +18,7 @@ from erpd_hub.samples import LOGPROB_SCHEMA, read_rows, shard_path, write_rows
 from erpd_hub.training.batches import Denominators, StepBatch, Trajectory, collate, deal, share
 from erpd_hub.training.checkpoints import RunFiles
 from erpd_hub.training.data import join, prompt_schedule, read_columns, read_trajectories, step_batches
-from erpd_hub.training.policy import check_fit, check_parallel, processes
+from erpd_hub.training.policy import check_fit, processes
 from erpd_hub.training.trainer import PolicyTrainer, train
 
 CE = partial(ce_loss, beta=1.0, aggregate="sum")
@@ -319,11 +319,6 @@ def test_what_cannot_fit_is_refused_with_the_sum_before_it_is_loaded(tmp_path) -
     with pytest.raises(StageError, match=r"teacher: expected at most .* GB .*weights .*Adam .*= .* GB"):
         check_fit("teacher", tmp_path, config(), 20_000, processes())
     assert check_fit("teacher", save_policy(tmp_path / "tiny"), config(), 200, processes()).spare > 0
-
-
-def test_context_parallelism_is_refused_with_what_to_do() -> None:
-    with pytest.raises(ConfigError, match=r"context_parallel: expected 1, got 4: .*; use parallel: fsdp2"):
-        check_parallel(config(context_parallel=4))
 
 
 def test_a_tracker_that_is_not_there_is_refused(tmp_path, trajectories) -> None:

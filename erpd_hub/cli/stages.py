@@ -54,7 +54,7 @@ def _stage_command(stage: str) -> Callable[..., None]:
 
 def _single_step(stage: str, step: str, words: list[str]) -> dict[str, Any]:
     """A one-step recipe from `key=value` and `--key value` words; `policy`, `seed`, `threads` belong to the run."""
-    from erpd_hub.recipe import apply_override
+    from erpd_hub.recipe import SHARED_NUMERICS, apply_override
 
     data: dict[str, Any] = {"rounds": [{"steps": {step: {"stage": stage}}}]}
     if stage == "probe" and not any(word.removeprefix("--").startswith("base=") or word == "--base" for word in words):
@@ -70,6 +70,8 @@ def _single_step(stage: str, step: str, words: list[str]) -> dict[str, Any]:
             apply_override(data, f"rounds.0.policy={value}")
         elif key in ("seed", "threads"):
             apply_override(data, f"{key}={value}")
+        elif key in SHARED_NUMERICS:  # how the step computes, and how what it is compared with is scored
+            apply_override(data, f"scoring.{key}={value}")
         else:
             apply_override(data, f"r1/{step}.{key}={value}" if "=" in word else word)
     return data

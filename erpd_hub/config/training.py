@@ -64,6 +64,14 @@ class TrainingConfig(StepConfig, Numerics):
         late = [step for step in self.save_steps if step > self.steps]
         if late:
             raise ValueError(f"save_steps: expected steps up to {self.steps}, got {late[0]}")
+        if self.context_parallel > 1:
+            # accelerate's is torch's ring attention: each process gets a zigzag part of a sequence's positions, prompts
+            # and targets would have to be cut the same way by hand, and sequence rewards (Eq. 3) would sum over pieces.
+            raise ValueError(
+                f"context_parallel: expected 1, got {self.context_parallel}: accelerate splits a sequence's positions "
+                "over processes, and the log-probs of a response are computed where all its positions are; use "
+                "parallel: fsdp2 with gradient_checkpointing and activation_offload for long sequences"
+            )
         if self.activation_offload and not self.gradient_checkpointing:
             raise ValueError("activation_offload: expected gradient_checkpointing with it, got none")
         return self

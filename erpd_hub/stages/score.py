@@ -150,13 +150,14 @@ class Scorer:
 
         from erpd_hub.columns import row_arrays
 
-        prompts, responses = row_arrays(prompt_ids), row_arrays(response_ids)
-        if any(prompt is None or not len(prompt) for prompt in prompts) or response_ids.null_count:
+        prompts = [ids for ids in row_arrays(prompt_ids) if ids is not None and len(ids)]
+        responses = [ids for ids in row_arrays(response_ids) if ids is not None]
+        if len(prompts) < len(prompt_ids) or len(responses) < len(response_ids):
             raise ArtifactError(
                 "rollouts: expected prompt and response token ids in each row; text alone is not scored"
             )
         found: list[np.ndarray] = [np.empty(0, np.float32)] * len(prompts)
-        for index, values in self._in_batches(prompts, responses):  # type: ignore[arg-type]
+        for index, values in self._in_batches(prompts, responses):
             found[index] = values
         return found
 

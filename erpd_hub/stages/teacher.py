@@ -102,10 +102,9 @@ def make_trainer(
     from erpd_hub.models import load_tokenizer
     from erpd_hub.training.checkpoints import RunFiles
     from erpd_hub.training.data import step_batches
-    from erpd_hub.training.policy import agreed, check_fit, check_parallel, load_policy, probe_sharded, processes
+    from erpd_hub.training.policy import agreed, check_fit, load_policy, probe_sharded, processes
     from erpd_hub.training.trainer import PolicyTrainer, training_arguments
 
-    check_parallel(config)
     state = processes()
     room = check_fit(role, init, config, max(map(len, trajectories)), state)
     wanted = config.layout if scored is None or config.layout != "auto" else cast("Layout", scored.layout)

@@ -111,24 +111,6 @@ def check_fit(where: str, init: Path, config: TrainingConfig, longest: int, stat
     return Room(spare - outputs if keep else spare, keep)
 
 
-def check_parallel(config: TrainingConfig) -> None:
-    """Refuse context parallelism before anything is loaded.
-
-    accelerate's is torch's ring attention: it replaces sdpa inside FSDP2 on GPUs, gives each process a zigzag part of
-    a sequence's positions, and leaves prompts, targets and masks to be cut the same way by hand; sequence rewards (Eq.
-    3) would sum over pieces. Its Ulysses variant ties the data loader to DeepSpeed's.
-
-    Raises:
-        ConfigError: `context_parallel` is above 1.
-    """
-    if config.context_parallel > 1:
-        raise ConfigError(
-            f"context_parallel: expected 1, got {config.context_parallel}: accelerate splits a sequence's positions "
-            "over processes, and the log-probs of a response are computed where all its positions are; use "
-            "parallel: fsdp2 with gradient_checkpointing and activation_offload for long sequences"
-        )
-
-
 def load_policy(init: Path, config: TrainingConfig, state: PartialState) -> PreTrainedModel:
     """fp32 masters on the device, or where FSDP2 and ZeRO-3 want them to share them out."""
     placed = not _sharded(state)
