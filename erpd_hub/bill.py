@@ -37,6 +37,7 @@ def totals(items: list[Item]) -> dict[str, Any]:
         "tokens_sampled": sum(i.tokens or 0 for i in items if i.stage in ("rollout", "evaluate", "probe")),
         "tokens_trained": sum(i.tokens or 0 for i in items if i.stage in ("teacher", "distill")),
         "storage_gb": round(sum(i.storage_gb or 0.0 for i in items), 2),
+        "work_gb": round(max((i.work_gb or i.storage_gb or 0.0 for i in items), default=0.0), 2),
         "by_stage": {
             stage: {"hours": _hours(some), "gpu_hours": _hours(some, gpu=True), "artifacts": len(some)}
             for stage in dict.fromkeys(item.stage for item in items)

@@ -55,6 +55,8 @@ class Item:
     gpus: int = 0
     """That it occupies; 0 for what no GPU does."""
     storage_gb: float | None = None
+    work_gb: float | None = None
+    """Local disk while it is made; given back when it has been pushed."""
     measured: bool = False
 
 
@@ -237,7 +239,9 @@ class Clerk:
         rank = config.lora.r if config.lora else None
         pushed = max(1, len(node.pushed_steps))
         storage = e.checkpoint_storage(self.facts, config.push_dtype, pushed=pushed, lora_rank=rank)
-        item = replace(item, gb=memory.total, fits=fits, remedy=words, arithmetic=memory.arithmetic, storage_gb=storage)
+        work = e.work_storage(self.facts, config.push_dtype, saved=len(config.kept_steps), lora_rank=rank)
+        item = replace(item, gb=memory.total, fits=fits, remedy=words, arithmetic=memory.arithmetic,
+                       storage_gb=storage, work_gb=work)  # fmt: skip
         if item.tokens is None or item.tokens_upper is None:
             return item
         limit = self._limit(node)

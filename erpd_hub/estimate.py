@@ -333,6 +333,12 @@ def checkpoint_storage(facts: ModelFacts, dtype: str, *, pushed: int, lora_rank:
     return params * BYTES[dtype] * pushed / GB
 
 
+def work_storage(facts: ModelFacts, dtype: str, *, saved: int, lora_rank: int | None = None) -> float:
+    """GB of a training's work directory: saved steps, and two resumable checkpoints while one follows the other."""
+    params = facts.params if lora_rank is None else facts.lora_params_per_rank * lora_rank
+    return params * (BYTES[dtype] * saved + 2 * (MASTER + ADAM)) / GB
+
+
 def rollout_storage(tokens: float, *, sampler_logprobs: bool) -> float:
     """GB of rollouts or evaluation details, compressed."""
     return tokens * (ROLLOUT_BYTES + (FLOAT_BYTES if sampler_logprobs else 0.0)) / GB

@@ -75,7 +75,7 @@ def print_bill(console: Console, report: dict[str, Any]) -> None:
         f"\n[bold]{totals['gpu_hours']:,.1f} {unit}-hours[/bold] on {bill['gpus']} x {name} ({totals['hours']:,.1f} h; "
         f"at most {totals['gpu_hours_upper']:,.1f} {unit}-hours if every response runs to its limit), "
         f"{totals['tokens_sampled'] / 1e6:,.1f} M tokens sampled, {totals['tokens_trained'] / 1e6:,.1f} M trained on, "
-        f"{totals['storage_gb']:,.1f} GB pushed"
+        f"{totals['storage_gb']:,.1f} GB pushed, up to {totals['work_gb']:,.1f} GB of local disk at work"
     )
     parts = (f"{stage} {part['gpu_hours']:,.1f} ({part['artifacts']})" for stage, part in totals["by_stage"].items())
     console.print(f"{unit}-hours by stage (artifacts): {', '.join(parts)}")

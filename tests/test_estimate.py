@@ -112,6 +112,12 @@ def test_training_memory_by_hand():
     assert e.training_memory(QWEN, tokens=81_920, gradient_checkpointing=True).total < get_device("h200").usable
 
 
+def test_a_training_needs_disk_for_its_steps_and_two_checkpoints():
+    params = 4_022_468_096
+    assert e.work_storage(QWEN, "bfloat16", saved=4) == pytest.approx(params * (2 * 4 + 2 * 12) / 1e9)
+    assert e.work_storage(QWEN, "float32", saved=1, lora_rank=8) < 2
+
+
 @pytest.mark.parametrize("strategy", ["single", "ddp", "fsdp2", "zero3"])
 def test_memory_grows_with_tokens_and_shrinks_with_every_remedy(strategy):
     layout = {"gpus": 1 if strategy == "single" else 8, "strategy": strategy}
