@@ -21,6 +21,9 @@ from erpd_hub.plan import Node, Plan
 from erpd_hub.recipe import suggestion
 from erpd_hub.references import PathRef, RepoRef, parse_reference
 
+SAMPLING = ("rollout", "evaluate", "probe", "online", "select")
+"""Stages that draw responses."""
+
 
 def bill_plan(plan: Plan, nodes: list[Node], setting: Setting, facts: ModelFacts | None) -> list[Item]:
     """One item for every node."""
@@ -34,8 +37,8 @@ def totals(items: list[Item]) -> dict[str, Any]:
         "hours": _hours(items),
         "gpu_hours": _hours(items, gpu=True),
         "gpu_hours_upper": round(sum((i.seconds_upper or 0.0) * i.gpus for i in items) / 3600, 2),
-        "tokens_sampled": sum(i.tokens or 0 for i in items if i.stage in ("rollout", "evaluate", "probe")),
-        "tokens_trained": sum(i.tokens or 0 for i in items if i.stage in ("teacher", "distill")),
+        "tokens_sampled": sum(i.tokens or 0 for i in items if i.stage in SAMPLING),
+        "tokens_trained": sum(i.tokens or 0 for i in items if i.stage in ("teacher", "critic", "distill", "online")),
         "storage_gb": round(sum(i.storage_gb or 0.0 for i in items), 2),
         "work_gb": round(max((i.work_gb or i.storage_gb or 0.0 for i in items), default=0.0), 2),
         "by_stage": {

@@ -92,6 +92,8 @@ class Draw:
     """Tokens at most that are new: the rest is continued from an artifact."""
     engine: c.TransformersEngine | c.VLLMEngine | c.ServerEngine
     continued: bool = False
+    most: int | None = None
+    """Samples at most, where how many it takes is not known before."""
 
 
 def draw_of(plan: Plan, node: Node) -> Draw | None:
@@ -106,6 +108,8 @@ def draw_of(plan: Plan, node: Node) -> Draw | None:
         benchmark = get_benchmark(config.benchmarks[0])
         count, k = config.limit or benchmark.num_problems, config.k or benchmark.k
         decoding = config.decoding or benchmark.decoding
+    elif isinstance(config, c.SelectConfig):
+        return _race(config)
     else:
         return None
     limit = decoding.max_new_tokens
@@ -113,6 +117,25 @@ def draw_of(plan: Plan, node: Node) -> Draw | None:
     if continued and config.extend_to:
         limit, fresh = config.extend_to, config.extend_to - limit
     return Draw(count * k if count else None, limit, fresh, config.engine, continued)
+
+
+def _race(config: c.SelectConfig) -> Draw:
+    """A race and the winner's fresh samples; half of the candidates are taken to leave at each look [I]."""
+    from erpd_hub.selection import Rules
+
+    benchmark = get_benchmark(config.benchmark)
+    problems, final = config.limit or benchmark.num_problems, config.final_k or benchmark.k
+    looks = len(Rules(config.k_start, config.k_max, config.alpha).schedule)
+    expected = len(config.candidates) * config.k_start * (1 + (looks - 1) / 2) + final
+    most = len(config.candidates) * config.k_max + final
+    limit = (config.decoding or benchmark.decoding).max_new_tokens
+    return Draw(int(problems * min(expected, most)), limit, limit, config.engine, most=problems * most)
+
+
+def micro_round(config: c.OnlineConfig) -> Draw:
+    """What one step of an online training samples."""
+    limit = config.decoding.max_new_tokens
+    return Draw(config.prompts_per_step * config.k, limit, limit, config.engine)
 
 
 class Clerk:
@@ -151,7 +174,7 @@ class Clerk:
             return None, None
         if draw.continued:
             return int(draw.samples * CONTINUED_SHARE * draw.fresh / 2), draw.samples * draw.fresh
-        return int(draw.samples * self._length(draw.limit)), draw.samples * draw.limit
+        return int(draw.samples * self._length(draw.limit)), (draw.most or draw.samples) * draw.limit
 
     def _held(self, rollouts: Node | None) -> tuple[int | None, int | None]:
         """(expected, at most) response tokens of a rollouts artifact, those it took over included."""
@@ -159,6 +182,9 @@ class Clerk:
         return self._drawn(replace(draw, continued=False)) if draw is not None else (None, None)
 
     def _trained_on(self, node: Node, config: c.TrainingConfig) -> tuple[int | None, int | None]:
+        if isinstance(config, c.OnlineConfig):
+            expected, upper = self._drawn(micro_round(config))
+            return (expected or 0) * config.steps, (upper or 0) * config.steps
         rollouts = self._rollouts(node)
         expected, upper = self._held(rollouts)
         prompts = rollout_prompts(self.plan, rollouts) if rollouts is not None else None
@@ -177,6 +203,8 @@ class Clerk:
 
     def _limit(self, node: Node) -> int:
         """Tokens that a response of the node's rollouts may have; 0 where the recipe does not say."""
+        if isinstance(node.config, c.OnlineConfig):
+            return node.config.decoding.max_new_tokens
         rollouts = self._rollouts(node)
         draw = draw_of(self.plan, rollouts) if rollouts is not None else None
         return draw.limit if draw is not None else 0
@@ -191,6 +219,9 @@ class Clerk:
     def _sampling(self, item: Item, node: Node, draw: Draw) -> Item:
         assert item.tokens and item.tokens_upper and draw.samples
         storage = e.rollout_storage(item.tokens, sampler_logprobs=True)
+        if isinstance(node.config, c.SelectConfig):
+            assert self.facts is not None
+            storage += e.checkpoint_storage(self.facts, self._push_dtype(node), pushed=1)
         if isinstance(draw.engine, c.ServerEngine):
             return replace(item, remedy="on its servers", storage_gb=storage)
         samples = max(1, int(draw.samples * CONTINUED_SHARE)) if draw.continued else draw.samples
@@ -203,7 +234,7 @@ class Clerk:
                     remedy=f"{found.concurrency} at once a GPU" if fits is not False
                     else f"set {node.step}.engine.tensor_parallel={2 * cards}"),
             found.seconds + self._probe_scoring(node, item.tokens),
-            self._sampled(draw, draw.samples, item.tokens_upper / draw.samples).seconds
+            self._sampled(draw, draw.most or draw.samples, item.tokens_upper / (draw.most or draw.samples)).seconds
             + self._probe_scoring(node, item.tokens_upper),
         )  # fmt: skip
 
@@ -215,7 +246,7 @@ class Clerk:
             samples=samples,
             mean_tokens=mean,
             longest=draw.limit,
-            gpus=self.setting.gpus,
+            gpus=self.setting.gpus if draw.most is None else 1,  # a race goes on by itself: see launch
             engine=draw.engine.type,
             batch_tokens=getattr(draw.engine, "batch_tokens", None),
             assume=self.setting.assume,
@@ -239,15 +270,42 @@ class Clerk:
         rank = config.lora.r if config.lora else None
         pushed = max(1, len(node.pushed_steps))
         storage = e.checkpoint_storage(self.facts, config.push_dtype, pushed=pushed, lora_rank=rank)
+        if isinstance(config, c.CriticConfig):
+            storage += pushed * e.logprob_storage(self._held(self._rollouts(node))[0] or 0, "critic")
         work = e.work_storage(self.facts, config.push_dtype, saved=len(config.kept_steps), lora_rank=rank)
         item = replace(item, gb=memory.total, fits=fits, remedy=words, arithmetic=memory.arithmetic,
                        storage_gb=storage, work_gb=work)  # fmt: skip
         if item.tokens is None or item.tokens_upper is None:
             return item
-        limit = self._limit(node)
+        limit, valued = self._limit(node), self._valuing(node, config)
         return self._timed(
-            item, self._train_seconds(item.tokens, self._weighted(limit)), self._train_seconds(item.tokens_upper, limit)
+            item,
+            self._train_seconds(item.tokens, self._weighted(limit))
+            + self._micro_rounds(config, item.tokens)
+            + valued[0],
+            self._train_seconds(item.tokens_upper, limit) + self._micro_rounds(config, item.tokens_upper) + valued[1],
         )
+
+    def _valuing(self, node: Node, config: c.TrainingConfig) -> tuple[float, float]:
+        """(expected, at most) seconds in which each kept step of a critic values the whole rollouts."""
+        if not isinstance(config, c.CriticConfig):
+            return 0.0, 0.0
+        limit, kept = self._limit(node), len(config.kept_steps)
+        expected, upper = self._held(self._rollouts(node))
+        return (
+            kept * self._score_seconds(expected or 0, limit),
+            kept * self._score_seconds(upper or 0, limit, weighted=False),
+        )
+
+    def _micro_rounds(self, config: c.TrainingConfig, tokens: int) -> float:
+        """Seconds in which an online training samples these tokens, its engine started anew at each step."""
+        if not isinstance(config, c.OnlineConfig):
+            return 0.0
+        draw = micro_round(config)
+        assert draw.samples
+        start = self.setting.assume.start_seconds if isinstance(config.engine, c.VLLMEngine) else 0.0
+        mean = tokens / (draw.samples * config.steps)
+        return config.steps * (self._sampled(draw, draw.samples, mean).seconds + start)
 
     def _train_seconds(self, tokens: int, length: float) -> float:
         assert self.facts is not None
@@ -290,7 +348,7 @@ class Clerk:
         return replace(item, seconds=seconds, seconds_upper=seconds, storage_gb=storage)
 
     def _push_dtype(self, node: Node) -> str:
-        source = next((edge.source for edge in node.inputs if edge.role == "teacher"), None)
+        source = next((edge.source for edge in node.inputs if edge.role in ("teacher", "candidates:0")), None)
         config = self.plan.node(source).config if isinstance(source, str) else None
         return config.push_dtype if isinstance(config, c.TrainingConfig) else "float32"
 

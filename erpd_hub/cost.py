@@ -45,6 +45,10 @@ class Entry:
     """Attempt by attempt: one may have run on another number of them."""
     step_seconds: tuple[float, ...] = ()
     """Of a training's optimizer steps."""
+    update_seconds: tuple[float, ...] = ()
+    """The same without what an online training samples and measures."""
+    sampling_seconds: tuple[float, ...] = ()
+    """Of an online training's steps."""
 
 
 def cost(hub: Hub, name: str) -> dict[str, Any]:
@@ -131,7 +135,8 @@ def _entries(hub: Hub, records: dict[Place, LineageRecord], own: set[str]) -> It
         path = hub.file(place.repo_type, place.repo_id, place.revision, str(PurePosixPath(place.folder) / TIMES))
         lines = _lines(path) if path is not None else []
         stages = [line for line in lines if "stage_seconds" in line]
-        steps = {line["step"]: line["seconds"] for line in lines if "step" in line and "seconds" in line}
+        steps = {line["step"]: line for line in lines if "step" in line and "seconds" in line}
+        in_order = [steps[step] for step in sorted(steps)]
         last = stages[-1] if stages else {}
         yield Entry(
             step=f"r{record.round}/{record.step}" + (f"/{record.folder}" if record.folder else ""),
@@ -146,7 +151,9 @@ def _entries(hub: Hub, records: dict[Place, LineageRecord], own: set[str]) -> It
             inherited=record.run not in own,
             samples=_samples(record),
             gpu_seconds=round(sum(line["stage_seconds"] * int(line.get("gpus") or 1) for line in stages), 3),
-            step_seconds=tuple(steps[step] for step in sorted(steps)),
+            step_seconds=tuple(line["seconds"] for line in in_order),
+            update_seconds=tuple(line.get("update_seconds", line["seconds"]) for line in in_order),
+            sampling_seconds=tuple(line["sampling_seconds"] for line in in_order if "sampling_seconds" in line),
         )
 
 
@@ -205,12 +212,16 @@ def _table4(entries: list[Entry], records: dict[Place, LineageRecord]) -> dict[s
     """The paper's Table 4: seconds a step of each kind, and score against cumulative hours.
 
     Hours are wall clock of the machine at hand, and teacher training runs from the rollouts on, as in the paper.
-    The on-policy row needs an `online` stage and is None without one.
+    The on-policy update needs an `online` stage and is None without one; its sampling is then that of the offline
+    rollouts, scaled.
     """
     by_key = {(record.repo_id, record.folder): entry for entry, record in zip(entries, records.values(), strict=True)}
     rollout = next((entry for entry in entries if entry.stage == "rollout"), None)
+    online = next((entry for entry in entries if entry.sampling_seconds), None)
     per_512 = None
-    if rollout is not None and rollout.samples:
+    if online is not None and online.samples:
+        per_512 = sum(online.sampling_seconds) / online.samples * TABLE4_ROLLOUTS
+    elif rollout is not None and rollout.samples:
         per_512 = rollout.seconds / rollout.samples * TABLE4_ROLLOUTS
     return {
         "on_policy_rollout_seconds_per_512": None if per_512 is None else round(per_512, 3),
@@ -223,7 +234,7 @@ def _table4(entries: list[Entry], records: dict[Place, LineageRecord]) -> dict[s
 
 
 def _per_step(entries: list[Entry], stage: str) -> float | None:
-    seconds = [value for entry in entries if entry.stage == stage for value in entry.step_seconds]
+    seconds = [value for entry in entries if entry.stage == stage for value in entry.update_seconds]
     return round(fmean(seconds), 4) if seconds else None
 
 
@@ -235,7 +246,7 @@ def _score_rows(by_key: dict[tuple[str, str], Entry], records: dict[Place, Linea
         measured = next((item for item in record.inputs if item.role == "checkpoints"), None)
         entry = by_key.get((str(measured.repo_id), measured.folder)) if measured else None
         origin = next((r for r in records.values() if measured and r.repo_id == measured.repo_id), None)
-        if measured is None or entry is None or origin is None or entry.stage not in ("teacher", "distill"):
+        if measured is None or entry is None or origin is None or entry.stage not in ("teacher", "distill", "online"):
             continue
         step = _evaluated_step(record, origin)
         yield {

@@ -56,6 +56,8 @@ def print_outcome(outcome: "Outcome") -> None:
     console = make_console()
     if outcome.summary["checkpoints"]:
         console.print(checkpoint_table(outcome.summary["checkpoints"]))
+        if any(row["selection"] for row in outcome.summary["checkpoints"]):
+            console.print("* a gate or a selection of this run decided on it: biased, and in no mean over benchmarks")
     made = sum(not item.reused for item in outcome.finished)
     console.print(
         f"\n{len(outcome.finished)} artifacts on {outcome.endpoint}: {made} made, "
@@ -90,7 +92,7 @@ def checkpoint_table(rows: list[dict[str, Any]]) -> Table:
         table.add_row(
             escape(row["ref"]),
             row["role"],
-            f"{row['benchmark']} K={row['k']}",
+            f"{row['benchmark']} K={row['k']}{' *' if row['selection'] else ''}",
             _number(row["avg"], 1, 100),
             _number(row["stderr"], 1, 100),
             _number(row["kl_to_base"], 4),
@@ -141,26 +143,3 @@ def print_findings(findings: Iterable["Finding"]) -> bool:
             console.print(f"         {escape(problem)}")
     console.print(f"\n{checked} checked, {bad} missing or altered")
     return bad > 0
-
-
-# ---------------------------------------------------------------------------------------------- seeds
-
-
-def print_seeds(report: dict[str, Any]) -> None:
-    """AVG@K and KL of every checkpoint at every seed, then the checks that the README speaks of."""
-    console = make_console()
-    table = Table(box=None, header_style="bold")
-    for name in ("checkpoint", "role", *(f"seed {seed}: AVG % @ KL" for seed in report["seeds"]), "mean AVG %"):
-        table.add_column(name, justify="right" if "AVG" in name else "left")
-    for row in report["checkpoints"]:
-        cells = [
-            f"{_number(a, 1, 100)} @ {_number(kl, 4)}" for a, kl in zip(row["avg"], row["kl_to_base"], strict=True)
-        ]
-        table.add_row(escape(row["ref"]), row["role"], *cells, _number(row["mean"], 1, 100))
-    console.print(table)
-    for check in report["checks"]:
-        values = ", ".join(f"{value:+.3f}" for value in check["values"])
-        console.print(f"{'holds' if check['holds'] else 'FAILS':>6}  {check['claim']}: {values}")
-    for seed, reason in report["failures"].items():
-        console.print(f"seed {seed} FAILED: {reason}")
-    console.print(f"seconds a seed: {', '.join(f'{value:.0f}' for value in report['seconds'])}")

@@ -322,8 +322,8 @@ def sampling_time(
 ROLLOUT_BYTES = 2.3
 """A token of a rollouts shard, ids and text, zstd parquet: measured on mathematics text, SmolLM2's tokenizer."""
 FLOAT_BYTES = 4.0
-"""A float32 of a column of log-probs; they hardly compress."""
-LOGPROB_COLUMNS = {"score": 1, "signal": 4}
+"""A float32 of a column of log-probs or values; they hardly compress."""
+LOGPROB_COLUMNS = {"score": 1, "critic": 1, "signal": 4}
 """`signal`: numerator, denominator, old, and their difference."""
 
 

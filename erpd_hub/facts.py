@@ -220,7 +220,7 @@ def tiny_facts(config: TinyBase) -> ModelFacts:
         heads=config.heads,
         kv_heads=config.heads,
         head_dim=config.hidden_size // config.heads,
-        vocab=_TINY_VOCABULARY,
+        vocab=_TINY_VOCABULARY + 2 * (config.lazy > 0) + 2 * (config.task == "chain"),
         tied=True,
         stored="float32",
     )

@@ -95,14 +95,15 @@ def fetch_artifact(record: LineageRecord, sha: str, hub: Hub, repo_id: str, fold
 
 def _fetch_base(record: LineageRecord, hub: Hub) -> Path:
     """What an adapter was trained on; a published step of a teacher is on what the teacher is on."""
-    item = next(item for item in record.inputs if item.role in ("init", "teacher"))
+    chosen = f"candidates:{record.metrics.get('winner')}"
+    item = next(item for item in record.inputs if item.role in ("init", "teacher", chosen))
     source = hub.upstream if item.upstream and hub.upstream else hub
     assert item.repo_type and item.repo_id and item.revision, "a checkpoint is an artifact or a Hub model"
     above = source.lineage(item.repo_type, item.repo_id, item.revision, item.folder)
     if above is None:
         return source.pull(item.repo_type, item.repo_id, item.revision)
     folder = fetch_artifact(above, item.revision, source, item.repo_id, item.folder)
-    return (folder / "base").resolve() if item.role == "teacher" else folder
+    return (folder / "base").resolve() if item.role != "init" else folder
 
 
 def finished_commit(hub: Hub, record: LineageRecord, repo_id: str) -> str:
@@ -148,7 +149,7 @@ class OutsideInputs:
         return self._known[key]
 
     def _from_repository(self, where: str, edge: Edge, reference: RepoRef) -> ResolvedInput:
-        repo_type: RepoType = "model" if set(edge.kinds) <= {"checkpoint", "external"} else "dataset"
+        repo_type: RepoType = "model" if set(edge.kinds) <= {"checkpoint", "critic", "external"} else "dataset"
         hub, sha = self._locate(where, reference, repo_type)
         foreign_allowed = bool({"external", "dataset", "checkpoint"} & set(edge.kinds))
         record = hub.lineage(repo_type, reference.repo_id, sha)

@@ -29,8 +29,12 @@ from erpd_hub.worker import Job, StageRun, answer_path, read_answer, run_job
 Preset = Literal["single", "ddp", "fsdp2", "zero3"]
 
 _REPLICATED = (c.RolloutConfig, c.ScoreConfig, c.ProbeConfig, c.EvaluateConfig)
-_LIGHT = ("prompts", "unlearned", "signal")
+_LIGHT = ("prompts", "unlearned", "signal", "gate")
 """Stages that never open a GPU."""
+
+_OF_RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_",
+             "ACCELERATE_", "FSDP_")  # fmt: skip
+"""Beginnings of the names by which a rank of a training knows what it is."""
 
 logger = logging.getLogger(__name__)
 
@@ -198,25 +202,18 @@ def _preset(job: Job, launch: Launch) -> Preset:
 
 def _fits_each(job: Job, launch: Launch) -> bool:
     """Whether one GPU holds weights, gradients, Adam state and activations of the longest sequence."""
-    from erpd_hub.columns import ShardReader, row_lengths
     from erpd_hub.devices import USABLE
     from erpd_hub.estimate import training_memory
     from erpd_hub.facts import facts_of_folder
-    from erpd_hub.samples import shard_paths
 
     config = job.config
     assert isinstance(config, c.TrainingConfig)
     facts = facts_of_folder(job.inputs["init"])
     if facts is None:
         return False
-    longest = 0
-    for shard in shard_paths(job.inputs["rollouts"]):
-        for block in ShardReader(shard, ["prompt_ids", "response_ids"]).blocks():
-            lengths = row_lengths(block["prompt_ids"]) + row_lengths(block["response_ids"])
-            longest = max(longest, int(lengths.max(initial=0)))
     memory = training_memory(
         facts,
-        tokens=max(longest, config.micro_batch_tokens),
+        tokens=max(_longest(job), config.micro_batch_tokens),
         gpus=len(launch.devices),
         strategy="ddp",
         gradient_checkpointing=config.gradient_checkpointing,
@@ -228,6 +225,21 @@ def _fits_each(job: Job, launch: Launch) -> bool:
     query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     mebibytes = min(map(int, subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()))
     return memory.total <= USABLE * mebibytes * (1 << 20) / 1e9
+
+
+def _longest(job: Job) -> int:
+    """Tokens of the longest sequence that is trained on; of an online step, which has yet to draw it, the limit."""
+    from erpd_hub.columns import ShardReader, row_lengths
+    from erpd_hub.samples import shard_paths
+
+    if isinstance(job.config, c.OnlineConfig):
+        return job.config.decoding.max_new_tokens  # prompts are short against it
+    longest = 0
+    for shard in shard_paths(job.inputs["rollouts"]):
+        for block in ShardReader(shard, ["prompt_ids", "response_ids"]).blocks():
+            lengths = row_lengths(block["prompt_ids"]) + row_lengths(block["response_ids"])
+            longest = max(longest, int(lengths.max(initial=0)))
+    return longest
 
 
 def _on_machines(name: str, machines: int, head: list[str], options: list[str]) -> list[str]:
@@ -258,10 +270,17 @@ def _worker(job: Job, folder: Path, stem: str, label: str, devices: Sequence[str
 
 def _environment(devices: Sequence[str] | None, threads: int) -> Mapping[str, str]:
     """That of this process, with the GPUs and cores that are the child's."""
-    found = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+    found = {**_outside_environment(), "OMP_NUM_THREADS": str(threads), "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
     if devices is None:
         return {**found, "ACCELERATE_USE_CPU": "true"} if not visible_gpus() else found
     return {**found, "CUDA_VISIBLE_DEVICES": ",".join(devices)}
+
+
+def _outside_environment() -> dict[str, str]:
+    """That of this process; what starts in a rank of a training, which samples for itself, is no rank of it."""
+    if "RANK" not in os.environ:
+        return dict(os.environ)
+    return {name: value for name, value in os.environ.items() if not name.startswith(_OF_RANKS)}
 
 
 def _run(commands: Sequence[Command], folder: Path, lock: int) -> StageRun:

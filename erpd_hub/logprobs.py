@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from erpd_hub.errors import ConfigError
@@ -119,7 +120,7 @@ def policy_logprobs(
     policy: PreTrainedModel, batch: ResponseBatch, *, temperature: float, with_entropy: bool
 ) -> ResponseLogprobs:
     """`response_logprobs` of a policy that nothing wraps, in whatever autocast is on."""
-    hidden_NH, targets_N = _predicting_states(policy, batch)
+    hidden_NH, targets_N = predicting_states(policy, batch)
     head, transform = _output_head(policy), logit_transform(policy, temperature)
     if getattr(policy, _INSTALLED, None) is not None:
         scored = head(hidden_NH, targets=targets_N, transform=transform, with_entropy=with_entropy)
@@ -127,7 +128,7 @@ def policy_logprobs(
         scored = _head_forward(head, hidden_NH, targets_N, transform=transform, with_entropy=with_entropy)
     logprobs, entropy = scored
     mask = batch.mask
-    return ResponseLogprobs(_scatter(logprobs, mask), None if entropy is None else _scatter(entropy, mask))
+    return ResponseLogprobs(scatter(logprobs, mask), None if entropy is None else scatter(entropy, mask))
 
 
 def install_logprob_forward(model: nn.Module, dtype: Dtype = "float32") -> None:
@@ -192,8 +193,8 @@ def full_vocabulary_kl(
         dtype: Of the products in both bodies; the heads are fp32.
     """
     with autocast(batch.input_ids.device, dtype):
-        hidden_p, targets = _predicting_states(model_p, batch)
-        hidden_q, _ = _predicting_states(model_q, batch)
+        hidden_p, targets = predicting_states(model_p, batch)
+        hidden_q, _ = predicting_states(model_q, batch)
     head_p, head_q = (
         make_head(head.weight, head.bias, logit_transform(model, temperature), low_precision=dtype == "bfloat16")
         for model, head in ((model_p, _output_head(model_p)), (model_q, _output_head(model_q)))
@@ -204,7 +205,35 @@ def full_vocabulary_kl(
         p, taken = log_p.exp(), targets[at, None]
         taken_p, taken_q = log_p.gather(-1, taken)[:, 0], log_q.gather(-1, taken)[:, 0]
         parts.append(torch.stack([(p * (log_p - log_q)).sum(-1), -(p * log_p).sum(-1), taken_p, taken_q]))
-    return Comparison(*(_scatter(values, batch.mask) for values in torch.cat(parts, dim=1)))
+    return Comparison(*(scatter(values, batch.mask) for values in torch.cat(parts, dim=1)))
+
+
+def kl_to_anchor(
+    model: PreTrainedModel, anchor: PreTrainedModel, batch: ResponseBatch, *, temperature: float, dtype: Dtype
+) -> Tensor:
+    """(B, T) exact KL(model || anchor) over the whole vocabulary at each response position, with the model's gradient.
+
+    Costs a further forward pass of each; logits are computed again, chunk by chunk, in the backward pass.
+    """
+    device = batch.input_ids.device
+    with autocast(device, dtype):
+        states, _ = predicting_states(model, batch)
+        with torch.no_grad():
+            anchored, _ = predicting_states(anchor, batch)
+    head, other = _output_head(model), _output_head(anchor)
+    low = dtype == "bfloat16"
+    bias = None if other.bias is None else other.bias.detach()
+    fixed = make_head(other.weight.detach(), bias, logit_transform(anchor, temperature), low_precision=low)
+    transform = logit_transform(model, temperature)
+
+    def chunk(states: Tensor, anchored: Tensor) -> Tensor:
+        wide = torch.promote_types(head.weight.dtype, torch.float32)
+        logits = nn.functional.linear(states.to(wide), head.weight.to(wide), head.bias)
+        log_p, log_q = torch.log_softmax(_transformed(logits, transform), -1), fixed.log_softmax(anchored)
+        return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+    parts = [checkpoint(chunk, states[at], anchored[at], use_reentrant=False) for at in fixed.chunks(len(states))]
+    return scatter(torch.cat(parts), batch.mask)
 
 
 def masked_mean(values: Tensor, mask: Tensor, axis: int | None = None) -> Tensor:
@@ -221,6 +250,11 @@ def log_ratio(logprobs: Tensor, reference: Tensor) -> Tensor:
 def kl_k1(logprobs_p: Tensor, logprobs_q: Tensor) -> Tensor:
     """k1 estimate of KL(p || q) a token, log p - log q, for tokens drawn from p: unbiased, may be negative."""
     return logprobs_p - logprobs_q
+
+
+def kl_k2(logprobs_p: Tensor, logprobs_q: Tensor) -> Tensor:
+    """k2 estimate of KL(p || q) a token, (log p - log q)^2 / 2: biased; its gradient on tokens from p is the KL's."""
+    return 0.5 * (logprobs_p - logprobs_q) ** 2
 
 
 def kl_k3(logprobs_p: Tensor, logprobs_q: Tensor) -> Tensor:
@@ -240,6 +274,14 @@ def logit_transform(model: PreTrainedModel, temperature: float) -> Transform:
     return Transform(temperature, 1.0, softcap)
 
 
+def _transformed(logits: Tensor, transform: Transform) -> Tensor:
+    """The transform, not in place."""
+    if transform.softcap is None:
+        return logits * (transform.scale / transform.temperature)
+    squashed = torch.tanh(logits * (transform.scale / transform.softcap))
+    return squashed * (transform.softcap / transform.temperature)
+
+
 def _policy_forward(self: PreTrainedModel, *args: Any, prompt_lengths: Tensor | None = None, **kwargs: Any) -> Any:
     """In place of a policy's forward: log-probs where lengths are given. PEFT adds arguments of its own, all None."""
     if prompt_lengths is None:
@@ -257,7 +299,7 @@ def _head_forward(self: nn.Linear, hidden: Tensor, targets: Tensor | None = None
     return token_logprobs(hidden, self.weight, self.bias, targets, **kwargs)
 
 
-def _predicting_states(model: PreTrainedModel, batch: ResponseBatch) -> tuple[Tensor, Tensor]:
+def predicting_states(model: PreTrainedModel, batch: ResponseBatch) -> tuple[Tensor, Tensor]:
     """The (N, H) hidden states that predict response tokens and the (N,) tokens, sequence by sequence."""
     # Padding stands behind every real token, so causality keeps it out without an attention mask. With a cache,
     # transformers would no longer see from position_ids that a row holds several sequences.
@@ -279,5 +321,6 @@ def _output_head(model: PreTrainedModel) -> nn.Linear:
     return head
 
 
-def _scatter(values_N: Tensor, mask: Tensor) -> Tensor:
+def scatter(values_N: Tensor, mask: Tensor) -> Tensor:
+    """(B, T) with the values where the mask is True, 0 elsewhere."""
     return values_N.new_zeros(mask.shape).masked_scatter(mask, values_N)

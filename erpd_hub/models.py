@@ -8,7 +8,7 @@ only where a recipe asks for it.
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -29,7 +29,9 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from erpd_hub.arithmetic import METHODS
 from erpd_hub.carry import carry_over
+from erpd_hub.chain import SIGNS, chain_tokens
 from erpd_hub.config import TinyBase
 from erpd_hub.errors import ArtifactError
 
@@ -56,14 +58,15 @@ def device() -> torch.device:
 
 def tiny_policy(config: TinyBase, seed: int) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     """A fresh character-level Llama, its weights a function of config and seed."""
-    tokenizer = _tiny_tokenizer()
+    tokens = tiny_tokens(config)
+    tokenizer = _tiny_tokenizer(tokens)
     architecture = LlamaConfig(
-        vocab_size=len(_TINY_TOKENS),
+        vocab_size=len(tokens),
         hidden_size=config.hidden_size,
         num_hidden_layers=config.layers,
         num_attention_heads=config.heads,
         intermediate_size=config.intermediate_size,
-        max_position_embeddings=_TINY_CONTEXT,
+        max_position_embeddings=_tiny_context(config),
         tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
@@ -74,6 +77,18 @@ def tiny_policy(config: TinyBase, seed: int) -> tuple[LlamaForCausalLM, PreTrain
         torch.manual_seed(seed)
         model = LlamaForCausalLM(architecture)
     return _ready(model), tokenizer
+
+
+def tiny_tokens(config: TinyBase) -> tuple[str, ...]:
+    """The vocabulary, with what only some tasks write at its end: the others' models stay what they are."""
+    return (*_TINY_TOKENS, *(METHODS if config.lazy else ()), *(SIGNS if config.task == "chain" else ()))
+
+
+def _tiny_context(config: TinyBase) -> int:
+    """Positions: enough for twice a chain, prompt and all."""
+    if config.task == "addition":
+        return _TINY_CONTEXT
+    return 2 * max(_TINY_CONTEXT, chain_tokens(columns=config.max_digits, steps=config.chain_steps))
 
 
 def load_model(
@@ -204,8 +219,8 @@ def context_length(model: PreTrainedModel) -> int | None:
     return getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
 
-def _tiny_tokenizer() -> PreTrainedTokenizerFast:
-    vocabulary = {token: index for index, token in enumerate(_TINY_TOKENS)}
+def _tiny_tokenizer(tokens: Sequence[str]) -> PreTrainedTokenizerFast:
+    vocabulary = {token: index for index, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\\boxed\{|[\s\S]"), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()

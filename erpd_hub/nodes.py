@@ -7,6 +7,7 @@ from erpd_hub import config as c
 from erpd_hub.errors import ConfigError
 from erpd_hub.evaluation.benchmarks import BENCHMARKS, get_benchmark
 from erpd_hub.fields import identity
+from erpd_hub.plugins import code_identity
 from erpd_hub.recipe import Recipe, suggestion
 from erpd_hub.references import PathRef, RepoRef, ReservedRef, parse_reference
 from erpd_hub.stages import STAGES, Stage
@@ -23,6 +24,8 @@ class Edge:
     saved_step: int | None = None
     optional: bool = False
     """Left out (and named in the artifact) when the endpoint does not have it."""
+    choice: int | None = None
+    """The strategy it belongs to, of a signal that a gate decides on (see `choices`)."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Node:
     config: c.StepConfig
     seed: int
     inputs: tuple[Edge, ...]
+    run: str
+    """The run that its repository is named for: the recipe's, or a point of a sweep."""
     repo_id: str
     folder: str = ""
     pushed_steps: tuple[int, ...] = ()
@@ -47,9 +52,15 @@ class Node:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What goes into the fingerprint besides inputs and seed: the config, and the benchmarks it names in full."""
+        """What goes into the fingerprint besides inputs and seed: the config, the benchmarks it names in full, and the
+        hash of the file of each function of the user's."""
         named = {name: get_benchmark(name).identity for name in benchmark_names(self.config)}
-        return {**identity(self.config), **({"benchmark_entries": named} if named else {})}
+        code = code_identity(self.config)
+        return {
+            **identity(self.config),
+            **({"benchmark_entries": named} if named else {}),
+            **({"user_code": code} if code else {}),
+        }
 
 
 @dataclass(frozen=True)
@@ -99,6 +110,8 @@ def benchmark_names(config: c.StepConfig) -> tuple[str, ...]:
     """The benchmarks that a step measures on or decontaminates against."""
     if isinstance(config, c.EvaluateConfig):
         return config.benchmarks
+    if isinstance(config, c.SelectConfig):
+        return (config.benchmark,)
     if isinstance(config, c.PromptSelection):
         return tuple(BENCHMARKS) if config.decontaminate == "all" else tuple(config.decontaminate)
     return ()

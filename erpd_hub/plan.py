@@ -9,6 +9,7 @@ What a recipe leaves implicit becomes explicit here:
 * a local path in the place of a checkpoint becomes an import.
 """
 
+import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,8 +22,15 @@ from erpd_hub.evaluation.benchmarks import HubSource, get_benchmark
 from erpd_hub.fields import identity, roles
 from erpd_hub.nodes import Edge, Node, Plan, benchmark_names
 from erpd_hub.recipe import Recipe, suggestion
-from erpd_hub.references import PathRef, RepoRef, ReservedRef, StepRef, parse_reference
+from erpd_hub.references import PathRef, Reference, RepoRef, ReservedRef, StepRef, parse_reference
+from erpd_hub.selection import choose
 from erpd_hub.stages import STAGES
+
+_BASE = ReservedRef("base")
+_CHECKPOINT = ("checkpoint",)
+
+_REPO_CHARACTERS = 96
+"""The Hub's limit on a repository's id."""
 
 
 def make_plan(recipe: Recipe) -> Plan:
@@ -47,11 +55,12 @@ class _Planner:
         self.recipe = recipe
         self.nodes: dict[str, Node] = {}
         self.open: list[str] = []
+        self.placed: set[str] = set()
 
     def place(self, number: int, step: str) -> None:
         """Add a step of the recipe and, before it, what it needs."""
         name = f"r{number}/{step}"
-        if name in self.nodes or any(node.round == number and node.step == step for node in self.nodes.values()):
+        if name in self.nodes or name in self.placed:
             return
         if name in self.open:
             circle = " -> ".join([*self.open[self.open.index(name) :], name])
@@ -61,6 +70,7 @@ class _Planner:
         for node in self._expand(number, step, config):
             self.nodes[node.name] = node
         self.open.pop()
+        self.placed.add(name)
 
     def _expand(self, number: int, step: str, config: c.StepConfig) -> Iterator[Node]:
         if isinstance(config, c.ProbeConfig):
@@ -69,12 +79,11 @@ class _Planner:
                 yield self._node(number, step, single, folder=self._folder(checkpoint))
         elif isinstance(config, c.EvaluateConfig):
             for name in config.benchmarks:
-                benchmark = get_benchmark(name)
-                resolved = {"k": config.k or benchmark.k, "decoding": config.decoding or benchmark.decoding}
                 for checkpoint in config.checkpoints:
-                    one = config.model_copy(update={"checkpoints": (checkpoint,), "benchmarks": (name,), **resolved})
                     folder = f"{self._details_folder(number, checkpoint)}/{name}"
-                    yield from self._sampled(number, step, one, folder)
+                    yield from self._sampled(number, step, _single(config, checkpoint, name), folder)
+        elif isinstance(config, c.SelectConfig):
+            yield self._node(number, step, self._with_candidates(number, step, config))
         elif isinstance(config, c.RolloutConfig):
             yield from self._sampled(number, step, config)
         else:
@@ -126,8 +135,9 @@ class _Planner:
             round=number,
             step=step,
             config=config,
-            seed=self.recipe.seed if config.seed is None else config.seed,
+            seed=self._seed(config),
             inputs=inputs,
+            run=self.recipe.run,
             repo_id=f"{self.recipe.namespace}/{self.recipe.run}-{suffix}",
             folder=folder,
         )
@@ -142,17 +152,22 @@ class _Planner:
             values = value if isinstance(value, tuple) else (value,)
             if role in _unused_roles(config):
                 continue
-            for text in values:
+            for place_among, text in enumerate(values):
                 if text is None or text == "none":
-                    if role not in ("numerator", "denominator", "signal"):
+                    if role not in ("numerator", "denominator", "signal", "critic"):
                         raise ConfigError(f"{place}.{role}: expected a {mark.kinds[0]}, got none")
                     continue
                 where = f"{place}.{role}"
                 edge = self._resolve(number, where, role, mark.kinds, text)
-                yield self._scored(number, where, config, edge, text) if role in scored else edge
-        if isinstance(config, c.SignalConfig) or (isinstance(config, c.DistillConfig) and config.signal is None):
-            policy = self._resolve(number, f"{place}.old", "old", ("checkpoint",), "policy")
-            yield self._scored(number, f"{place}.old", config, policy, "policy")
+                if role in scored:
+                    edge = self._scored(number, where, config, edge, text)
+                elif isinstance(config, c.GateConfig):
+                    edge = self._evaluated(number, place, config, edge, text)
+                elif role == "candidates":  # their order matters, so it is part of the fingerprint
+                    edge = replace(edge, role=f"{role}:{place_among}")
+                yield edge
+        if isinstance(config, c.SignalConfig):
+            yield from self._choice_edges(number, place, config)
         yield from _benchmark_edges(config)
         if _compares(config):
             self._check_numerics(place, config)
@@ -170,7 +185,7 @@ class _Planner:
     def _resolve(self, number: int, where: str, role: str, kinds: tuple[str, ...], text: str) -> Edge:
         reference = parse_reference(text)
         if isinstance(reference, ReservedRef):
-            return self._reserved(number, where, role, kinds, reference)
+            reference = self._meant(number, where, reference)
         if isinstance(reference, StepRef):
             return self._step(number, where, role, kinds, reference)
         if isinstance(reference, PathRef) and kinds == ("checkpoint",):
@@ -179,32 +194,42 @@ class _Planner:
             raise ConfigError(
                 f"{where}: expected a {kinds[0]} artifact, got the path {text}; import it as a step first"
             )
+        assert not isinstance(reference, ReservedRef), "`none` names nothing"
         return Edge(role, kinds, reference)
 
-    def _reserved(self, number: int, where: str, role: str, kinds: tuple[str, ...], reference: ReservedRef) -> Edge:
+    def _meant(self, number: int, where: str, reference: Reference) -> Reference:
+        """What a reference in a round names: a step with its round, a repository or a path."""
+        if isinstance(reference, StepRef):
+            return replace(reference, round=reference.round or number)
+        if not isinstance(reference, ReservedRef) or reference.word == "none":
+            return reference
         if reference.word == "base" and "base" in self.recipe.rounds[0].steps:
-            return self._step(number, where, role, kinds, StepRef("base", 1))
+            return StepRef("base", 1)
         if reference.word == "base":
             bases = [n for n, step in self.recipe.rounds[0].steps.items() if step.stage == "base"]
             if len(bases) == 1:
-                return self._step(number, where, role, kinds, StepRef(bases[0], 1))
+                return StepRef(bases[0], 1)
             raise ConfigError(f"{where}: expected a step named base in the first round, found {bases or 'none'}")
         policy = self.recipe.rounds[number - 1].policy
         if policy == "policy":
             raise ConfigError(f"{where}: policy: expected a checkpoint, got itself")
         if policy is not None:
-            return self._resolve(number, where, role, kinds, policy)
-        if number == 1:
-            return self._reserved(number, where, role, kinds, ReservedRef("base"))
-        before = self.recipe.rounds[number - 2].steps.items()
-        students = [n for n, s in before if isinstance(s, c.DistillConfig) and s.advantage != "outcome"]
+            return self._meant(number, where, parse_reference(policy))
+        return StepRef(self._student(number - 1, where), number - 1) if number > 1 else self._meant(1, where, _BASE)
+
+    def _student(self, number: int, where: str) -> str:
+        """The student of a round, from which the next one starts."""
+        steps = self.recipe.rounds[number - 1].steps.items()
+        students = [
+            n for n, s in steps if isinstance(s, c.DistillConfig) and s.advantage != "outcome" and s.control_of is None
+        ]
         if len(students) != 1:
             found = ", ".join(students) or "none"
             raise ConfigError(
-                f"{where}: expected one student in round {number - 1} to start from, found {found}; "
-                f"set rounds.{number - 1}.policy"
+                f"{where}: expected one student in round {number} to start from, found {found}; "
+                f"set rounds.{number}.policy"
             )
-        return self._step(number, where, role, kinds, StepRef(students[0], number - 1))
+        return students[0]
 
     def _step(self, number: int, where: str, role: str, kinds: tuple[str, ...], reference: StepRef) -> Edge:
         at = reference.round or number
@@ -257,6 +282,69 @@ class _Planner:
         self.nodes[node.name] = node
         return Edge(checkpoint.role, ("logprobs",), node.name)
 
+    def _choice_edges(self, number: int, place: str, config: c.SignalConfig) -> Iterator[Edge]:
+        """What each choice of a signal that a gate decides on would be made of."""
+        if config.gate is not None:
+            self._check_offer(number, place, config, config.gate)
+        for strategy, choice in config.choices.items():
+            for role, text in (("numerator", choice.numerator), ("denominator", choice.denominator)):
+                where = f"{place}.choices.{strategy}.{role}"
+                edge = self._scored(number, where, config, self._resolve(number, where, role, _CHECKPOINT, text), text)
+                yield replace(edge, choice=strategy)
+
+    def _check_offer(self, number: int, place: str, config: c.SignalConfig, gate: str) -> None:
+        """Refuse, before anything runs, a signal that offers none of the strategies of its gate."""
+        node = self.nodes.get(str(self._resolve(number, f"{place}.gate", "gate", ("gate",), gate).source))
+        if node is not None and isinstance(node.config, c.GateConfig):
+            choose(node.config.otherwise, tuple(config.choices), where=place)
+
+    def _evaluated(self, number: int, place: str, gate: c.GateConfig, checkpoint: Edge, text: str) -> Edge:
+        """The samples of a checkpoint that a gate compares: the recipe's own evaluation where that is the same."""
+        shared = ("engine", "limit", "seed", "python")
+        wanted = c.EvaluateConfig(
+            checkpoints=(text,), benchmarks=(gate.benchmark,), k=gate.k, decoding=gate.decoding,
+            **{name: getattr(gate, name) for name in shared},
+        )  # fmt: skip
+        wanted = _single(wanted, text, gate.benchmark)
+        at, step, config, folder = number, place.partition("/")[2], wanted, self._details_folder(number, text)
+        folder = f"{step}--{folder}"
+        target = self._meant(number, place, parse_reference(text))
+        for there, name, evaluate in self._evaluations(gate.benchmark):
+            for other in evaluate.checkpoints:
+                single = _single(evaluate, other, gate.benchmark)
+                alike = identity(single) == identity(wanted) and self._seed(single) == self._seed(wanted)
+                if alike and self._meant(there, place, parse_reference(other)) == target:
+                    at, step, config, folder = there, name, single, self._details_folder(there, other)
+        node = self._node(at, step, config, f"{folder}/{gate.benchmark}")
+        self.nodes.setdefault(node.name, node)
+        return Edge(checkpoint.role, ("details",), node.name)
+
+    def _evaluations(self, benchmark: str) -> Iterator[tuple[int, str, c.EvaluateConfig]]:
+        """The evaluate steps of the recipe that have the benchmark, without what they extend."""
+        for number, round_ in enumerate(self.recipe.rounds, 1):
+            for name, config in round_.steps.items():
+                if isinstance(config, c.EvaluateConfig) and benchmark in config.benchmarks:
+                    yield number, name, config.model_copy(update={"extend_to": None})
+
+    def _with_candidates(self, number: int, step: str, config: c.SelectConfig) -> c.SelectConfig:
+        """With all that a selection is resolved to: every kept step where a training stands by itself."""
+        candidates = config.candidates
+        reference = self._meant(number, f"r{number}/{step}.candidates", parse_reference(candidates[0]))
+        if len(candidates) == 1 and isinstance(reference, StepRef) and reference.step is None:
+            at = reference.round or number
+            training = self.recipe.rounds[at - 1].steps.get(reference.name) if at <= len(self.recipe.rounds) else None
+            if isinstance(training, c.TrainingConfig):
+                candidates = tuple(f"{candidates[0]}@step-{kept}" for kept in training.kept_steps)
+        if len(candidates) < 2:
+            raise ConfigError(f"r{number}/{step}.candidates: expected at least two checkpoints, or a training with "
+                              f"save_steps, got {', '.join(candidates)}")  # fmt: skip
+        benchmark = get_benchmark(config.benchmark)
+        resolved = {"final_k": config.final_k or benchmark.k, "decoding": config.decoding or benchmark.decoding}
+        return config.model_copy(update={"candidates": candidates, **resolved})
+
+    def _seed(self, config: c.StepConfig) -> int:
+        return self.recipe.seed if config.seed is None else config.seed
+
     def _score_name(self, number: int, checkpoint: Edge, rollouts: Edge) -> str:
         """`score-teacher-step-8`; with the rollouts' name unless they are the only ones of the round."""
         steps = self.recipe.rounds[number - 1].steps.items()
@@ -264,7 +352,18 @@ class _Planner:
         parts = [] if [rollouts.source] == made else [_slug(str(rollouts.source))]
         source = str(checkpoint.source).removeprefix(f"r{number}/")
         parts.append(_slug(source) + (f"-step-{checkpoint.saved_step}" if checkpoint.saved_step else ""))
-        return "-".join(["score", *parts])
+        name = "-".join(["score", *parts])
+        room = _REPO_CHARACTERS - len(f"{self.recipe.namespace}/{self.recipe.run}-r{number}-")
+        if len(name) <= room:
+            return name
+        return f"{name[: room - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _single(config: c.EvaluateConfig, checkpoint: str, name: str) -> c.EvaluateConfig:
+    """The part of an evaluation that is one artifact, with what the benchmark says where the recipe does not."""
+    benchmark = get_benchmark(name)
+    resolved = {"k": config.k or benchmark.k, "decoding": config.decoding or benchmark.decoding}
+    return config.model_copy(update={"checkpoints": (checkpoint,), "benchmarks": (name,), **resolved})
 
 
 def extension_suffix(config: c.StepConfig) -> str:
@@ -276,21 +375,29 @@ def extension_suffix(config: c.StepConfig) -> str:
 def _scored_roles(config: c.StepConfig) -> tuple[str, ...]:
     """Roles that name a checkpoint but are handed over as its log-probs."""
     if isinstance(config, c.SignalConfig):
-        return ("numerator", "denominator")
-    return ("reference",) if isinstance(config, c.TeacherConfig) else ()
+        return ("numerator", "denominator", "old")
+    if isinstance(config, c.TeacherConfig):
+        return ("reference", "old")
+    return ("old",) if isinstance(config, c.DistillConfig) else ()
 
 
 def _unused_roles(config: c.StepConfig) -> tuple[str, ...]:
     """Roles that this config does not need, so that nothing is computed for them."""
-    if isinstance(config, c.TeacherConfig) and not config.loss.needs_reference:
-        return ("reference",)
+    if isinstance(config, c.TeacherConfig):
+        return tuple({"reference", "old"} - config.loss.required)
+    if isinstance(config, c.UnlearnedConfig):
+        return ("teacher",) if config.candidates else ("candidates",)
+    if isinstance(config, c.SignalConfig):
+        return ("numerator", "denominator") if config.strategy == "auto" else ("gate",)
+    if isinstance(config, c.DistillConfig):
+        return (*(("old",) if config.signal is not None else ()), *(() if config.needs_anchor else ("anchor",)))
     return ()
 
 
 def _compares(config: c.StepConfig) -> bool:
     """Whether a training uses log-probs that are scored in this run."""
     if isinstance(config, c.TeacherConfig):
-        return config.loss.needs_reference
+        return bool({"reference", "old"} & config.loss.required)
     if not isinstance(config, c.DistillConfig):
         return False
     return config.signal is None or isinstance(parse_reference(config.signal), StepRef)

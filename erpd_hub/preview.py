@@ -44,7 +44,7 @@ def preview(
     facts = bill.base_facts(plan, hub)
     setting = _setting(plan, machine or Machine(), facts, hub)
     items = bill.bill_plan(plan, nodes, setting, facts)
-    to_make = [item for item in items if verdicts[item.step] != "reuse"]
+    to_make = [item for item in items if verdicts[item.step].partition(":")[0] not in ("reuse", "skip")]
     return {
         "schema": "erpd-hub/plan/v1",
         "run": plan.recipe.run,

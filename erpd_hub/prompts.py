@@ -66,19 +66,25 @@ def problem_key(text: str) -> str:
 
 def render(problem: str, format: PromptFormat, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """Token ids of the prompt for a problem: the template filled in, then the chat template or plain completion."""
-    text = format.template.replace("{problem}", problem)
+    messages = prompt_messages(problem, format)
     if not format.chat:
-        return list(tokenizer(text, add_special_tokens=True)["input_ids"])
-    messages = [{"role": "system", "content": format.system_prompt}] if format.system_prompt is not None else []
+        return list(tokenizer(messages[-1]["content"], add_special_tokens=True)["input_ids"])
     return list(
         tokenizer.apply_chat_template(
-            [*messages, {"role": "user", "content": text}],
+            messages,
             add_generation_prompt=True,
             tokenize=True,
             return_dict=False,
             **format.chat_template_kwargs,
         )
     )
+
+
+def prompt_messages(problem: str, format: PromptFormat) -> list[dict[str, str]]:
+    """The conversation that asks for a solution, the filled-in template last; plain completion takes that alone."""
+    system = format.system_prompt if format.chat else None
+    messages = [] if system is None else [{"role": "system", "content": system}]
+    return [*messages, {"role": "user", "content": format.template.replace("{problem}", problem)}]
 
 
 def opens_thinking(rendered: str) -> bool:

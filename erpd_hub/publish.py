@@ -47,7 +47,8 @@ def publish_leaderboard(hub: Hub, plan: Plan, finished: list[Finished]) -> str |
     there = {row["details_folder"]: row for row in _published_rows(hub, repo_id, path)}
     pairs = list(zip(rows, details, strict=True))
     for row, item in pairs:
-        if there.get(item.record.folder, {}).get("details_revision") != item.revision:
+        known = there.get(item.record.folder, {})
+        if (known.get("details_revision"), known.get("selection")) != (item.revision, row.selection):
             there[item.record.folder] = _leaderboard_row(hub, plan, row, item)
     content = leaderboard_bytes([there[folder] for folder in sorted(there)])
     _push_if_new(hub, "dataset", repo_id, {path: content, CARD: render_leaderboard(repo_id).encode()}, plan.recipe.run)
@@ -64,6 +65,7 @@ def _leaderboard_row(hub: Hub, plan: Plan, row: Checkpoint, item: Finished) -> d
         step=row.step,
         benchmark=row.benchmark,
         version=item.record.metrics["benchmark_version"],
+        selection=row.selection,
         details_repo=item.record.repo_id,
         details_folder=item.record.folder,
         details_revision=item.revision,

@@ -4,34 +4,40 @@ A recipe has `run`, `namespace`, `seed`, `hub` and either `steps` (one round) or
 A step is `NAME: {stage: ..., <role>: REFERENCE, ...config}`; `stage` defaults to the name.
 """
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.resources import files
-from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
-import yaml
-from pydantic import BaseModel, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError
 
 from erpd_hub import config as c
+from erpd_hub.controls import with_controls
 from erpd_hub.errors import ConfigError
 from erpd_hub.fields import CheckpointRef, Config
+from erpd_hub.recipe_files import merge, parse_value, read_files
+from erpd_hub.recipe_files import read_text as read_text
+from erpd_hub.recipe_files import shipped_recipes as shipped_recipes
+from erpd_hub.recipe_files import suggestion as suggestion
 from erpd_hub.references import NAME, RESERVED
 
 STEP_TYPES: dict[str, type[c.StepConfig] | dict[str, type[c.StepConfig]]] = {
     "base": {"tiny": c.TinyBase, "import": c.ImportBase},
     "prompts": {"generator": c.GeneratedPrompts, "jsonl": c.JsonlPrompts, "hub": c.HubPrompts},
-    "rollout": c.RolloutConfig,
+    "rollout": {"sample": c.RolloutConfig, "import": c.ImportedRollouts},
     "score": c.ScoreConfig,
+    "critic": c.CriticConfig,
     "teacher": c.TeacherConfig,
     "unlearned": c.UnlearnedConfig,
     "signal": c.SignalConfig,
     "distill": c.DistillConfig,
+    "online": c.OnlineConfig,
     "probe": c.ProbeConfig,
     "evaluate": c.EvaluateConfig,
+    "gate": c.GateConfig,
+    "select": c.SelectConfig,
 }
-
+DEFAULT_TYPES = {"rollout": "sample"}
+"""What a step of several types is when it does not say."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -53,6 +59,9 @@ SHARED_NUMERICS = ("dtype", "logprob_temperature", "attn_implementation", "layou
 class Scoring(c.Numerics):
     """How log-probs are scored, the same for every checkpoint of the run, and how the steps of training compute them
     unless they say otherwise."""
+
+    noise_samples: NonNegativeInt = 32
+    """See ScoreConfig: responses that are scored a second time to measure the noise floor."""
 
 
 class FactsSettings(Config):
@@ -80,55 +89,11 @@ class Recipe(Config):
     hub: HubSettings = HubSettings()
     scoring: Scoring = Scoring()
     facts: FactsSettings = FactsSettings()
+    defaults: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """By stage: keys that its steps take over where they do not say otherwise, also of a step's `type`."""
     rounds: tuple[Round, ...]
     origin: str = ""
     """What the recipe was read from (a shipped name or a file name), for messages and cards."""
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as its 1.2 core schema has it: `1e-6` is a number, `no` and `off` are words."""
-
-
-_REPLACED = {f"tag:yaml.org,2002:{name}" for name in ("bool", "float", "timestamp")}
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _REPLACED]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\.\d+|\d+(?:\.\d*)?)(?:[eE][-+]?\d+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"),
-    list("-+0123456789."),
-)
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    """A mapping without repeated keys; of two equal ones YAML would silently keep the last."""
-    keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
-    if repeated := {key for key in keys if keys.count(key) > 1}:
-        raise yaml.constructor.ConstructorError(None, None, f"the key {min(repeated)!r} stands twice", node.start_mark)
-    loader.flatten_mapping(node)
-    return {
-        loader.construct_object(key, deep=True): loader.construct_object(value, deep=True) for key, value in node.value
-    }
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
-def _unshared(value: Any) -> Any:
-    """The same data with no part in two places: an override of a step must not reach what was merged from it."""
-    if isinstance(value, dict):
-        return {key: _unshared(item) for key, item in value.items()}
-    return [_unshared(item) for item in value] if isinstance(value, list) else value
-
-
-def shipped_recipes() -> dict[str, str]:
-    """Name to YAML text of the recipes inside the package."""
-    folder = files("erpd_hub") / "recipes"
-    return {p.name.removesuffix(".yaml"): p.read_text() for p in folder.iterdir() if p.name.endswith(".yaml")}
 
 
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -137,21 +102,20 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         ConfigError: no such recipe, not YAML, or any key, type, value or combination that does not fit.
     """
-    shipped = shipped_recipes()
-    if name_or_path in shipped:
-        text = shipped[name_or_path]
-    elif name_or_path.endswith((".yaml", ".yml")):
-        text = _read(Path(name_or_path))
-    else:
-        hint = suggestion(name_or_path, list(shipped))
-        raise ConfigError(
-            f"{name_or_path}: expected a recipe name ({', '.join(sorted(shipped))}) or a .yaml file{hint}"
-        )
-    origin = name_or_path if name_or_path in shipped else Path(name_or_path).name
-    data = _parse_yaml(text, origin)
+    origin, data = read_recipe(name_or_path, overrides)
+    return build_recipe(data, origin)
+
+
+def read_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> tuple[str, dict[str, Any]]:
+    """A recipe's name for messages and its mapping with the overrides, which nothing has checked yet.
+
+    Raises:
+        ConfigError: no such recipe, not YAML, or an override that has no place.
+    """
+    origin, data = read_files(name_or_path)
     for override in overrides:
         apply_override(data, override)
-    return build_recipe(data, origin)
+    return origin, data
 
 
 def build_recipe(data: Mapping[str, Any], origin: str) -> Recipe:
@@ -160,24 +124,44 @@ def build_recipe(data: Mapping[str, Any], origin: str) -> Recipe:
     if ("steps" in fields) == ("rounds" in fields):
         raise ConfigError(f"{origin}: expected either 'steps' or 'rounds'")
     fields["scoring"] = _validate(Scoring, fields.get("scoring") or {}, data.get("scoring"), origin, "scoring.")
-    numerics = {name: getattr(fields["scoring"], name) for name in SHARED_NUMERICS}
+    numerics = {name: getattr(fields["scoring"], name) for name in (*SHARED_NUMERICS, "noise_samples")}
+    defaults = _defaults(fields.get("defaults"), origin)
     if "steps" in fields:
-        rounds = [_round({"steps": fields.pop("steps")}, origin, "", numerics)]
+        rounds = [_round({"steps": fields.pop("steps")}, origin, "", numerics, defaults)]
     else:
         raw = fields.pop("rounds")
         if not isinstance(raw, list) or not raw:
             raise ConfigError(f"{origin}: rounds: expected a list of rounds, got {raw!r}")
-        rounds = [_round(item, origin, f"rounds.{index}.", numerics) for index, item in enumerate(raw)]
+        rounds = [_round(item, origin, f"rounds.{index}.", numerics, defaults) for index, item in enumerate(raw)]
+    expanded = with_controls([round_.steps for round_ in rounds], origin)
+    rounds = [round_.model_copy(update={"steps": steps}) for round_, steps in zip(rounds, expanded, strict=True)]
     return _validate(Recipe, {**fields, "rounds": rounds, "origin": origin}, data, origin, "")
 
 
-def _round(data: Any, origin: str, where: str, numerics: Mapping[str, Any]) -> Round:
+def _defaults(data: Any, origin: str) -> dict[str, dict[str, Any]]:
+    defaults = data or {}
+    if not isinstance(defaults, Mapping) or not all(isinstance(keys, Mapping) for keys in defaults.values()):
+        raise ConfigError(f"{origin}: defaults: expected a mapping of stages to mappings of keys, got {data!r}")
+    if unknown := next((str(stage) for stage in defaults if stage not in STEP_TYPES), None):
+        raise ConfigError(f"{origin}: defaults.{unknown}: expected one of {', '.join(STEP_TYPES)}"
+                          f"{suggestion(unknown, list(STEP_TYPES))}")  # fmt: skip
+    return {stage: dict(keys) for stage, keys in defaults.items()}
+
+
+def _round(
+    data: Any,
+    origin: str,
+    where: str,
+    numerics: Mapping[str, Any],
+    defaults: Mapping[str, Mapping[str, Any]],
+) -> Round:
     if not isinstance(data, Mapping) or not isinstance(data.get("steps"), Mapping) or not data["steps"]:
         raise ConfigError(f"{origin}: {where}steps: expected a mapping of step names to steps")
-    steps = {
-        str(name): parse_step(str(name), step, origin, f"{where}steps.", numerics)
-        for name, step in data["steps"].items()
-    }
+    steps = {}
+    for name, step in data["steps"].items():
+        if isinstance(step, dict):
+            step = merge(defaults.get(str(step.get("stage", name)), {}), step)
+        steps[str(name)] = parse_step(str(name), step, origin, f"{where}steps.", numerics)
     return _validate(Round, {**data, "steps": steps}, data, origin, where)
 
 
@@ -203,7 +187,7 @@ def parse_step(
                           f"{suggestion(str(stage), list(STEP_TYPES))}")  # fmt: skip
     types = STEP_TYPES[stage]
     if isinstance(types, dict):
-        chosen = data.get("type")
+        chosen = data.get("type", DEFAULT_TYPES.get(stage))
         if chosen not in types:
             raise ConfigError(f"{place}.type: expected one of {', '.join(types)}, got {chosen!r}"
                               f"{suggestion(str(chosen), list(types))}")  # fmt: skip
@@ -264,32 +248,6 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models_in(argument)
 
 
-def suggestion(name: str, valid: Sequence[str]) -> str:
-    """`; did you mean 'x'?`, or nothing when no valid name is near."""
-    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.expanduser().read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise ConfigError(f"{path}: cannot be read: {reason}") from None
-
-
-def _parse_yaml(text: str, origin: str) -> dict[str, Any]:
-    try:
-        data = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}:" if mark else ""
-        raise ConfigError(f"{origin}:{line} not valid YAML: {getattr(error, 'problem', error)}") from None
-    if not isinstance(data, dict):
-        raise ConfigError(f"{origin}: expected a mapping with 'run' and 'steps', got {data!r}")
-    return _unshared(data)
-
-
 def apply_override(data: dict[str, Any], override: str) -> None:
     """Set `a.b.c=value`; a first part that is the name of a step of the only round means that step."""
     key, equals, text = override.partition("=")
@@ -307,10 +265,7 @@ def apply_override(data: dict[str, Any], override: str) -> None:
             raise ConfigError(f"{override!r}: {'.'.join(parts[: index + 1])} is not a mapping")
     if not isinstance(target, dict):
         raise ConfigError(f"{override!r}: {'.'.join(parts[:-1])} is not a mapping")
-    try:
-        target[parts[-1]] = yaml.load(text, Loader=_Loader) if text else None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{override!r}: the value is not valid YAML: {getattr(error, 'problem', error)}") from None
+    target[parts[-1]] = parse_value(text, repr(override))
 
 
 def _override_target(data: dict[str, Any], parts: list[str]) -> tuple[Any, list[str]]:

@@ -114,7 +114,8 @@ def inherited_license(config: c.StepConfig, inputs: list[ResolvedInput]) -> str 
     if not inputs:
         return "apache-2.0"
     # Benchmarks that prompts are merely compared with leave nothing in them.
-    sources = [item for item in inputs if isinstance(config, c.EvaluateConfig) or not item.is_benchmark]
+    holds_problems = isinstance(config, c.EvaluateConfig | c.SelectConfig)
+    sources = [item for item in inputs if holds_problems or not item.is_benchmark]
     if any(item.license is None for item in sources):
         return None
     return " AND ".join(sorted({name for item in sources for name in str(item.license).split(" AND ")}))

@@ -25,6 +25,7 @@ from erpd_hub.artifacts import (
     step_tag,
     write_json,
 )
+from erpd_hub.choices import conditions, decide, gate_edge, is_open, needed
 from erpd_hub.errors import ArtifactError, ConfigError, HubError, StageError
 from erpd_hub.fields import roles
 from erpd_hub.home import work_folder
@@ -63,10 +64,17 @@ class Runner:
         self.launch = launch or Launch()
         self.watch = watch
         self.finished: dict[str, Finished] = {}
+        self.failed: dict[str, str] = {}
+        """Why there is none: by the node's name, with `keep_going`."""
+        self.decided: dict[str, Node] = {}
+        """What signals that a gate decides on have become, by name."""
         self._outside = OutsideInputs(hub)
 
-    def run(self, *, until: str | None = None, start: str | None = None) -> list[Finished]:
+    def run(self, *, until: str | None = None, start: str | None = None, keep_going: bool = False) -> list[Finished]:
         """Make, or find, every artifact of the plan.
+
+        Args:
+            keep_going: A stage that cannot go on stops only what needs its artifact; `failed` says which and why.
 
         Raises:
             ArtifactError: an input does not exist, or a step before `start` is not finished.
@@ -74,38 +82,83 @@ class Runner:
             HubError: the endpoint failed; finished work waits in the work directory.
         """
         nodes, given = self.plan.select(until=until, start=start)
-        for node in nodes:  # so that a bad reference costs nothing
+        self._check(needed(nodes, self.decided))
+        while node := self._next(nodes):
+            try:
+                self._refuse_failed_inputs(node)
+                if self.watch:
+                    self.watch.begin(node)
+                self.finished[node.name] = self._finish(node, must_exist=node.name in given)
+            except (ArtifactError, StageError) as error:
+                if not keep_going:
+                    raise
+                self.failed[node.name] = str(error)
+                continue
+            if self.watch:
+                self.watch.end(self.finished[node.name])
+        return [self.finished[node.name] for node in nodes if node.name in self.finished]
+
+    def _check(self, nodes: list[Node]) -> None:
+        """Before anything is made, so that a bad reference costs nothing.
+
+        Raises:
+            ErpdError: an input from elsewhere does not exist, or this machine lacks what a stage needs.
+        """
+        for node in nodes:
             self._resolve_outside(node)
             check_machine(node.name, node.config)
             self.launch.groups(node.config)
-        for node in nodes:
-            if self.watch:
-                self.watch.begin(node)
-            self.finished[node.name] = self._finish(node, must_exist=node.name in given)
-            if self.watch:
-                self.watch.end(self.finished[node.name])
-        return list(self.finished.values())
+
+    def _next(self, nodes: list[Node]) -> Node | None:
+        """The first artifact that is needed and not there yet; a gate that is there decides what is needed."""
+        while True:
+            over = self.finished.keys() | self.failed.keys()
+            node = next((node for node in needed(nodes, self.decided) if node.name not in over), None)
+            if node is None or not is_open(node) or gate_edge(node).source in self.failed:
+                return node
+            self.decided[node.name] = decide(node, self._strategies(node))
+            self._check(needed(nodes, self.decided))
+
+    def _strategies(self, node: Node) -> list[int]:
+        """What the gate of an open signal says."""
+        edge = gate_edge(node)
+        origin = self._from_node(edge) if isinstance(edge.source, str) else self._outside.resolve(node.name, edge)
+        assert origin is not None
+        assert origin.origin is not None, "a gate is an artifact of ours"
+        return list(origin.origin.metrics["strategies"])
+
+    def _refuse_failed_inputs(self, node: Node) -> None:
+        """Raises StageError: an input has failed."""
+        if missing := next((edge.source for edge in node.inputs if edge.source in self.failed), None):
+            raise StageError(f"{node.name}: {missing} has failed")
 
     def preview(self, nodes: list[Node]) -> dict[str, str]:
-        """What would happen to each node: `reuse`, `push` (made, not pushed), `make`, or `unresolved: ...`."""
-        verdicts: dict[str, str] = {}
-        for node in nodes:
-            try:
-                self._resolve_outside(node)
-            except (ArtifactError, ConfigError, HubError) as error:
-                verdicts[node.name] = f"unresolved: {error}"
-                continue
-            if any(isinstance(e.source, str) and e.source not in self.finished for e in node.inputs):
-                verdicts[node.name] = "make"
-                continue
-            inputs = self._resolve_all(node)
-            value = self._fingerprint(node, inputs)
-            found = self._find(node, value, inputs)
-            if found:
-                self.finished[node.name] = found
-            made = (_payload(self._work(node, value) / "out", node) / LINEAGE).exists()
-            verdicts[node.name] = "reuse" if found else "push" if made else "make"
+        """What would happen to each node: `reuse`, `push` (made, not pushed), `make`, `maybe: ...` (only under a choice
+        that a gate has yet to make), `skip: ...` (a gate chose otherwise), or `unresolved: ...`."""
+        verdicts = {node.name: self._foresee(node) for node in nodes}
+        for name, choices in conditions(nodes, self.decided).items():
+            if not choices:
+                verdicts[name] = "skip: only needed by strategies that the gate has not chosen"
+            elif verdicts[name] == "make":
+                verdicts[name] = f"maybe: only for {' or '.join(choices)}"
         return verdicts
+
+    def _foresee(self, node: Node) -> str:
+        try:
+            self._resolve_outside(node)
+        except (ArtifactError, ConfigError, HubError) as error:
+            return f"unresolved: {error}"
+        if is_open(node) and (not isinstance(gate := gate_edge(node).source, str) or gate in self.finished):
+            node = self.decided[node.name] = decide(node, self._strategies(node))
+        if any(isinstance(e.source, str) and e.source not in self.finished for e in node.inputs):
+            return "make"
+        inputs = self._resolve_all(node)
+        value = self._fingerprint(node, inputs)
+        found = self._find(node, value, inputs)
+        if found:
+            self.finished[node.name] = found
+        made = (_payload(self._work(node, value) / "out", node) / LINEAGE).exists()
+        return "reuse" if found else "push" if made else "make"
 
     # ----------------------------------------------------------------------------------------- inputs
 
@@ -114,8 +167,12 @@ class Runner:
         return [item for item in found if item is not None]
 
     def _resolve_all(self, node: Node) -> list[ResolvedInput]:
-        inside = [self._from_node(edge) for edge in node.inputs if isinstance(edge.source, str)]
-        return inside + self._resolve_outside(node)
+        """In the order of the node's edges, which that of a tuple of inputs follows."""
+        found = (
+            self._from_node(edge) if isinstance(edge.source, str) else self._outside.resolve(node.name, edge)
+            for edge in node.inputs
+        )  # fmt: skip
+        return [item for item in found if item is not None]
 
     def _from_node(self, edge: Edge) -> ResolvedInput:
         finished = self.finished[str(edge.source)]
@@ -195,7 +252,7 @@ class Runner:
         for step in (*node.pushed_steps[:-1], None):
             folder = _payload(out, node) if step is None else out / f"step-{step}"
             attempts.append_to(folder)
-            record = make_record(node, inputs, value, run, folder, step, name=self.plan.recipe.run)
+            record = make_record(node, inputs, value, run, folder, step, name=node.run)
             write_json(folder / LINEAGE, record.to_json())
 
     def _push(self, node: Node, out: Path) -> Finished:
@@ -233,15 +290,18 @@ def _payload(out: Path, node: Node) -> Path:
 
 
 def _stage_inputs(node: Node, inputs: list[ResolvedInput]) -> dict[str, Any]:
-    """Input folders by the names of the stage's keyword parameters; lists as tuples, benchmarks by name."""
+    """Input folders by the names of the stage's keyword parameters; lists as tuples, benchmarks by name.
+
+    The inputs of a list may be numbered (`candidates:0`) where their order is part of the fingerprint.
+    """
     found: dict[str, Any] = {}
     many = {name for name in roles(node.config) if isinstance(getattr(node.config, name), tuple)}
     for item in inputs:
         role, path = item.record.role, item.fetch()
         if role.startswith("benchmark:"):
             found.setdefault("benchmarks", {})[role.removeprefix("benchmark:")] = path
-        elif role in many:
-            found[role] = (*found.get(role, ()), path)
+        elif (name := role.partition(":")[0]) in many:
+            found[name] = (*found.get(name, ()), path)
         else:
             found[role] = path
     return found

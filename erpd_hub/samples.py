@@ -42,6 +42,24 @@ LOGPROB_SCHEMA = pa.schema(
     ]
 )
 
+VALUE_SCHEMA = pa.schema(
+    [
+        ("problem_id", pa.string()),
+        ("k", pa.int32()),
+        ("values", pa.list_(pa.float32())),  # of a critic, in units of the outcome: of the state before each token
+    ]
+)
+
+NOISE_SCHEMA = pa.schema(
+    [
+        ("problem_id", pa.string()),
+        ("k", pa.int32()),
+        ("logprobs", pa.list_(pa.float32())),  # nats, one per response token, as in LOGPROB_SCHEMA
+        ("other_layout", pa.list_(pa.float32())),  # the same, with the sequences laid out otherwise in a batch
+        ("other_dtype", pa.list_(pa.float32())),  # the same, computed in the other dtype, one sequence a row
+    ]
+)
+
 SIGNAL_SCHEMA = pa.schema(
     [
         ("problem_id", pa.string()),
@@ -87,6 +105,11 @@ def shard_path(folder: Path, index: int) -> Path:
 
 def shard_paths(folder: Path) -> list[Path]:
     return sorted((folder / "data").glob("train-*.parquet"))
+
+
+def noise_paths(folder: Path) -> list[Path]:
+    """Shards of the rows that were scored again; those of rollouts without such a row are not there."""
+    return sorted((folder / "noise").glob("train-*.parquet"))
 
 
 def write_rows(path: Path, rows: list[dict] | list[Sample], schema: pa.Schema) -> None:

@@ -5,16 +5,17 @@ Every number comes from the records of `evaluate` and `probe` artifacts; none is
 
 import json
 from collections.abc import Iterable
+from math import sqrt
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from statistics import fmean
+from typing import Any, NamedTuple
 
 from erpd_hub import config as c
-from erpd_hub.artifacts import LineageRecord
+from erpd_hub.checkpoint_role import Role, role_of
 from erpd_hub.plan import Node, Plan
 from erpd_hub.runner import Finished
 
 SCHEMA = "erpd-hub/summary/v1"
-Role = Literal["base", "teacher", "unlearned", "student", "control"]
 
 
 class Checkpoint(NamedTuple):
@@ -25,6 +26,8 @@ class Checkpoint(NamedTuple):
     step: int | None
     stage: str
     benchmark: str
+    selection: bool
+    """A gate or a selection of the run decided on this benchmark: no unbiased score, and in no mean."""
     avg: float | None
     stderr: float | None
     k: int
@@ -50,17 +53,20 @@ class Checkpoint(NamedTuple):
 def summarise_run(plan: Plan, finished: Iterable[Finished], seconds: float) -> dict[str, Any]:
     """The `--json` object."""
     done = list(finished)
+    rows = checkpoints(plan, done)
     return {
         "schema": SCHEMA,
         "run": plan.recipe.run,
         "seed": plan.recipe.seed,
         "seconds": round(seconds, 2),
-        "checkpoints": [item._asdict() for item in checkpoints(plan, done)],
-        "artifacts": [_artifact(item) for item in done],
+        "checkpoints": [item._asdict() for item in rows],
+        "headline": headline(rows),
+        "artifacts": [artifact_entry(item) for item in done],
     }
 
 
-def _artifact(item: Finished) -> dict[str, Any]:
+def artifact_entry(item: Finished) -> dict[str, Any]:
+    """An artifact as the summary lists it."""
     return {
         "step": item.node.name,
         "stage": item.node.config.stage,
@@ -89,6 +95,37 @@ def evaluations(finished: Iterable[Finished]) -> list[Finished]:
     return [item for item in found if item.node.name not in extended]
 
 
+def selection_benchmarks(plan: Plan) -> set[str]:
+    """Benchmarks that decided something in the run."""
+    return {n.config.benchmark for n in plan.nodes if isinstance(n.config, c.GateConfig | c.SelectConfig)}
+
+
+def headline(rows: Iterable[Checkpoint]) -> list[dict[str, Any]]:
+    """Mean AVG@K of every checkpoint over its benchmarks, without those that decided something.
+
+    One entry a checkpoint: `ref`, `role`, `avg`, `stderr` (over problems, benchmarks independent), the `benchmarks`
+    that are in it and those `left_out`; `avg` is None where there is nothing else.
+    """
+    by_checkpoint: dict[tuple[str, str], list[Checkpoint]] = {}
+    for row in rows:
+        by_checkpoint.setdefault((row.ref, row.digest), []).append(row)
+    return [_headline(group) for group in by_checkpoint.values()]
+
+
+def _headline(rows: list[Checkpoint]) -> dict[str, Any]:
+    counted = [row for row in rows if not row.selection and row.avg is not None]
+    errors = [row.stderr for row in counted if row.stderr is not None]
+    whole = bool(counted) and len(errors) == len(counted)
+    return {
+        "ref": rows[0].ref,
+        "role": rows[0].role,
+        "avg": fmean(row.avg for row in counted if row.avg is not None) if counted else None,
+        "stderr": sqrt(sum(error**2 for error in errors)) / len(counted) if whole else None,
+        "benchmarks": [row.benchmark for row in counted],
+        "left_out": sorted({row.benchmark for row in rows if row.selection}),
+    }
+
+
 def _measured(item: Finished) -> tuple[str, str]:
     """What identifies the checkpoint that an evaluation or a probe measured: its repository and digest."""
     edge = next(i for i in item.record.inputs if i.role == "checkpoints")
@@ -104,11 +141,12 @@ def _checkpoint(plan: Plan, evaluation: Finished, probe: Finished | None, by_nam
     assert isinstance(evaluation.node.config, c.EvaluateConfig)
     spent = sum(f.seconds for f in (by_name.get(str(edge.source)), evaluation, probe) if f is not None)
     return Checkpoint(
-        ref=_reference(plan, evaluation.node),
+        ref=reference_of(plan, evaluation.node),
         role=role_of(origin),
         step=origin.saved_step if origin else None,
         stage=origin.stage if origin else "base",
         benchmark=evaluation.node.config.benchmarks[0],
+        selection=evaluation.node.config.benchmarks[0] in selection_benchmarks(plan),
         avg=metrics["avg"],
         stderr=metrics["stderr"],
         k=metrics["k"],
@@ -127,24 +165,12 @@ def _checkpoint(plan: Plan, evaluation: Finished, probe: Finished | None, by_nam
     )
 
 
-def _reference(plan: Plan, node: Node) -> str:
+def reference_of(plan: Plan, node: Node) -> str:
     """The checkpoint as the recipe names it, with its round where there are several."""
-    assert isinstance(node.config, c.EvaluateConfig)
+    assert isinstance(node.config, c.EvaluateConfig | c.ProbeConfig)
     text = node.config.checkpoints[0]
     bare = len(plan.recipe.rounds) == 1 or "/" in text or text == "base"
     return text if bare else f"r{node.round}/{text}"
-
-
-def role_of(origin: LineageRecord | None) -> Role:
-    """What a checkpoint is for the reader; `control` is a student that no teacher's signal went into.
-
-    A model that is not ours has no record and counts as a base.
-    """
-    if origin is None or origin.stage == "base":
-        return "base"
-    if origin.stage == "distill":
-        return "control" if origin.config["advantage"] == "outcome" else "student"
-    return "unlearned" if origin.stage == "unlearned" else "teacher"
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> Path:

@@ -1,5 +1,6 @@
 """Tables of `--dry-run`, `plan`, `cost` and `doctor` for people."""
 
+from collections import Counter
 from typing import Any
 
 from rich.console import Console
@@ -21,10 +22,15 @@ def print_preview(report: dict[str, Any]) -> None:
     console.print(table)
     _print_unresolved(console, report)
     print_bill(console, report)
-    counts = {verdict: sum(n["will"] == verdict for n in report["nodes"]) for verdict in ("make", "push", "reuse")}
+    counts = Counter(node["will"].partition(":")[0] for node in report["nodes"])
+    gated = "".join(
+        f", {counts[verdict]} {words}"
+        for verdict, words in (("maybe", "only if a gate says so"), ("skip", "that no gate asks for"))
+        if counts[verdict]
+    )
     console.print(
         f"\n{report['run']} on {report['endpoint']}: {counts['make']} to make, {counts['push']} made but not pushed, "
-        f"{counts['reuse']} to reuse, {len(report['nodes']) - sum(counts.values())} unresolved"
+        f"{counts['reuse']} to reuse, {counts['unresolved']} unresolved{gated}"
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from erpd_hub.arithmetic import random_problems
+from erpd_hub.chain import chain_problems
 from erpd_hub.config import Decoding, PromptFormat
 from erpd_hub.errors import ArtifactError, ConfigError
 from erpd_hub.evaluation.tables import read_split, require_columns
@@ -28,6 +29,17 @@ class Generated:
     min_digits: int
     max_digits: int
     spaces: bool = False
+
+
+@dataclass(frozen=True)
+class GeneratedChains:
+    """Chains of additions drawn from a seed (see `erpd_hub.chain.chain_problems`)."""
+
+    count: int
+    seed: int
+    min_digits: int
+    max_digits: int
+    steps: int
 
 
 @dataclass(frozen=True)
@@ -51,7 +63,7 @@ class HubSource:
 class Benchmark:
     name: str
     version: int
-    source: Generated | HubSource
+    source: Generated | GeneratedChains | HubSource
     num_problems: int
     """At the source's state when the entry was written; the actual number is that of the rows."""
     k: int
@@ -115,6 +127,28 @@ _ALL = (
         decoding=Decoding(max_new_tokens=32),
         licence="Apache-2.0",
         note="For trying out a pipeline in seconds: there are only 100 such problems, so training has seen many.",
+    ),
+    Benchmark(
+        name="addition-lazy",
+        version=1,
+        source=Generated(count=200, seed=_ADDITION_SEED + 3, min_digits=2, max_digits=2),
+        num_problems=200,
+        k=8,
+        format=PromptFormat(template="{problem}?"),
+        decoding=Decoding(max_new_tokens=48),
+        licence="Apache-2.0",
+        note="The task of the tiny policy that announces its method; generated, 200 of the 8,100 such problems.",
+    ),
+    Benchmark(
+        name="chain",
+        version=1,
+        source=GeneratedChains(count=64, seed=_ADDITION_SEED + 4, min_digits=2, max_digits=3, steps=32),
+        num_problems=64,
+        k=4,
+        format=PromptFormat(template="{problem}?"),
+        decoding=Decoding(max_new_tokens=1024),
+        licence="Apache-2.0",
+        note="The tiny policy's long task: 32 additions one after the other, about a thousand tokens a response.",
     ),
     Benchmark(
         name="addition-2digit",
@@ -199,7 +233,7 @@ def load_problems(benchmark: Benchmark, folder: Path | None) -> list[Problem]:
         ArtifactError: the folder lacks the split, a problem's text, or its ids are not unique.
         ConfigError: a column is missing.
     """
-    if isinstance(benchmark.source, Generated):
+    if not isinstance(benchmark.source, HubSource):
         return _generate(benchmark.name, benchmark.source)
     assert folder is not None, f"{benchmark.name} comes from a Hub dataset"
     return _read(benchmark.name, benchmark.source, folder)
@@ -211,14 +245,10 @@ def problems_hash(problems: Iterable[Problem]) -> str:
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
-def _generate(name: str, source: Generated) -> list[Problem]:
-    pairs = random_problems(
-        source.count,
-        min_digits=source.min_digits,
-        max_digits=source.max_digits,
-        seed=source.seed,
-        spaces=source.spaces,
-    )
+def _generate(name: str, source: Generated | GeneratedChains) -> list[Problem]:
+    drawn = asdict(source)
+    count = drawn.pop("count")
+    pairs = random_problems(count, **drawn) if isinstance(source, Generated) else chain_problems(count, **drawn)
     return [Problem(problem_key(problem), name, problem, answer) for problem, answer in pairs]
 
 

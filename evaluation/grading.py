@@ -21,7 +21,7 @@ from erpd_hub.evaluation.answers import (
 from erpd_hub.evaluation.grading_pool import Outcome, shared_pool
 from erpd_hub.samples import FinishReason, Verdict
 
-Grader = Literal["none", "integer", "string", "math-verify"]
+Grader = Literal["none", "integer", "string", "math-verify", "function"]
 
 MAX_ANSWER_CHARACTERS = 2000
 """Longer answers are wrong: no final answer of a contest is, and parsing time grows with length."""

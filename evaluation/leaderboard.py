@@ -17,13 +17,14 @@ from erpd_hub.evaluation.statistics import summarise
 LEADERBOARD_SCHEMA = pa.schema(
     [
         ("run", pa.string()),
-        ("role", pa.string()),  # base, teacher, unlearned, student, control
+        ("role", pa.string()),  # base, teacher, unlearned, student, control, online
         ("checkpoint", pa.string()),  # reference as in the recipe
         ("checkpoint_repo", pa.string()),
         ("checkpoint_revision", pa.string()),
         ("step", pa.int32()),  # saved step; null where there are none
         ("benchmark", pa.string()),
         ("version", pa.int32()),  # of the benchmark
+        ("selection", pa.bool_()),  # a gate or a selection of the run decided on it: in no headline mean
         ("avg", pa.float64()),  # AVG@K in [0, 1]; null without a graded sample
         ("stderr", pa.float64()),  # over problems
         ("stderr_sampling", pa.float64()),  # on these problems
@@ -56,6 +57,7 @@ class DetailsRecord:
     step: int | None
     benchmark: str
     version: int
+    selection: bool
     details_repo: str
     details_folder: str
     details_revision: str

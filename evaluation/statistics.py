@@ -5,7 +5,7 @@ AVG@K is the mean over problems of the mean over the problem's samples. Two erro
 `stderr_problem` for "how good on problems like these" (problems are the sample, their K draws one cluster) and
 `stderr_sampling` for "how good on these very problems" (what matters between checkpoints); the error of nK independent
 draws, sqrt(p (1 - p) / (n K)), is neither.
-Leaves out: paired comparison of checkpoints, cons@k.
+Leaves out: cons@k. Two checkpoints are compared in `erpd_hub.evaluation.paired`.
 """
 
 import random
@@ -68,10 +68,13 @@ def bootstrap_interval(labels: Labels, *, level: float = 0.95, draws: int = _DRA
     Problems that all score the same give an interval of no width: an artefact of the bootstrap, not certainty.
     """
     means = [fmean(row) for row in _graded(labels) if row]
-    if not means:
-        return None
+    return resampled_interval(means, level=level, draws=draws) if means else None
+
+
+def resampled_interval(values: Sequence[float], *, level: float = 0.95, draws: int = _DRAWS) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean of `values`, one a problem."""
     rng = random.Random(_BOOTSTRAP_SEED)
-    averages = sorted(fsum(rng.choices(means, k=len(means))) / len(means) for _ in range(draws))
+    averages = sorted(fsum(rng.choices(values, k=len(values))) / len(values) for _ in range(draws))
     tail = round((1 - level) / 2 * (draws - 1))
     return averages[tail], averages[draws - 1 - tail]
 

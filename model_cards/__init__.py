@@ -17,7 +17,7 @@ from erpd_hub.model_cards import front_matter, text
 if TYPE_CHECKING:
     from huggingface_hub.repocard_data import CardData
 
-KINDS = ("checkpoint", "prompts", "rollouts", "logprobs", "signal", "probe", "details")
+KINDS = ("checkpoint", "prompts", "rollouts", "logprobs", "critic", "signal", "probe", "details", "gate")
 """Artifact kinds, each with its template; the leaderboard is no artifact and has one too."""
 
 Record = Mapping[str, Any]

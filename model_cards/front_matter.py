@@ -40,13 +40,16 @@ def config_name(folder: str) -> str:
 
 def _model(record: Record) -> dict[str, Any]:
     adapter = "adapter_config.json" in record["files"]
-    base = _unique(item["repo_id"] for role in BASE_ROLES for item in record["inputs"] if item["role"] == role)
+    chosen = f"candidates:{record['metrics'].get('winner')}"
+    base = _unique(
+        item["repo_id"] for role in (*BASE_ROLES, chosen) for item in record["inputs"] if item["role"] == role
+    )
     return {
         "base_model": base[0] if base else None,
         "base_model_relation": ("adapter" if adapter else "finetune") if base else None,
         "datasets": _repositories([record], "dataset"),
         "library_name": "peft" if adapter else "transformers",
-        "pipeline_tag": "text-generation",
+        "pipeline_tag": "token-classification" if record["kind"] == "critic" else "text-generation",
         "tags": _tags([record]),
     }
 

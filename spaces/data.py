@@ -16,7 +16,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 LEADERBOARD = "erpd-leaderboard"
-ROLES = ("base", "teacher", "unlearned", "student", "control")
+ROLES = ("base", "teacher", "unlearned", "student", "control", "online")
 SCORE_COLUMNS = ("run", "role", "checkpoint", "step", "benchmark", "avg", "stderr", "k", "n",
                  "kl_checkpoint_to_base", "mean_length", "truncated")  # fmt: skip
 LINK_COLUMNS = ("details_repo", "details_folder", "details_revision")

@@ -74,6 +74,15 @@ def micro(finished_micro, monkeypatch):
 
 
 @pytest.fixture
+def micro_copy(finished_micro, tmp_path, monkeypatch):
+    """A copy of the finished run's home as this test's own."""
+    home = tmp_path / "copy"
+    shutil.copytree(finished_micro.home, home)
+    monkeypatch.setenv("ERPD_HOME", str(home))
+    return home
+
+
+@pytest.fixture
 def finished_record():
     """Writes files into a folder and returns the record of an artifact that has just them."""
 

@@ -16,8 +16,19 @@ from torch.nn.parallel import DistributedDataParallel
 from erpd_hub.config import CELoss, TeacherConfig
 from erpd_hub.errors import StageError
 from erpd_hub.logprobs import install_logprob_forward
-from erpd_hub.losses import LossOutput, TokenBatch, ce_loss, clip_loss, mse_loss
-from erpd_hub.stages.teacher import make_trainer
+from erpd_hub.losses import (
+    LossOutput,
+    TokenBatch,
+    ce_loss,
+    clip_loss,
+    dr_grpo_loss,
+    gspo_loss,
+    mse_loss,
+    sapo_loss,
+    topr_loss,
+    vespo_loss,
+)
+from erpd_hub.stages.training import Extras, make_trainer
 from erpd_hub.training.batches import Denominators, Trajectory, share
 from erpd_hub.training.data import read_trajectories
 from erpd_hub.training.step import Loss, forward_backward
@@ -29,6 +40,11 @@ CASES: dict[str, Loss] = {
     "mse": partial(mse_loss, negative_weight=0.5),
     "clip": partial(clip_loss, clip_low=0.2, clip_high=0.28, kl_weight=0.0, entropy_weight=0.0),
     "clip-kl-entropy": partial(clip_loss, clip_low=0.2, clip_high=0.28, kl_weight=0.1, entropy_weight=0.05),
+    "sapo": partial(sapo_loss, tau_positive=1.0, tau_negative=1.05),
+    "dr_grpo": partial(dr_grpo_loss, clip_low=0.2, clip_high=0.28),
+    "gspo": partial(gspo_loss, clip_low=0.1, clip_high=0.1),
+    "vespo": partial(vespo_loss, k_positive=2.0, lambda_positive=3.0, k_negative=3.0, lambda_negative=2.0),
+    "topr": partial(topr_loss, ratio_level="sequence"),
 }
 CPU = torch.device("cpu")
 
@@ -55,7 +71,7 @@ def trainer_for(folder: Path, name: str, loss: Loss, **changes: object) -> Polic
     config = TeacherConfig(rollouts="rollouts", loss=CELoss(type="ce"), **(fields | changes))
     trainer = make_trainer(
         config, folder / name / "out", context(folder / name), init=folder / "policy",
-        trajectories=rows_of(folder), loss=loss, role="teacher", scored=None,
+        trajectories=rows_of(folder), loss=loss, role="teacher", scored=None, extras=Extras(),
     )  # fmt: skip
     if plugin := trainer.accelerator.state.deepspeed_plugin:
         # Weights as small as these would stay whole, and nothing would be gathered.

@@ -66,7 +66,7 @@ def test_every_kind_renders_and_parses(kind: str) -> None:
 @pytest.mark.parametrize("stage", ["base", "teacher", "unlearned", "distill", "online"])
 def test_every_checkpoint_says_what_it_is(stage: str) -> None:
     card = model_cards.render(a_record(stage=stage, config={"type": "tiny"}))
-    word = {"distill": "student", "online": "`online`"}.get(stage, stage)
+    word = {"distill": "student", "online": "on-policy"}.get(stage, stage)
     assert word in card.split("## Where")[0].split("# quick-r1-teacher")[1]
 
 

@@ -231,7 +231,7 @@ def test_plan_and_dry_run_agree_and_need_no_endpoint(tmp_path):
     plan = json.loads(cli("plan", "qwen3-4b-ce", dead, "--gpus", 8, "--gpu", "h200", "--json", home=tmp_path).stdout)
     verdicts = {node["step"]: node["will"] for node in plan["nodes"]}
     assert verdicts["r1/base"].startswith("unresolved: http://127.0.0.1:9: not reachable")
-    assert verdicts["r1/teacher"] == "make"
+    assert verdicts["r1/ce"] == "make"
     assert plan["bill"]["mean_length"] == {"tokens": 19_800, "source": "the recipe's facts.mean_length"}
     totals = plan["bill"]["totals"]
     assert totals["does_not_fit"] == totals["unknown"] == []

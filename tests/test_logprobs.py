@@ -16,6 +16,7 @@ from erpd_hub.logprobs import (
     install_logprob_forward,
     kl_k1,
     kl_k3,
+    kl_to_anchor,
     make_batch,
     masked_mean,
     response_logprobs,
@@ -53,6 +54,24 @@ def test_chunked_equals_naive_in_value_and_gradient(temperature: float, elements
     ours = (weights * (scored.logprobs + 0.3 * scored.entropy)).sum()
     theirs = sum((weights[i, : len(v)] * (v + 0.3 * e)).sum() for i, (v, e) in enumerate(expected))
     for a, b in zip(gradients(model, ours), gradients(model, theirs), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("elements", [1 << 20, 50])
+def test_exact_kl_to_an_anchor_in_value_and_gradient(elements: int, monkeypatch) -> None:
+    monkeypatch.setattr(head, "_CHUNK_CPU", elements)
+    model, anchor = make_policy()[0], make_policy(seed=1)[0]
+    batch = make_batch(PROMPTS, RESPONSES)
+    found = kl_to_anchor(model, anchor, batch, temperature=0.7, dtype="float32")
+    torch.testing.assert_close(found, full_vocabulary_kl(model, anchor, batch, temperature=0.7).kl)
+    expected = torch.zeros(())
+    for prompt, response in zip(PROMPTS, RESPONSES, strict=True):
+        logs = [
+            torch.log_softmax(m(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1] / 0.7, -1)
+            for m in (model, anchor)
+        ]
+        expected = expected + (logs[0].exp() * (logs[0] - logs[1].detach())).sum()
+    for a, b in zip(gradients(model, found.sum()), gradients(model, expected), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 

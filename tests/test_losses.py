@@ -8,14 +8,20 @@ import torch
 from torch import Tensor
 
 from erpd_hub.config import TeacherLoss
-from erpd_hub.losses import LOSSES, TokenBatch, ce_loss, clip_loss, mse_loss, summarise
+from erpd_hub.losses import LOSSES, TokenBatch, ce_loss, clip_loss, mse_loss, sft_loss, summarise
 
 CLIP = partial(clip_loss, clip_low=0.2, clip_high=0.28, kl_weight=0.0, entropy_weight=0.0)
 ALL = [
     partial(ce_loss, beta=0.7, aggregate="sum"),
     partial(ce_loss, beta=0.7, aggregate="mean"),
     partial(mse_loss, negative_weight=1.5),
+    partial(ce_loss, beta=0.7, aggregate="sum", kl_weight=2.0),
     CLIP,
+    partial(CLIP, dual_clip=1.1),
+    partial(CLIP, reduction="sequence", kl_weight=0.3, kl_estimator="k1"),
+    partial(CLIP, reduction="max_len", kl_weight=0.3, kl_estimator="k2"),
+    partial(CLIP, kl_weight=0.3, kl_estimator="exact"),
+    sft_loss,
     partial(clip_loss, clip_low=0.2, clip_high=0.28, kl_weight=0.1, entropy_weight=0.5),
 ]
 
@@ -37,20 +43,24 @@ def example(seed: int = 0) -> TokenBatch:
         reference_logprobs=(logprobs.detach() + draw(0.4)),
         advantages=draw(1.0),
         entropy=draw(1.0).abs(),
+        kl_to_old=draw(0.1).abs(),
     )
+
+
+def some_rows(batch: TokenBatch, rows: list[int]) -> TokenBatch:
+    return TokenBatch(**{name: None if value is None else value[rows] for name, value in vars(batch).items()})
 
 
 def gradient(loss, batch: TokenBatch) -> Tensor:
     return torch.autograd.grad(loss(batch).sum, batch.logprobs)[0]
 
 
-def test_registry_parameters_are_the_configs_fields() -> None:
-    configs = {c.model_fields["type"].annotation: c for c in get_args(get_args(TeacherLoss)[0])}
-    by_name = {get_args(literal)[0]: config for literal, config in configs.items()}
-    assert by_name.keys() == LOSSES.keys()
+def test_registry_takes_the_parameters_of_the_configs() -> None:
+    configs = {get_args(c.model_fields["type"].annotation)[0]: c for c in get_args(get_args(TeacherLoss)[0])}
+    assert configs.keys() == LOSSES.keys() | {"custom"}
     for name, loss in LOSSES.items():
         keywords = {p.name for p in signature(loss).parameters.values() if p.kind is Parameter.KEYWORD_ONLY}
-        assert keywords == by_name[name].model_fields.keys() - {"type"}
+        assert keywords == configs[name](type=name).parameters.keys()
 
 
 @pytest.mark.parametrize("loss", ALL)
@@ -67,7 +77,7 @@ def test_padding_changes_nothing(loss) -> None:
         batch,
         **{
             name: padding(getattr(batch, name), (0, 3), value=0)
-            for name in ("logprobs", "mask", "old_logprobs", "reference_logprobs", "advantages", "entropy")
+            for name in ("logprobs", "mask", "old_logprobs", "reference_logprobs", "advantages", "entropy", "kl_to_old")
         },
     )
     torch.testing.assert_close(loss(wide).sum, loss(batch).sum)
@@ -77,7 +87,7 @@ def test_padding_changes_nothing(loss) -> None:
 @pytest.mark.parametrize("loss", ALL)
 def test_parts_of_a_batch_add_up(loss) -> None:
     batch = example()
-    parts = [TokenBatch(**{name: value[rows] for name, value in vars(batch).items()}) for rows in ([0, 3], [1], [2])]
+    parts = [some_rows(batch, rows) for rows in ([0, 3], [1], [2])]
     torch.testing.assert_close(sum(loss(part).sum for part in parts), loss(batch).sum)
     for name, (total, count) in loss(batch).metrics.items():
         assert sum(loss(part).metrics[name][1] for part in parts) == count
@@ -91,9 +101,17 @@ def test_ce_gradient_is_beta_times_sigma_minus_label() -> None:
     torch.testing.assert_close(gradient(ALL[0], batch), expected)
 
 
+def test_ce_kl_penalty_is_the_sequence_mean_of_k3() -> None:
+    batch = example()
+    plain, penalised = (ce_loss(batch, beta=0.7, aggregate="sum", kl_weight=weight).sum for weight in (0.0, 2.0))
+    log_ratio = batch.reference_logprobs - batch.logprobs
+    k3 = torch.where(batch.mask, log_ratio.exp() - 1 - log_ratio, 0.0).sum(-1) / batch.mask.sum(-1)
+    torch.testing.assert_close(penalised - plain, 2.0 * k3.sum())
+
+
 def test_ce_mean_is_ce_sum_with_beta_over_length() -> None:
     batch = example()
-    row = TokenBatch(**{name: value[:1] for name, value in vars(batch).items()})
+    row = some_rows(batch, [0])
     a = ce_loss(row, beta=0.5, aggregate="mean").sum
     torch.testing.assert_close(a, ce_loss(row, beta=0.5 / 5, aggregate="sum").sum)
 
@@ -139,6 +157,43 @@ def test_clip_stops_only_what_goes_further_away(log_ratio: float, advantage: flo
     assert CLIP(batch).metrics["clip_fraction"] == (float(not moves), 1)
 
 
+def test_reductions_divide_by_tokens_sequences_or_the_longest() -> None:
+    batch = example()
+    by_hand = {"token": 13.0, "sequence": 4.0, "max_len": 20.0}
+    rho = (batch.logprobs - batch.old_logprobs).exp()
+    tokens = torch.where(batch.mask, -torch.minimum(rho * batch.advantages, rho.clamp(0.8, 1.28) * batch.advantages), 0)
+    expected = {
+        "token": tokens.sum() / 13,
+        "sequence": (tokens.sum(-1) / batch.mask.sum(-1)).mean(),
+        "max_len": tokens.sum() / 20,
+    }
+    for reduction, divisor in by_hand.items():
+        output = CLIP(batch, reduction=reduction)
+        assert output.reduction == reduction
+        torch.testing.assert_close(output.sum / divisor, expected[reduction])
+
+
+@pytest.mark.parametrize(("estimator", "slope"), [("k1", lambda d: 1 + 0 * d), ("k2", lambda d: d),
+                                                  ("k3", lambda d: 1 - (-d).exp())])  # fmt: skip
+def test_kl_penalty_gradients(estimator: str, slope) -> None:
+    """d KL / d log pi of k1, k2, k3 at log-ratio d is 1, d and 1 - e^-d."""
+    batch = example()
+    difference = (batch.logprobs - batch.old_logprobs).detach()
+    added = gradient(partial(CLIP, kl_weight=0.5, kl_estimator=estimator), batch) - gradient(CLIP, batch)
+    torch.testing.assert_close(added, torch.where(batch.mask, 0.5 * slope(difference), 0.0))
+
+
+def test_fixed_signal_with_a_kl_weight_goes_past_the_teacher() -> None:
+    """max E_pi[log pi_E / pi_old] - c KL(pi || pi_old) is at pi_old (pi_E / pi_old)^(1/c): stationary there."""
+    generator = torch.Generator().manual_seed(2)
+    old, teacher = (torch.log_softmax(torch.randn(6, generator=generator, dtype=torch.float64), -1) for _ in range(2))
+    for weight in (0.5, 1.0, 2.0):
+        logits = (old + (teacher - old) / weight).requires_grad_()
+        log_p = torch.log_softmax(logits, -1)
+        objective = (log_p.exp() * (teacher - old)).sum() - weight * (log_p.exp() * (log_p - old)).sum()
+        torch.testing.assert_close(torch.autograd.grad(objective, logits)[0], torch.zeros(6, dtype=torch.float64))
+
+
 def test_evolving_signal_gives_the_gradient_of_the_reverse_kl() -> None:
     """E_pi[(log pi_E - log pi) grad log pi] = -grad KL(pi || pi_E), exact on a categorical."""
     logits = torch.randn(6, generator=torch.Generator().manual_seed(1), dtype=torch.float64, requires_grad=True)
@@ -154,5 +209,5 @@ def test_evolving_signal_gives_the_gradient_of_the_reverse_kl() -> None:
 def test_metrics_leave_out_ungraded_samples_and_empty_counts() -> None:
     batch = replace(example(), labels=torch.tensor([1.0, float("nan"), 1.0, float("nan")], dtype=torch.float64))
     summary = summarise(CLIP(batch).metrics)
-    assert "logprob_negative" not in summary
+    assert "logprob_negative" not in summary and "probability_negative" not in summary
     assert summary["logprob_positive"] == pytest.approx(batch.logprobs[[0, 2]][batch.mask[[0, 2]]].mean().item())

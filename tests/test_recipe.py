@@ -24,7 +24,7 @@ def test_every_shipped_recipe_parses_and_plans(name):
     [
         ("teacher.los=3", "steps.teacher.los: unknown key; did you mean 'loss'?"),
         ("teacher.loss.betta=3", "steps.teacher.loss.betta: unknown key; did you mean 'beta'?"),
-        ("teacher.loss.type=dpo", "steps.teacher.loss.type: expected one of 'ce', 'mse', got 'dpo'"),
+        ("teacher.loss.type=dpo", "'custom', got 'dpo'"),
         ("teacher.learning_rate=1e-6x", "steps.teacher.learning_rate: expected a valid number"),
         ("techer.steps=3", "'techer' is neither a key of the recipe nor a step; did you mean 'teacher'?"),
         ("teacher.stage=teachr", "did you mean 'teacher'?"),
@@ -115,7 +115,7 @@ def test_roles_and_operational_fields_are_no_part_of_the_identity():
     other = c.TeacherConfig(**fields, init="unlearned", checkpoint_every=1, push_steps="all", seed=4)
     assert identity(plain) == identity(other)
     assert identity(plain) != identity(c.TeacherConfig(**fields | {"steps": 4}))
-    assert set(roles(plain)) == {"rollouts", "init", "reference"}
+    assert set(roles(plain)) == {"rollouts", "init", "reference", "old", "critic"}
 
 
 def test_an_override_does_not_reach_a_step_that_was_merged_from_it(tmp_path):
@@ -153,3 +153,22 @@ def test_impossible_combinations_are_refused_before_anything_runs(override):
 def test_what_cannot_be_trained_is_refused_before_anything_runs(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_plan(load_recipe("quickstart", [override]))
+
+
+def test_a_recipe_extends_another(tmp_path) -> None:
+    parent = tmp_path / "parent.yaml"
+    parent.write_text((Path(__file__).parent / "micro.yaml").read_text())
+    child = tmp_path / "child.yaml"
+    child.write_text(
+        "extends: ./parent.yaml\nrun: child\nsteps:\n  control: null\n  student-weak: {learning_rate: 5e-4}\n"
+        "  evaluate: {checkpoints: [base]}\n  mse: {loss: {type: ce, beta: 0.5}}\n"
+    )
+    above, below = (load_recipe(str(path)).rounds[0].steps for path in (parent, child))
+    assert above.keys() - below.keys() == {"control"}
+    assert below["student-weak"] == above["student-weak"].model_copy(update={"learning_rate": 5e-4})
+    assert below["evaluate"].checkpoints == ("base",) and below["evaluate"].k == above["evaluate"].k
+    assert below["mse"].loss.beta == 0.5
+    assert load_recipe(str(child)).run == "child"
+    parent.write_text("extends: ./child.yaml\nrun: x\n")
+    with pytest.raises(ConfigError, match=r"extends: expected another recipe, got '\./child\.yaml'"):
+        load_recipe(str(child))

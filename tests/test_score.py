@@ -16,7 +16,16 @@ from erpd_hub import columns
 from erpd_hub.columns import ShardReader, flat_values, list_column, row_arrays, row_lengths
 from erpd_hub.config import ScoreConfig, SignalConfig
 from erpd_hub.errors import ArtifactError
-from erpd_hub.samples import LOGPROB_SCHEMA, SAMPLE_SCHEMA, read_rows, shard_path, shard_paths, write_rows, write_tables
+from erpd_hub.samples import (
+    LOGPROB_SCHEMA,
+    SAMPLE_SCHEMA,
+    noise_paths,
+    read_rows,
+    shard_path,
+    shard_paths,
+    write_rows,
+    write_tables,
+)
 from erpd_hub.stages import score, signal
 
 CONFIG = ScoreConfig(rollouts="rollouts", checkpoint="policy", micro_batch_tokens=200)
@@ -42,15 +51,27 @@ def test_replicas_and_the_call_that_finishes_make_what_one_process_makes(tmp_pat
         assert not (out / "score.json").exists()
     assert run(out, inputs) == whole
     assert folder_digest(out) == folder_digest(tmp_path / "whole")
+    assert len(noise_paths(out)) == 2
 
 
 def test_shards_that_are_there_are_not_scored_again(tmp_path, inputs) -> None:
     whole = run(tmp_path / "out", inputs)
+    made = folder_digest(tmp_path / "out")
     first, second = shard_paths(tmp_path / "out")
-    kept = first.stat().st_mtime_ns
+    noise, more_noise = noise_paths(tmp_path / "out")
+    kept = first.stat().st_mtime_ns, more_noise.stat().st_mtime_ns
     second.unlink()
+    noise.unlink()
     assert run(tmp_path / "out", inputs) == whole
-    assert first.stat().st_mtime_ns == kept
+    assert (first.stat().st_mtime_ns, more_noise.stat().st_mtime_ns) == kept
+    assert folder_digest(tmp_path / "out") == made
+
+
+def test_without_noise_samples_nothing_is_scored_again(tmp_path, inputs) -> None:
+    metrics = run(tmp_path / "out", inputs, config=CONFIG.model_copy(update={"noise_samples": 0})).metrics
+    assert not (tmp_path / "out" / "noise").exists()
+    assert set(metrics) == {"mean_logprob", "response_tokens"}
+    assert json.loads((tmp_path / "out" / "score.json").read_text())["other_layout"] is None
 
 
 def test_blocks_change_neither_rows_nor_numbers(tmp_path, inputs, monkeypatch) -> None:
@@ -59,7 +80,8 @@ def test_blocks_change_neither_rows_nor_numbers(tmp_path, inputs, monkeypatch) -
     monkeypatch.setattr(columns, "_READ_ROWS", 2)
     cut = run(tmp_path / "cut", inputs)
     assert pq.ParquetFile(shard_path(tmp_path / "cut", 0)).num_row_groups > 2
-    assert cut.metrics == pytest.approx(whole.metrics)
+    for name in ("mean_logprob", "response_tokens"):
+        assert cut.metrics[name] == pytest.approx(whole.metrics[name])
     for row, other in zip(read_rows(tmp_path / "whole"), read_rows(tmp_path / "cut"), strict=True):
         assert (row["problem_id"], row["k"]) == (other["problem_id"], other["k"])
         assert row["logprobs"] == pytest.approx(other["logprobs"], abs=1e-5)
@@ -68,9 +90,20 @@ def test_blocks_change_neither_rows_nor_numbers(tmp_path, inputs, monkeypatch) -
 def test_the_record_of_a_scoring_says_how_it_was_done(tmp_path, inputs) -> None:
     run(tmp_path / "out", inputs)
     info = json.loads((tmp_path / "out" / "score.json").read_text())
-    assert set(info) == set(score.ScoreInfo._fields)
+    assert set(info) == {*score.ScoreInfo._fields, "format", "other_layout"}
+    assert info["format"] == "erpd-hub/logprobs/v1"
+    assert info["other_layout"] == "single"
     assert (info["dtype"], info["attn_implementation"]) == ("float32", "sdpa")
     assert info["layout"] in ("packed", "padded", "single"), "auto is no layout"
+
+
+@pytest.mark.parametrize("changed", [{"format": "erpd-hub/logprobs/v0"}, {"format": None}])
+def test_another_format_is_refused(tmp_path, inputs, changed: dict) -> None:
+    run(tmp_path / "out", inputs)
+    path = tmp_path / "out" / "score.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    with pytest.raises(ArtifactError, match="expected the format erpd-hub/logprobs/v1, got"):
+        score.read_score_info(tmp_path / "out")
 
 
 def test_rows_without_token_ids_are_refused(tmp_path, inputs) -> None:

@@ -233,13 +233,14 @@ def test_several_gpus_are_not_used_at_once(tmp_path, trajectories, monkeypatch) 
     assert make_trainer(tmp_path, trajectories).args.n_gpu <= 1
 
 
-@pytest.mark.parametrize(("role", "pair"), [("teacher", "sampler_to_teacher"), ("student", "old_to_student")])
-def test_the_kl_names_both_its_policies(tmp_path, trajectories, role, pair) -> None:
+@pytest.mark.parametrize(("role", "old"), [("teacher", "sampler"), ("teacher", "old"), ("student", "old")])
+def test_the_kl_names_both_its_policies(tmp_path, trajectories, role, old) -> None:
     rows = [replace(row, old_logprobs=row.reference_logprobs) for row in trajectories]
     trainer = make_trainer(tmp_path, rows, role=role, steps=1, save_steps=())
+    trainer.old = old
     train(trainer)
     names = [name for name in trainer.files.step_metrics(1) if name.startswith("kl_")]
-    assert names == [f"kl_{pair}_k1", f"kl_{pair}_k3"]
+    assert names == [f"kl_{old}_to_{role}_k1", f"kl_{old}_to_{role}_k3", f"kl_reference_to_{role}_k3"]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_prompts(tmp_path, trajectories) -> None:

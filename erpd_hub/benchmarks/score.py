@@ -23,7 +23,7 @@ from erpd_hub.config import Dtype, ScoreConfig
 from erpd_hub.layout import cut_batches
 from erpd_hub.logprobs import ResponseBatch, autocast, make_batch
 from erpd_hub.samples import SAMPLE_SCHEMA, shard_path, shard_paths, write_rows
-from erpd_hub.stages.score import Scorer, score_shard
+from erpd_hub.scoring import Scorer, score_shard
 
 _PROMPT = 48
 """Tokens of a prompt."""

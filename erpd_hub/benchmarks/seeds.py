@@ -1,14 +1,7 @@
-"""A recipe over several seeds: every checkpoint at every seed, and the claims the README makes of it."""
+"""The claims that the README makes of the quick start, checked on the seeds of a sweep."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
-
-from erpd_hub.errors import StageError
-from erpd_hub.pipeline import run_plan
-from erpd_hub.plan import make_plan
-from erpd_hub.recipe import load_recipe
-
-SCHEMA = "erpd-hub/seeds/v1"
 
 
 class Claim(NamedTuple):
@@ -39,48 +32,25 @@ QUICKSTART_CLAIMS = (
 )
 
 
-def run_seeds(recipe: str, seeds: Sequence[int], overrides: Sequence[str]) -> dict[str, Any]:
-    """Run `recipe` once a seed, each as a run of its own (`RUN-seed-N`), and lay the results side by side."""
-    summaries, failures = [], {}
-    for seed in seeds:
-        loaded = load_recipe(recipe, [*overrides, f"seed={seed}"])
-        loaded = loaded.model_copy(update={"run": f"{loaded.run}-seed-{seed}"})
-        try:
-            summaries.append(run_plan(make_plan(loaded)).summary)
-        except StageError as error:
-            failures[seed] = str(error)
-    finished = [seed for seed in seeds if seed not in failures]
-    return report(recipe, finished, summaries) | {"failures": failures}
-
-
-def report(recipe: str, seeds: Sequence[int], summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Summaries of the same recipe at several seeds, checkpoint by checkpoint; leaves no seed out."""
-    by_ref = [{row["ref"]: row for row in summary["checkpoints"]} for summary in summaries]
-    claims = QUICKSTART_CLAIMS if recipe == "quickstart" else ()
-    return {
-        "schema": SCHEMA,
-        "recipe": recipe,
-        "seeds": list(seeds),
-        "seconds": [summary["seconds"] for summary in summaries],
-        "checkpoints": [_side_by_side(ref, by_ref) for ref in (by_ref[0] if by_ref else ())],
-        "checks": [_check(claim, by_ref) for claim in claims if by_ref],
-        "summaries": list(summaries),
-    }
-
-
-def _side_by_side(ref: str, by_ref: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
-    rows = [seed[ref] for seed in by_ref]
-    averages = [row["avg"] for row in rows]
-    return {
-        "ref": ref,
-        "role": rows[0]["role"],
-        "avg": averages,
-        "stderr": [row["stderr"] for row in rows],
-        "kl_to_base": [row["kl_to_base"] for row in rows],
-        "mean": sum(averages) / len(averages),
-    }
+def check_claims(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What a sweep of the quick start over seeds has to say about each claim, seed by seed; none of another recipe."""
+    if report["recipe"] != "quickstart" or len(report["points"]) != 1:
+        return []
+    by_seed: dict[int, dict[str, dict[str, Any]]] = {}
+    for row in report["rows"]:
+        for item in row["seeds"]:
+            by_seed.setdefault(item["seed"], {})[row["checkpoint"]] = item
+    return [_check(claim, list(by_seed.values())) for claim in QUICKSTART_CLAIMS]
 
 
 def _check(claim: Claim, by_ref: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
-    values = [claim.value(rows) for rows in by_ref]
-    return {"claim": claim.text, "values": values, "holds": min(values) >= 0}
+    """A seed in which a checkpoint failed has no value, and no claim holds that was not seen on every seed."""
+    values = [_value(claim, rows) for rows in by_ref]
+    return {"claim": claim.text, "values": values, "holds": all(value is not None and value >= 0 for value in values)}
+
+
+def _value(claim: Claim, rows: dict[str, dict[str, Any]]) -> float | None:
+    try:
+        return claim.value(rows)
+    except KeyError:
+        return None

@@ -27,11 +27,11 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
+from erpd_hub.advantages import group_advantages
 from erpd_hub.benchmarks.shapes import random_model, shape_named
 from erpd_hub.config import DistillConfig
 from erpd_hub.errors import ConfigError
 from erpd_hub.losses import clip_loss
-from erpd_hub.signals import group_advantages
 from erpd_hub.training.batches import StepBatch, Trajectory
 from erpd_hub.training.checkpoints import RunFiles
 from erpd_hub.training.trainer import PolicyTrainer, train

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from erpd_hub.cli import bench, hub, lineage, planning, prune, recipes, stages
+from erpd_hub.cli import bench, hub, lineage, planning, prune, recipes, reproduce, stages, sweep
 from erpd_hub.errors import ErpdError
 
 app = typer.Typer(
@@ -41,8 +41,10 @@ def _options(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say 
 
 
 recipes.register(app)
+sweep.register(app)
 stages.register(app)
 planning.register(app)
+reproduce.register(app)
 prune.register(app)
 app.add_typer(lineage.app, name="lineage")
 app.add_typer(hub.app, name="hub")

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from erpd_hub.cli.options import AsJson, stdout_for_json
+from erpd_hub.cli.sweep import SEEDS, read_sweep
 
 app = typer.Typer(no_args_is_help=True, help="Measurements that anyone can repeat.")
 
@@ -13,16 +14,25 @@ app = typer.Typer(no_args_is_help=True, help="Measurements that anyone can repea
 @app.command()
 def seeds(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe or a YAML file.")] = "quickstart",
-    seed: Annotated[str, typer.Option("--seeds", help="Comma-separated; each is a run RUN-seed-N.")] = "3,4,5",
+    seed: Annotated[str, typer.Option("--seeds", help=SEEDS)] = "3,4,5",
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a recipe over several seeds and report every one of them, the bad ones too."""
-    from erpd_hub.benchmarks.seeds import run_seeds
-    from erpd_hub.display import print_json, print_seeds
+    """`sweep --seeds`, and whether the README's claims of the quick start hold on every one of them."""
+    from erpd_hub.benchmarks.seeds import check_claims
+    from erpd_hub.display import ProgressWatch, print_json
+    from erpd_hub.sweep_run import run_sweep
+    from erpd_hub.sweep_tables import print_checks, print_sweep
 
-    report = run_seeds(recipe, [int(item) for item in seed.split(",")], overrides or [])
-    (print_json if as_json else print_seeds)(report)
+    planned = read_sweep(recipe, overrides or [], seeds=seed)
+    with stdout_for_json(as_json):
+        outcome = run_sweep(planned, watch=ProgressWatch(planned.plan))
+    checks = check_claims(outcome.report)
+    if as_json:
+        print_json(outcome.report | {"checks": checks})
+    else:
+        print_sweep(outcome)
+        print_checks(checks)
 
 
 @app.command()

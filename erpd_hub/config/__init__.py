@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from erpd_hub.config.common import Compute, Dtype, Layout, Numerics, StepConfig
+from erpd_hub.config.critic import CriticConfig
 from erpd_hub.config.data import (
     BaseConfig,
     GeneratedPrompts,
@@ -20,40 +21,60 @@ from erpd_hub.config.data import (
     RangeFilter,
     TinyBase,
 )
+from erpd_hub.config.losses import (
+    CELoss,
+    CISPOLoss,
+    CustomLoss,
+    DrGRPOLoss,
+    GRPOLoss,
+    GSPOLoss,
+    LossConfig,
+    MSELoss,
+    PPOLoss,
+    SAPOLoss,
+    SFTLoss,
+    TeacherLoss,
+    TOPRLoss,
+    VESPOLoss,
+)
 from erpd_hub.config.measuring import EvaluateConfig, ProbeConfig
+from erpd_hub.config.online import OnlineConfig
 from erpd_hub.config.sampling import (
     Decoding,
     EngineConfig,
     EngineDtype,
+    ImportedRollouts,
     RolloutConfig,
+    RolloutsConfig,
     ServerEngine,
     TransformersEngine,
     VLLMEngine,
 )
+from erpd_hub.config.selection import GateConfig, SelectConfig
+from erpd_hub.config.signals import ScoreConfig, SignalConfig
 from erpd_hub.config.training import (
-    CELoss,
     DistillConfig,
     LoRA,
-    MSELoss,
-    ScoreConfig,
-    SignalConfig,
     TeacherConfig,
-    TeacherLoss,
     TrainingConfig,
-    UnlearnedConfig,
 )
+from erpd_hub.config.unlearned import UnlearnedConfig
 
 AnyStep = Annotated[
     BaseConfig
     | PromptsConfig
-    | RolloutConfig
+    | RolloutsConfig
     | ScoreConfig
+    | CriticConfig
     | TeacherConfig
     | UnlearnedConfig
     | SignalConfig
     | DistillConfig
+    | OnlineConfig
     | ProbeConfig
-    | EvaluateConfig,
+    | EvaluateConfig
+    | GateConfig
+    | SelectConfig,
     Field(discriminator="stage"),
 ]
 
@@ -61,36 +82,53 @@ __all__ = [
     "AnyStep",
     "BaseConfig",
     "CELoss",
+    "CISPOLoss",
     "Compute",
+    "CriticConfig",
+    "CustomLoss",
     "Decoding",
     "DistillConfig",
+    "DrGRPOLoss",
     "Dtype",
     "EngineConfig",
     "EngineDtype",
     "EvaluateConfig",
+    "GRPOLoss",
+    "GSPOLoss",
+    "GateConfig",
     "GeneratedPrompts",
     "HubPrompts",
     "ImportBase",
+    "ImportedRollouts",
     "JsonlPrompts",
     "Layout",
     "LoRA",
+    "LossConfig",
     "MSELoss",
     "Numerics",
+    "OnlineConfig",
+    "PPOLoss",
     "ProbeConfig",
     "PromptFormat",
     "PromptSelection",
     "PromptsConfig",
     "RangeFilter",
     "RolloutConfig",
+    "RolloutsConfig",
+    "SAPOLoss",
+    "SFTLoss",
     "ScoreConfig",
+    "SelectConfig",
     "ServerEngine",
     "SignalConfig",
     "StepConfig",
+    "TOPRLoss",
     "TeacherConfig",
     "TeacherLoss",
     "TinyBase",
     "TrainingConfig",
     "TransformersEngine",
     "UnlearnedConfig",
+    "VESPOLoss",
     "VLLMEngine",
 ]

@@ -5,11 +5,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from erpd_hub.config.common import Fraction, StepConfig
-from erpd_hub.fields import Config, DatasetRef, ExternalRef, Operational, PromptsRef
+from erpd_hub.fields import Config, DatasetRef, ExternalRef, Later, Operational, PromptsRef
+
+Task = Literal["addition", "chain"]
 
 
 class TinyBase(StepConfig):
-    """A two-layer character model that learns flawed addition: a policy to improve on two CPU cores."""
+    """A two-layer character model that learns a flawed task: a policy to improve on two CPU cores."""
 
     stage: Literal["base"] = "base"
     type: Literal["tiny"]
@@ -26,8 +28,18 @@ class TinyBase(StepConfig):
     """Chance that a digit is off by one [I]."""
     no_work: Fraction = 0.10
     """Share of demonstrations that answer without the steps [I]."""
+    task: Annotated[Task, Later] = "addition"
+    """`addition`, 20 to 40 tokens a response; `chain`, `chain_steps` additions one after the other, 30 tokens each:
+    there carry_error is the chance of each carry and digit_error of each column, in all of them [I]."""
+    chain_steps: Annotated[PositiveInt, Later] = 32
+    grow_steps: Annotated[PositiveInt, Later] = 300
+    """Steps of the warm start over which its chains grow to their full length [I]."""
+    lazy: Annotated[Fraction, Later] = 0.0
+    """Share of demonstrations whose first token announces a method that drops every carry, so that the outcome is a
+    function of the state, which MSE can then fit [I]. The others announce the right one; at 0 none says anything."""
     learning_rate: PositiveFloat = 3e-3
     batch_size: PositiveInt = 64
+    """Demonstrations of a step; of chains shorter than chain_steps as many more as makes up for it."""
     target_accuracy: Fraction = 0.38
     """Sampled accuracy on validation prompts at which the warm start stops: a step budget is not reproducible [I]."""
     first_check: PositiveInt = 250
@@ -43,6 +55,8 @@ class TinyBase(StepConfig):
             raise ValueError(f"heads: expected {self.hidden_size} to divide into {self.heads} even parts")
         if self.min_digits > self.max_digits:
             raise ValueError(f"min_digits: expected at most max_digits {self.max_digits}, got {self.min_digits}")
+        if self.task == "chain" and self.lazy:
+            raise ValueError(f"lazy: expected 0 with the task chain, got {self.lazy}")
         return self
 
 
@@ -109,9 +123,11 @@ class GeneratedPrompts(PromptSelection):
     """Problems from a built-in generator."""
 
     type: Literal["generator"]
-    generator: Literal["addition"]
+    generator: Task
     min_digits: PositiveInt = 2
     max_digits: PositiveInt = 4
+    chain_steps: Annotated[PositiveInt, Later] = 32
+    """Additions of a `chain` problem, which all of them are modulo 10 to the max_digits."""
     spaces: bool = False
     """`3 + 8` instead of `3+8`."""
     count: PositiveInt = 256

@@ -4,10 +4,28 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from erpd_hub.config.common import Fraction, NonNegative, StepConfig
-from erpd_hub.fields import CheckpointRef, Config, LocalOnly, Operational, PromptsRef
+from erpd_hub.config.data import PromptFormat
+from erpd_hub.fields import (
+    CheckpointRef,
+    Config,
+    ExternalRef,
+    LocalOnly,
+    Operational,
+    PromptsRef,
+    UserCode,
+    check_function_path,
+)
 
 EngineDtype = Literal["auto", "float32", "bfloat16"]
 """`auto`: bfloat16 where the machine is fast at it, else float32; what it came to stands in `rollout.json`."""
@@ -97,6 +115,16 @@ EngineConfig = Annotated[
 ]
 
 
+def check_reward(text: str) -> str:
+    """`math`, or the import path of a function."""
+    if text == "unit_tests":
+        raise ValueError(
+            "expected math or package.module:function, got unit_tests, which would run the policy's code and needs a "
+            "sandbox that this version does not have"
+        )
+    return text if text == "math" else check_function_path(text)
+
+
 class RolloutConfig(StepConfig):
     """K responses to each prompt, graded."""
 
@@ -110,7 +138,11 @@ class RolloutConfig(StepConfig):
     extend_to: PositiveInt | None = None
     """Continue the samples that ended by length, from their token ids, up to this many new tokens [P]."""
     engine: EngineConfig = TransformersEngine()
-    reward: Literal["math"] = "math"
+    reward: Annotated[str, AfterValidator(check_reward), UserCode] = "math"
+    """`math` compares the final answer with the gold; `package.module:function` is a reward function as TRL's trainers
+    take it, whose rewards are 0, 1 or None (`erpd_hub.rewards`)."""
+    reward_seconds: Annotated[PositiveFloat, Operational] = 60.0
+    """One call of such a function may take."""
     limit: PositiveInt | None = None
     """First prompts only, for trying out."""
 
@@ -118,6 +150,42 @@ class RolloutConfig(StepConfig):
     def _extends(self) -> "RolloutConfig":
         check_extension(self.extend_to, self.decoding)
         return self
+
+
+class ImportedRollouts(StepConfig):
+    """Responses that another program drew, as the batch to train on."""
+
+    stage: Literal["rollout"] = "rollout"
+    type: Literal["import"]
+    source: ExternalRef
+    """A file of JSON lines or parquet, or a folder of such files."""
+    format: Literal["jsonl", "trl", "verl"]
+    """`jsonl`: rows named as in a rollouts artifact. `trl`: prompt, completion and a column for each reward function,
+    as `log_completions` writes them. `verl`: input, output, gts, score, as `trainer.rollout_data_dir` gets them."""
+    policy: CheckpointRef = "policy"
+    """Its tokenizer is the one of the token ids. That it drew these responses is the user's word."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Our name of a column to the file's, where the format's own does not fit: `{gold: solution, reward: accuracy}`."""
+    retokenize: bool = False
+    """Make the token ids from the text, for rows without: they may be others than those that were drawn, so the card
+    says so."""
+    regrade: bool = True
+    """Grade rows that have a gold answer as `math` does; otherwise, and for rows without, the file's reward counts."""
+    reward_above: float | None = None
+    """A file's reward above it is right, any other wrong; None takes 0 and 1 and no other number."""
+    on_bad_row: Literal["skip", "refuse"] = "skip"
+    """Rows that are no sample: counted and listed in `rejected.jsonl`, or an error."""
+    prompt_format: PromptFormat = PromptFormat()
+    """How answers are extracted when graded, and how text prompts are rendered when tokenized."""
+    decoding: Decoding | None = None
+    """How they were drawn, where that is known; only that makes their log-probs comparable with the policy's."""
+    license: str | None = None
+    """SPDX id for the card."""
+    limit: PositiveInt | None = None
+    """First rows only, for trying out."""
+
+
+RolloutsConfig = Annotated[RolloutConfig | ImportedRollouts, Field(discriminator="type")]
 
 
 def check_extension(extend_to: int | None, decoding: Decoding | None) -> None:

@@ -1,19 +1,15 @@
-"""Log-probs and the two stages of training."""
+"""The two stages of training."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from erpd_hub.config.common import Dtype, Fraction, NonNegative, Numerics, StepConfig
-from erpd_hub.fields import CheckpointRef, Config, Operational, RolloutsRef, SignalRef
+from erpd_hub.config.losses import TeacherLoss
+from erpd_hub.fields import CheckpointRef, Config, CriticRef, Operational, RolloutsRef, SignalRef, as_tuple
 
-
-class ScoreConfig(StepConfig, Numerics):
-    """Token log-probs of one checkpoint on one rollouts artifact: the only producer of log-probs used in training."""
-
-    stage: Literal["score"] = "score"
-    rollouts: RolloutsRef
-    checkpoint: CheckpointRef
+Keep = Literal["all", "positive", "negative"]
+Control = Literal["no-teacher", "single-stage", "tuned", "restart"]
 
 
 class LoRA(Config):
@@ -27,7 +23,6 @@ class LoRA(Config):
 class TrainingConfig(StepConfig, Numerics):
     """What both stages of training share; the loss is what differs. Numerics must be those of the log-probs it uses."""
 
-    rollouts: RolloutsRef
     init: CheckpointRef = "policy"
     learning_rate: PositiveFloat = 1e-6
     """[D] 1e-6, constant."""
@@ -58,6 +53,8 @@ class TrainingConfig(StepConfig, Numerics):
     """Which saved steps become commits: those that something else in the recipe uses, all, or only the last."""
     checkpoint_every: Annotated[PositiveInt, Operational] = 8
     """Steps between resumable checkpoints in the work directory."""
+    control_of: Annotated[str | None, Operational] = None
+    """The step that this one is a control of: that is its role wherever it is shown, and no round starts from it."""
 
     @model_validator(mode="after")
     def _steps_in_range(self) -> "TrainingConfig":
@@ -81,89 +78,98 @@ class TrainingConfig(StepConfig, Numerics):
         return tuple(sorted({*self.save_steps, self.steps}))
 
 
-class CELoss(Config):
-    """Eq. 2: binary cross-entropy of the implicit sequence reward against the outcome."""
-
-    needs_reference: ClassVar[bool] = True
-    type: Literal["ce"]
-    beta: PositiveFloat = 0.05
-    """[P] 0.001 to 0.05 at about 20k tokens; the right scale falls with the length under `sum`."""
-    aggregate: Literal["sum", "mean"] = "sum"
-    """Of token log-ratios over the sequence (Eq. 3) [P: both were tuned]."""
-
-
-class MSELoss(Config):
-    """Eq. 10: unlearn and recover, w(R) (pi(a|s) - R)^2."""
-
-    needs_reference: ClassVar[bool] = False
-    type: Literal["mse"]
-    negative_weight: NonNegative = 1.0
-    """[P Table 9] weight of tokens of wrong responses."""
-
-
-TeacherLoss = Annotated[CELoss | MSELoss, Field(discriminator="type")]
-
-
 class TeacherConfig(TrainingConfig):
     """Stage 1: squeeze the batch dry."""
 
     stage: Literal["teacher"] = "teacher"
+    rollouts: RolloutsRef
     reference: CheckpointRef = "policy"
     """Reference policy of the CE reward; the unlearned checkpoint when recovering from it [P Table 8]."""
+    old: CheckpointRef = "policy"
+    """The policy that sampled, for losses with a ratio to it."""
+    critic: CriticRef | None = None
+    """Values of the responses' tokens, for PPO."""
     loss: TeacherLoss
 
-
-class UnlearnedConfig(StepConfig):
-    """Publishes an early step of an MSE run as a checkpoint of its own."""
-
-    stage: Literal["unlearned"] = "unlearned"
-    teacher: CheckpointRef
-    """`NAME@step-N`, N typically 10 to 30 in the paper [P]."""
-
-
-class SignalConfig(StepConfig):
-    """The raw token signal r = log numerator - log denominator on the rollouts' own tokens."""
-
-    stage: Literal["signal"] = "signal"
-    rollouts: RolloutsRef
-    strategy: Literal[1, 2] | None = None
-    """1: strong teacher against the policy. 2: recovered teacher against the unlearned one [P Fig. 3]."""
-    numerator: CheckpointRef
-    denominator: CheckpointRef = "policy"
-
     @model_validator(mode="after")
-    def _strategy_fits(self) -> "SignalConfig":
-        if self.numerator == self.denominator == "none":
-            raise ValueError("numerator and denominator: expected at least one checkpoint, got none twice")
-        if self.strategy == 1 and self.denominator != "policy":
-            raise ValueError(f"denominator: strategy 1 expects policy, got {self.denominator!r}")
-        if self.strategy == 2 and self.denominator in ("policy", "none"):
-            raise ValueError(f"denominator: strategy 2 expects an unlearned checkpoint, got {self.denominator!r}")
+    def _critic_fits(self) -> "TeacherConfig":
+        if (self.critic is None) == ("critic" in self.loss.required):
+            wanted = "a critic step" if self.critic is None else "nothing"
+            raise ValueError(f"critic: expected {wanted} with the {self.loss.type} loss, got {self.critic}")
         return self
 
 
 class DistillConfig(TrainingConfig):
-    """Stage 2: what matters in the signal, back into the policy under a trust region (Eq. 9)."""
+    """Stage 2: what matters in the signal, back into the policy under a trust region (Eq. 9).
+
+    An ensemble is a chain of two: the second has the first as its `init` and a signal of its own; clip and KL stay
+    relative to the policy that the signal calls `old`.
+    """
 
     stage: Literal["distill"] = "distill"
+    rollouts: RolloutsRef
     advantage: Literal["signal", "outcome"] = "signal"
     """`outcome` is the no-teacher control: the group-centred outcome through the same objective [I]."""
     signal: SignalRef | None = None
-    whiten: bool = True
-    """[P] whitening over all response tokens of the batch; the set is not stated [I]."""
+    old: CheckpointRef = "policy"
+    """The policy that sampled, for the advantage `outcome`; a signal brings its own."""
+    anchor: CheckpointRef = "policy"
+    """What the exact KL is relative to: the policy that sampled, as a checkpoint."""
+    keep_on_right: Keep = "all"
+    """Signs of the signal that stay on right responses, the others become 0 [P Table 12: `negative` gains, `positive`
+    loses; its headline rows use `negative`, D]."""
+    keep_on_wrong: Keep = "all"
+    """The same on wrong responses [P: all]."""
+    whiten: Literal["dataset", "step", "none"] = "dataset"
+    """[P] whitening; over all response tokens of the batch or of an optimizer step is not stated [U]; `dataset` [I]."""
+    whiten_order: Literal["after_mask", "before_mask"] = "after_mask"
+    """[P Table 12] after the mask: removed tokens then count as zeros in mean and scale, which confounds the mask."""
     shift_mean: bool = True
     """Subtract the mean when whitening [S verl]."""
+    denominator: Literal["fixed", "evolving"] = "fixed"
+    """`evolving`: the student itself takes the denominator's place, anew at each step, under the whitening that the old
+    policy in its place gives [P Fig. 7]."""
     clip_low: Fraction = 0.2
     clip_high: NonNegative = 0.28
     """[I] the paper's only stated clip numbers are GRPO's."""
+    dual_clip: Annotated[float | None, Field(gt=1)] = None
+    """Bound on the ratio of tokens with a negative advantage [S verl: 3]; the paper does not mention it."""
     kl_weight: NonNegative = 0.0
-    """Weight of k3 KL(student || old) on old samples [P Table 5]."""
+    """Weight of KL(student || old) on old samples [P Table 5]."""
+    kl_estimator: Literal["k1", "k2", "k3", "exact"] = "k3"
+    """[S verl's default; U in the paper]. `exact` is over the whole vocabulary at the states of the old samples, with
+    the old policy resident: one process only."""
+    kl_target: PositiveFloat | None = None
+    """Stop before the update at which KL(old || student), k3 on the step's old samples, has reached this many nats per
+    token. Later saved steps are then the same weights; `stopped_after` says how many updates they had."""
     entropy_weight: NonNegative = 0.0
     """[P Table 6b] 0.5 where used."""
+    reduction: Literal["token", "sequence", "max_len"] = "token"
+    """Mean over tokens [S verl's default; U]; over sequences of their token mean; or sums over sequences times the
+    longest response."""
+    controls: Annotated[tuple[Control, ...], BeforeValidator(as_tuple), Operational] = ()
+    """Controls that are made and measured with this step, as steps `NAME-CONTROL` (see `controls`) [I]."""
+    control_learning_rates: Annotated[tuple[PositiveFloat, ...], Operational] = ()
+    """Of the control `tuned`; () takes this step's, the teacher's and the one between [I]."""
 
     @model_validator(mode="after")
     def _signal_given(self) -> "DistillConfig":
         if (self.signal is None) == (self.advantage == "signal"):
             raise ValueError(f"signal: expected {'a signal step' if self.signal is None else 'nothing'} "
                              f"with advantage {self.advantage!r}")  # fmt: skip
+        return self
+
+    @property
+    def needs_anchor(self) -> bool:
+        return self.kl_weight > 0 and self.kl_estimator == "exact"
+
+    @model_validator(mode="after")
+    def _evolves(self) -> "DistillConfig":
+        if self.denominator == "evolving" and self.advantage == "outcome":
+            raise ValueError("denominator: expected fixed with the advantage 'outcome', which has none, got evolving")
+        if self.denominator == "evolving" and self.whiten == "step":
+            raise ValueError(
+                "whiten: expected dataset or none with the evolving denominator, whose whitening is that of the start; "
+                "got step"
+            )
         return self

@@ -20,7 +20,7 @@ from erpd_hub.sampling.engine import Engine
 from erpd_hub.sampling.job import Job
 from erpd_hub.sampling.journal import Journal
 from erpd_hub.sampling.plan import Draw, chunked, request_of
-from erpd_hub.sampling.rows import BackgroundGrader, Progress, grade_pairs
+from erpd_hub.sampling.rows import BackgroundGrader, Progress
 
 _GRADED_TOGETHER = 256
 """Samples of earlier calls that are read back and graded at once."""
@@ -39,7 +39,7 @@ def collect(job: Job, opened: Callable[[], Engine]) -> None:
         journal = stack.enter_context(closing(Journal(job.context.work / "journal", job.context.replica)))
         missing = [draw for draw in _share(job, draws) if draw.seed not in journal]
         progress = Progress(len(missing))
-        grader = stack.enter_context(closing(BackgroundGrader(job.format, progress)))
+        grader = stack.enter_context(closing(BackgroundGrader(job.grade, progress)))
         if missing:
             if len(journal):
                 logger.info("%d of %d samples are there from before", len(journal), len(draws))
@@ -100,7 +100,7 @@ def _all_grades(job: Job, journal: Journal, known: dict[int, Grade]) -> dict[int
     rest = [draw for draw in job.open_draws if draw.seed not in known]
     for start in range(0, len(rest), _GRADED_TOGETHER):
         pairs = [(draw, journal.read(draw.seed)) for draw in rest[start : start + _GRADED_TOGETHER]]
-        grades = grade_pairs(pairs, job.format)
+        grades = job.grade(pairs)
         known |= {draw.seed: grade for (draw, _), grade in zip(pairs, grades, strict=True)}
     return known
 

@@ -60,11 +60,12 @@ def refuse_unfit(prompts: Sequence[Prompt], max_new_tokens: int, context: int | 
         )
 
 
-def all_draws(prompts: Sequence[Prompt], benchmark: str, k: int, seed: int) -> list[Draw]:
+def all_draws(prompts: Sequence[Prompt], benchmark: str, k: int, seed: int, *, k_from: int = 0) -> list[Draw]:
+    """Samples k_from ... k - 1 of each prompt."""
     return [
         Draw(prompt, index, sample_seed(seed, benchmark, prompt.problem.problem_id, index))
         for prompt in prompts
-        for index in range(k)
+        for index in range(k_from, k)
     ]
 
 

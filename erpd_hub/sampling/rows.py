@@ -2,8 +2,9 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from erpd_hub.config import PromptFormat
@@ -15,6 +16,8 @@ from erpd_hub.sampling.plan import Draw
 _LOG_SECONDS = 5.0
 
 logger = logging.getLogger(__name__)
+
+Grading = Callable[[Sequence[tuple[Draw, Completion]]], list[Grade]]
 
 
 class Progress:
@@ -53,9 +56,9 @@ class Progress:
 class BackgroundGrader:
     """Grades in a thread while the engine draws: all that has come in since the last time, at once."""
 
-    def __init__(self, format: PromptFormat, progress: Progress) -> None:
+    def __init__(self, grade: Grading, progress: Progress) -> None:
         self.grades: dict[int, Grade] = {}
-        self._format = format
+        self._grade = grade
         self._progress = progress
         self._waiting: list[tuple[Draw, Completion]] = []
         self._running: tuple[list[int], Future[list[Grade]]] | None = None
@@ -63,8 +66,7 @@ class BackgroundGrader:
 
     def add(self, draw: Draw, completion: Completion) -> None:
         """Raises what an earlier turn of grading raised, so that a missing package does not wait for the end."""
-        without_ids = Completion(None, None, completion.finish_reason, completion.text)
-        self._waiting.append((draw, without_ids))
+        self._waiting.append((draw, replace(completion, logprobs=None)))
         if self._running is None or self._running[1].done():
             self._turn()
 
@@ -87,7 +89,7 @@ class BackgroundGrader:
             self._running = None
         if self._waiting:
             pairs, self._waiting = self._waiting, []
-            self._running = ([draw.seed for draw, _ in pairs], self._thread.submit(grade_pairs, pairs, self._format))
+            self._running = ([draw.seed for draw, _ in pairs], self._thread.submit(self._grade, pairs))
 
 
 def grade_pairs(pairs: Sequence[tuple[Draw, Completion]], format: PromptFormat) -> list[Grade]:

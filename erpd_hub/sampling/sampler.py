@@ -12,6 +12,7 @@ from typing import Any
 from erpd_hub.config import Decoding, EngineConfig, PromptFormat, TransformersEngine
 from erpd_hub.models import load_tokenizer
 from erpd_hub.prompts import Problem
+from erpd_hub.rewards import RewardFunction
 from erpd_hub.samples import SAMPLE_SCHEMA, Sample, shard_path, write_rows
 from erpd_hub.sampling.collect import collect
 from erpd_hub.sampling.engine import Engine
@@ -27,7 +28,7 @@ from erpd_hub.sampling.plan import (
     render_prompts,
     request_of,
 )
-from erpd_hub.sampling.rows import Progress, grade_pairs
+from erpd_hub.sampling.rows import Progress
 from erpd_hub.sampling.stopping import context_tokens
 from erpd_hub.stages import StageContext
 
@@ -46,6 +47,8 @@ def sample_problems(
     extended: Path | None = None,
     extend_to: int | None = None,
     needs_ids: bool = True,
+    reward: RewardFunction | None = None,
+    k_from: int = 0,
 ) -> dict[str, Any]:
     """Draw and grade k responses to each problem into `out/data/train-*.parquet` (SAMPLE_SCHEMA).
 
@@ -53,6 +56,8 @@ def sample_problems(
         extended: Folder of the samples drawn under `decoding`, of which those that ended by length go on to
             `extend_to` new tokens.
         needs_ids: Refuse an engine that returns no token ids.
+        reward: Says what a response is worth; None compares it with the gold answer.
+        k_from: Draw samples k_from ... k - 1 only: those before are elsewhere.
 
     Returns:
         How they were drawn: decoding, engine, k and, of an extension, `extend_to` and how many were `continued`.
@@ -66,13 +71,14 @@ def sample_problems(
     limit = decoding.max_new_tokens if extended is None or extend_to is None else extend_to
     refuse_unfit(prompts, limit, context_tokens(checkpoint))
     job = Job(
-        draws=all_draws(prompts, benchmark, k, context.seed),
+        draws=all_draws(prompts, benchmark, k, context.seed, k_from=k_from),
         benchmark=benchmark,
         decoding=decoding.model_copy(update={"max_new_tokens": limit}),
         format=format,
         earlier=Earlier(extended, decoding.max_new_tokens) if extended else None,
         out=out,
         context=context,
+        reward=reward,
     )
     longest = max(len(prompt.prompt_ids) for prompt in prompts) + limit
 
@@ -125,7 +131,7 @@ def _draw(job: Job, draws: Sequence[Draw], engine: Engine, progress: Progress) -
     requests = [request_of(draw, job.earlier) for draw in draws]
     completions = dict(engine.generate(requests, job.decoding, job.format.stop))
     pairs = [(draw, completions[index]) for index, draw in enumerate(draws)]
-    grades = grade_pairs(pairs, job.format)
+    grades = job.grade(pairs)
     for request, (_, completion) in zip(requests, pairs, strict=True):
         progress.drawn(len(completion.response_ids or ()) - len(request.response_ids))
     progress.add_grades(grades)

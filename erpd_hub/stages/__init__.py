@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Kind = Literal["checkpoint", "prompts", "rollouts", "logprobs", "signal", "probe", "details"]
+Kind = Literal["checkpoint", "prompts", "rollouts", "logprobs", "critic", "signal", "probe", "details", "gate"]
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,15 @@ STAGES: dict[str, Stage] = {
     "base": Stage("checkpoint", "model", 1),
     "prompts": Stage("prompts", "dataset", 1),
     "rollout": Stage("rollouts", "dataset", 1),
-    "score": Stage("logprobs", "dataset", 3),
+    "score": Stage("logprobs", "dataset", 4),
+    "critic": Stage("critic", "model", 1),
     "teacher": Stage("checkpoint", "model", 2),
     "unlearned": Stage("checkpoint", "model", 1),
-    "signal": Stage("signal", "dataset", 3),
+    "signal": Stage("signal", "dataset", 4),
     "distill": Stage("checkpoint", "model", 1),
+    "online": Stage("checkpoint", "model", 1),
     "probe": Stage("probe", "dataset", 1),
     "evaluate": Stage("details", "dataset", 1),
+    "gate": Stage("gate", "dataset", 1),
+    "select": Stage("checkpoint", "model", 1),
 }

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from erpd_hub.arithmetic import num_problems, random_problems
+from erpd_hub.chain import chain_problems
 from erpd_hub.config import GeneratedPrompts, HubPrompts, JsonlPrompts, PromptSelection, RangeFilter
 from erpd_hub.errors import StageError
-from erpd_hub.evaluation.benchmarks import BENCHMARKS, Generated, get_benchmark, load_problems
+from erpd_hub.evaluation.benchmarks import BENCHMARKS, HubSource, get_benchmark, load_problems
 from erpd_hub.evaluation.contamination import Hit, OverlapIndex
 from erpd_hub.evaluation.grading import check_golds
 from erpd_hub.evaluation.tables import Row, read_file, read_split, require_columns
@@ -84,7 +85,7 @@ def _benchmark_problems(config: PromptSelection, folders: Mapping[str, Path | No
     for name in names:
         benchmark = get_benchmark(name)
         folder = folders.get(name)
-        if folder is not None or isinstance(benchmark.source, Generated):
+        if folder is not None or not isinstance(benchmark.source, HubSource):
             found += load_problems(benchmark, folder)
     return found
 
@@ -93,7 +94,10 @@ def _take_generated(selection: _Selection, config: GeneratedPrompts, seed: int, 
     """Draw `count` problems and `spare` more: as many as dropping can cost, since generated problems all differ."""
     digits = {"min_digits": config.min_digits, "max_digits": config.max_digits}
     count = max(config.count, min(config.count + spare, num_problems(**digits)))
-    pairs = random_problems(count, **digits, seed=seed, spaces=config.spaces)
+    if config.generator == "chain":
+        pairs = chain_problems(count, **digits, steps=config.chain_steps, seed=seed, spaces=config.spaces)
+    else:
+        pairs = random_problems(count, **digits, seed=seed, spaces=config.spaces)
     selection.problems = [Problem(problem_key(problem), config.generator, problem, answer) for problem, answer in pairs]
     selection.counts["read"] = len(pairs)
 

@@ -2,29 +2,28 @@
 here, from one code path, so that what two of them differ by is the policies and not the arithmetic.
 
 Shards mirror those of the rollouts, row by row. They are read, scored and written block by block, so memory does not
-grow with the dataset; a shard that is there is kept, so a killed run scores at most one again.
+grow with the dataset; a shard that is there is kept, so a killed run scores at most one again. A few rows are scored
+twice more, in another layout and in the other dtype: `noise/` holds them, for the noise floor of signals.
 """
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from erpd_hub.artifacts import digest_files, payload_files, write_json
 from erpd_hub.config import ScoreConfig
 from erpd_hub.errors import ArtifactError
 from erpd_hub.stages import StageContext, StageResult
 
-if TYPE_CHECKING:
-    import numpy as np
-    from pyarrow import ChunkedArray
-    from torch import Tensor
-
 logger = logging.getLogger(__name__)
 
 _LAYOUT = "layout.json"
 """In the work directory."""
+FORMATS = {"score": "erpd-hub/logprobs/v1", "signal": "erpd-hub/signal/v1"}
+"""What the columns of a folder mean, in its `score.json` or `signal.json`: raised when a reader must know of a change.
+"""
 
 
 class ScoreInfo(NamedTuple):
@@ -39,12 +38,9 @@ class ScoreInfo(NamedTuple):
     rollouts_digest: str
     """Of the rollouts artifact that was scored."""
 
-    def to_json(self) -> str:
-        return json.dumps(self._asdict(), indent=2, sort_keys=True) + "\n"
-
 
 def run(config: ScoreConfig, out: Path, *, context: StageContext, rollouts: Path, checkpoint: Path) -> StageResult:
-    """Write LOGPROB_SCHEMA shards and `score.json`; of several replicas each writes its shards, every n-th.
+    """Write LOGPROB_SCHEMA and NOISE_SCHEMA shards and `score.json`; of several replicas each every n-th shard.
 
     Raises:
         ArtifactError: the rollouts hold no shards, or no token ids.
@@ -54,41 +50,51 @@ def run(config: ScoreConfig, out: Path, *, context: StageContext, rollouts: Path
     shards = shard_paths(rollouts)
     if not shards:
         raise ArtifactError("rollouts: expected data/train-*.parquet in it, got none")
-    mine = shards[context.replica :: context.replicas]
-    if pending := [shard for shard in mine if not (out / "data" / shard.name).exists()]:
-        _score_shards(pending, out, config, checkpoint, context.work)
+    _score_shards(shards, context.replica, context.replicas, out, config, checkpoint, context.work)
     if context.replicas > 1:
         return StageResult()
     from erpd_hub.models import chat_template_hash, load_tokenizer
 
+    layouts = json.loads((context.work / _LAYOUT).read_text())
     info = ScoreInfo(
         dtype=config.dtype,
         logprob_temperature=config.logprob_temperature,
         attn_implementation=config.attn_implementation,
-        layout=_read_layout(context.work),
+        layout=layouts["layout"],
         chat_template_hash=chat_template_hash(load_tokenizer(checkpoint)),
         rollouts_digest=digest_files(payload_files(rollouts)),
     )
-    (out / "score.json").write_text(info.to_json())
-    return StageResult(_metrics(out, rollouts, config.logprob_temperature))
+    write_score_info(out, "score", info, {"other_layout": layouts["other_layout"]})
+    return StageResult(_metrics(out, rollouts, config.logprob_temperature) | _noise_metrics(out))
+
+
+def write_score_info(folder: Path, made_by: Literal["score", "signal"], info: ScoreInfo, more: Mapping) -> None:
+    """Write `score.json` or `signal.json`: the format, how it was scored, and what else is to be known."""
+    content = {"format": FORMATS[made_by], **info._asdict(), **more}
+    (folder / f"{made_by}.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 def read_score_info(folder: Path, made_by: Literal["score", "signal"] = "score") -> ScoreInfo:
     """`score.json` of a log-probs folder, or `signal.json` of a signal.
 
     Raises:
-        ArtifactError: the folder has none, or one with other fields.
+        ArtifactError: the folder has none, or one of another format.
     """
     path = folder / f"{made_by}.json"
     if not path.is_file():
-        raise ArtifactError(f"{folder}: expected {path.name} in it, got none; make it with `{made_by}`")
-    fields = json.loads(path.read_text())
-    if fields.keys() != set(ScoreInfo._fields):
+        raise ArtifactError(f"{folder.name}: expected {path.name} in it, got none; make it with `{made_by}`")
+    content = json.loads(path.read_text())
+    if content.get("format") != FORMATS[made_by]:
         raise ArtifactError(
-            f"{path}: expected the fields {sorted(ScoreInfo._fields)}, got {sorted(fields)}; make it again with "
-            f"`{made_by}`"
+            f"{folder.name}/{path.name}: expected the format {FORMATS[made_by]}, got {content.get('format')!r}; "
+            f"make it again with `{made_by}`"
         )
-    return ScoreInfo(**fields)
+    if not content.keys() >= set(ScoreInfo._fields):
+        raise ArtifactError(
+            f"{folder.name}/{path.name}: expected the fields {sorted(ScoreInfo._fields)}, got {sorted(content)}; "
+            f"make it again with `{made_by}`"
+        )
+    return ScoreInfo(**{name: content[name] for name in ScoreInfo._fields})
 
 
 def check_rollouts(role: str, info: ScoreInfo, rollouts_digest: str) -> None:
@@ -104,107 +110,54 @@ def check_rollouts(role: str, info: ScoreInfo, rollouts_digest: str) -> None:
         )
 
 
-def _score_shards(shards: list[Path], out: Path, config: ScoreConfig, checkpoint: Path, work: Path) -> None:
+def _score_shards(
+    shards: list[Path], replica: int, replicas: int, out: Path, config: ScoreConfig, checkpoint: Path, work: Path
+) -> None:
+    """Score what is missing of this replica's shards; the model is loaded only if something is."""
+    from erpd_hub.scoring import Scorer, noise_rows_by_shard, rescore_rows, score_shard
+
+    rows = noise_rows_by_shard(shards, config.noise_samples)
+    mine = shards[replica::replicas]
+    unscored = [shard for shard in mine if not (out / "data" / shard.name).exists()]
+    noiseless = [shard for shard in mine if shard in rows and not (out / "noise" / shard.name).exists()]
+    if not unscored and not noiseless:
+        return
     scorer = Scorer(checkpoint, config)
-    _keep_layout(work, scorer.layout)
-    for shard in shards:
-        score_shard(scorer, shard, out / "data" / shard.name)
-        logger.info("scored %s", shard.name)
+    _keep_layouts(work, scorer.layout, scorer.other_layout if rows else None)
+    for shard in mine:
+        scored = out / "data" / shard.name
+        if shard in unscored:
+            score_shard(scorer, shard, scored)
+            logger.info("scored %s", shard.name)
+        if shard in noiseless:
+            rescore_rows(scorer, shard, scored, rows[shard], out / "noise" / shard.name)
 
 
-def score_shard(scorer: "Scorer", shard: Path, out: Path) -> None:
-    """Write the log-probs of one shard of rollouts, block by block."""
-    import pyarrow as pa
-
-    from erpd_hub.columns import ShardReader, list_column
-    from erpd_hub.samples import LOGPROB_SCHEMA, write_tables
-
-    def scored(block: pa.Table) -> pa.Table:
-        values = list_column(scorer.logprobs(block["prompt_ids"], block["response_ids"]), LOGPROB_SCHEMA.field(2))
-        return pa.Table.from_arrays([block["problem_id"], block["k"], values], schema=LOGPROB_SCHEMA)
-
-    blocks = ShardReader(shard, ["problem_id", "k", "prompt_ids", "response_ids"]).blocks()
-    write_tables(out, map(scored, blocks), LOGPROB_SCHEMA)
-
-
-class Scorer:
-    """A checkpoint ready to score: the one code path of old, numerator, denominator and reference."""
-
-    def __init__(self, checkpoint: Path, config: ScoreConfig) -> None:
-        from erpd_hub.layout import exact_layout
-        from erpd_hub.logprobs import install_logprob_forward
-        from erpd_hub.models import load_model
-
-        self.config = config
-        self.model = load_model(checkpoint, attn_implementation=config.attn_implementation)
-        install_logprob_forward(self.model, config.dtype)
-        self.layout = exact_layout(self.model, config.layout, dtype=config.dtype)
-
-    def logprobs(self, prompt_ids: "ChunkedArray", response_ids: "ChunkedArray") -> list["np.ndarray"]:
-        """float32 nats of every response token, in the order of the rows, computed in batches of like length.
-
-        Raises:
-            ArtifactError: a row without token ids.
-        """
-        import numpy as np
-
-        from erpd_hub.columns import row_arrays
-
-        prompts = [ids for ids in row_arrays(prompt_ids) if ids is not None and len(ids)]
-        responses = [ids for ids in row_arrays(response_ids) if ids is not None]
-        if len(prompts) < len(prompt_ids) or len(responses) < len(response_ids):
-            raise ArtifactError(
-                "rollouts: expected prompt and response token ids in each row; text alone is not scored"
-            )
-        found: list[np.ndarray] = [np.empty(0, np.float32)] * len(prompts)
-        for index, values in self._in_batches(prompts, responses):
-            found[index] = values
-        return found
-
-    def _in_batches(
-        self, prompts: list["np.ndarray"], responses: list["np.ndarray"]
-    ) -> Iterator[tuple[int, "np.ndarray"]]:
-        from erpd_hub.layout import cut_batches
-
-        chosen = [index for index, response in enumerate(responses) if len(response)]
-        lengths = [len(prompts[index]) + len(responses[index]) for index in chosen]
-        before: tuple[list[int], Tensor] | None = None
-        for cut in cut_batches(lengths, self.config.micro_batch_tokens, self.layout):
-            indices = [chosen[place] for place in cut]
-            scored = self.forward([prompts[i] for i in indices], [responses[i] for i in indices])
-            if before:  # fetched only now: the device computes while the next batch is laid out
-                yield from _fetched(*before, responses)
-            before = indices, scored
-        if before:
-            yield from _fetched(*before, responses)
-
-    def forward(self, prompts: list["np.ndarray"], responses: list["np.ndarray"]) -> "Tensor":
-        """(B, T) nats of one batch, on the device."""
-        import numpy as np
-        import torch
-
-        from erpd_hub.logprobs import make_batch, response_logprobs
-
-        taken, drawn = ([torch.from_numpy(ids.astype(np.int64)) for ids in part] for part in (prompts, responses))
-        batch = make_batch(taken, drawn, self.model.device, layout=self.layout)
-        with torch.inference_mode():
-            return response_logprobs(self.model, batch, temperature=self.config.logprob_temperature).logprobs
-
-
-def _fetched(indices: list[int], scored: "Tensor", responses: list["np.ndarray"]) -> Iterator[tuple[int, "np.ndarray"]]:
-    values = scored.float().cpu().numpy()
-    for index, row in zip(indices, values, strict=True):
-        yield index, row[: len(responses[index])].copy()
-
-
-def _keep_layout(work: Path, layout: str) -> None:
+def _keep_layouts(work: Path, layout: str, other: str | None) -> None:
     """Note what the probe chose: whoever finishes the artifact may have found all shards there."""
     work.mkdir(parents=True, exist_ok=True)
-    write_json(work / _LAYOUT, json.dumps({"layout": layout}))
+    write_json(work / _LAYOUT, json.dumps({"layout": layout, "other_layout": other}))
 
 
-def _read_layout(work: Path) -> str:
-    return str(json.loads((work / _LAYOUT).read_text())["layout"])
+def _noise_metrics(out: Path) -> dict[str, Any]:
+    """How far another layout and the other dtype move this checkpoint's log-probs; nothing where it was not measured.
+
+    A log-prob has one sign, so none is reported to flip.
+    """
+    from erpd_hub.columns import ShardReader, flat_values
+    from erpd_hub.noise import Noise
+    from erpd_hub.samples import noise_paths
+
+    found = {name: Noise() for name in ("other_layout", "other_dtype")}
+    for path in noise_paths(out):
+        for block in ShardReader(path, ["logprobs", *found]).blocks():
+            for name, noise in found.items():
+                noise.add(flat_values(block["logprobs"]), flat_values(block[name]))
+    return {
+        f"noise_{name.removeprefix('other_')}": {k: v for k, v in noise.summary().items() if k != "sign_flips"}
+        for name, noise in found.items()
+        if noise.tokens
+    }
 
 
 def _metrics(out: Path, rollouts: Path, temperature: float) -> dict[str, Any]:

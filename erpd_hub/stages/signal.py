@@ -1,25 +1,31 @@
 """The raw token signal of stage 2: numerator minus denominator on the rollouts' own tokens, with old beside them.
 
-A pure join, shard by shard: those of log-probs mirror those of the rollouts, which is checked row by row. Mask,
-whitening and clip belong to `distill`, so an ablation of those scores nothing again.
+A pure join, shard by shard: those of log-probs mirror those of the rollouts, which is checked row by row. The rows that
+were scored again are joined in the same way, which gives the noise floor. Mask, whitening and clip belong to `distill`,
+so an ablation of those scores nothing again.
 """
 
-from collections.abc import Iterator
+import json
+import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from erpd_hub.artifacts import digest_files, payload_files
 from erpd_hub.config import SignalConfig
-from erpd_hub.errors import ArtifactError
+from erpd_hub.errors import ArtifactError, StageError
 from erpd_hub.stages import StageContext, StageResult
-from erpd_hub.stages.score import ScoreInfo, check_rollouts, read_score_info
+from erpd_hub.stages.score import ScoreInfo, check_rollouts, read_score_info, write_score_info
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
 
     from erpd_hub.columns import ShardReader
+    from erpd_hub.noise import Scored
+    from erpd_hub.signal_statistics import SignalBlock
+
+logger = logging.getLogger(__name__)
 
 
 def run(
@@ -31,17 +37,20 @@ def run(
     old: Path,
     numerator: Path | None = None,
     denominator: Path | None = None,
+    gate: Path | None = None,
 ) -> StageResult:
     """Write SIGNAL_SCHEMA shards, one for each of the rollouts, and `signal.json`.
 
     Args:
         numerator, denominator, old: Log-probs folders made from these rollouts; None drops a term.
+        gate: What decided on this strategy, with its reason.
 
     Raises:
         ArtifactError: the sides were scored differently, or on other rollouts.
+        StageError: the signal is no more than noise, and `on_noise` is `refuse`.
     """
     from erpd_hub.samples import SIGNAL_SCHEMA, shard_paths, write_tables
-    from erpd_hub.signals import describe_signal
+    from erpd_hub.signal_statistics import describe_signal
 
     sides = {"numerator": numerator, "denominator": denominator, "old": old}
     infos = {name: read_score_info(path) for name, path in sides.items() if path is not None}
@@ -50,8 +59,18 @@ def run(
         path = out / "data" / shard.name
         if not path.exists():
             write_tables(path, _join(shard, sides), SIGNAL_SCHEMA)
-    (out / "signal.json").write_text(info.to_json())
-    return StageResult(describe_signal(_Tokens(out)) | {"strategy": config.strategy})
+    metrics = describe_signal(_Blocks(out)) | {"strategy": config.strategy}
+    if gate is not None:
+        metrics["strategy_reason"] = json.loads((gate / "gate.json").read_text())["reason"]
+    compared = {name: side for name in _RAW if (side := sides[name]) is not None}
+    noise = _noise_metrics(compared, info, metrics["std"])
+    warning = _judged(config, info, metrics["std"], noise)
+    write_score_info(out, "signal", info, {"noise": noise or None})
+    return StageResult(metrics | noise | ({"warning": warning} if warning else {}))
+
+
+_RAW = ("numerator", "denominator")
+"""The sides that a signal is the difference of."""
 
 
 def _common_score_info(infos: dict[str, ScoreInfo], rollouts_digest: str) -> ScoreInfo:
@@ -131,18 +150,91 @@ def _joined(samples: "pa.Table", logprobs: "dict[str, pa.ChunkedArray]") -> "pa.
 
 
 @dataclass(frozen=True)
-class _Tokens:
-    """The tokens of a signal folder, block by block and as often as asked for: values and their response's label."""
+class _Blocks:
+    """The responses of a signal folder, block by block and as often as asked for."""
 
     folder: Path
 
-    def __iter__(self) -> "Iterator[tuple[np.ndarray, np.ndarray]]":
-        import numpy as np
-
+    def __iter__(self) -> "Iterator[SignalBlock]":
         from erpd_hub.columns import ShardReader, flat_values, row_lengths
         from erpd_hub.samples import shard_paths
+        from erpd_hub.signal_statistics import SignalBlock
 
         for shard in shard_paths(self.folder):
-            for block in ShardReader(shard, ["label", "signal"]).blocks():
+            for block in ShardReader(shard, ["problem_id", "k", "label", "signal"]).blocks():
                 labels = block["label"].cast("float32").to_numpy()  # a null becomes NaN
-                yield flat_values(block["signal"]), np.repeat(labels, row_lengths(block["signal"]))
+                ids, ks = block["problem_id"].to_pylist(), block["k"].to_pylist()
+                yield SignalBlock(flat_values(block["signal"]), row_lengths(block["signal"]), labels, ids, ks)
+
+
+# ------------------------------------------------------------------------------------------------- noise
+
+
+def _noise_metrics(sides: Mapping[str, Path], info: ScoreInfo, deviation: float) -> dict[str, Any]:
+    """Noise of the signal and its floor, over the rows that were scored again for every side; nothing without any."""
+    from erpd_hub.noise import measure, signal_to_noise
+
+    noise = measure(_rescored(sides))
+    if not noise.layout.tokens:
+        return {}
+    floor = noise.floor(info.dtype)
+    return {
+        "noise_floor": floor,
+        "signal_to_noise": signal_to_noise(deviation, floor),
+        "noise_layout": noise.layout.summary(),
+        "noise_dtype": noise.dtype.summary(),
+    }
+
+
+def _rescored(sides: Mapping[str, Path]) -> "Iterator[dict[str, Scored]]":
+    """The rows that were scored again, shard by shard, of each side those that the others have too."""
+    import pyarrow.parquet as pq
+
+    from erpd_hub.columns import flat_values
+    from erpd_hub.noise import Scored
+    from erpd_hub.samples import noise_paths
+
+    for path in noise_paths(next(iter(sides.values()))):
+        paths = {name: side / "noise" / path.name for name, side in sides.items()}
+        if not all(path.is_file() for path in paths.values()):
+            continue
+        tables = {name: pq.read_table(path) for name, path in paths.items()}
+        keys = {name: _keys(table) for name, table in tables.items()}
+        common = set.intersection(*map(set, keys.values()))
+        kept = {name: table.filter([key in common for key in keys[name]]) for name, table in tables.items()}
+        yield {name: Scored(*(flat_values(table[column]) for column in Scored._fields)) for name, table in kept.items()}
+
+
+def _keys(table: "pa.Table") -> list[tuple[str, int]]:
+    return list(zip(table["problem_id"].to_pylist(), table["k"].to_pylist(), strict=True))
+
+
+def _judged(config: SignalConfig, info: ScoreInfo, deviation: float, noise: Mapping[str, Any]) -> str | None:
+    """A warning about a signal that does not stand above its noise floor.
+
+    Raises:
+        StageError: that is to be refused, or there is no floor to hold it against.
+    """
+    from erpd_hub.noise import drowned
+
+    if config.on_noise == "ignore":
+        return None
+    if not noise:
+        if config.on_noise == "refuse":
+            raise StageError(
+                "noise: expected responses that were scored again for numerator and denominator, got none; set "
+                "scoring.noise_samples above 0, or on_noise: warn"
+            )
+        return None
+    floor = noise["noise_floor"]
+    if not drowned(deviation, floor, config.noise_ratio):
+        return None
+    remedy = "score in float32 (scoring.dtype), or take" if info.dtype == "bfloat16" else "take"
+    message = (
+        f"signal: expected a standard deviation of at least {config.noise_ratio:g} times the noise floor of its "
+        f"scoring, {floor:.3g} nats, got {deviation:.3g}; {remedy} checkpoints that are further apart"
+    )
+    if config.on_noise == "refuse":
+        raise StageError(f"{message} (or set on_noise: warn)")
+    logger.warning("%s", message)
+    return message

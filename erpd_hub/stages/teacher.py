@@ -1,20 +1,21 @@
 """Stage 1: a teacher that squeezes the batch dry, without regard for how far it drifts."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
-from erpd_hub.artifacts import digest_files, payload_files
-from erpd_hub.config import TeacherConfig, TrainingConfig
+from erpd_hub.config import CustomLoss, LossConfig, PPOLoss, TeacherConfig
 from erpd_hub.errors import ArtifactError, ConfigError, StageError
 from erpd_hub.stages import StageContext, StageResult
-from erpd_hub.stages.score import ScoreInfo, check_rollouts, read_score_info
+from erpd_hub.stages.rollout import describe_samples
+from erpd_hub.stages.score import ScoreInfo, read_score_info
+from erpd_hub.stages.training import Extras, check_scoring, train_policy
+from erpd_hub.stages.values import check_values
 
 if TYPE_CHECKING:
-    from erpd_hub.logprobs import Layout
     from erpd_hub.training.batches import Trajectory
     from erpd_hub.training.step import Loss
-    from erpd_hub.training.trainer import PolicyTrainer, Role
 
 
 def run(
@@ -25,156 +26,120 @@ def run(
     rollouts: Path,
     init: Path,
     reference: Path | None = None,
+    old: Path | None = None,
+    critic: Path | None = None,
 ) -> StageResult:
     """Train on the rollouts' outcomes and write `out/step-N/` for every kept step.
 
     Args:
-        reference: Log-probs folder of the reference policy on these rollouts; None for a loss without one.
+        reference, old: Log-probs folders of the reference policy and of the one that sampled, on these rollouts, for
+            losses that need them.
+        critic: Values folder on these rollouts, for PPO.
 
     Raises:
         StageError: every outcome is the same, so that there is nothing to tell apart.
-        ArtifactError: the reference is of other rollouts, or was scored otherwise than the policy is in training.
+        ArtifactError: log-probs or values are of other rollouts, or were scored otherwise than the policy in training.
     """
-    from erpd_hub.losses import LOSSES
-    from erpd_hub.training.data import join, read_columns
+    from erpd_hub.training.data import join
 
-    trajectories = _graded(rollouts)
-    scored = None
-    if config.loss.type == "ce":
-        if reference is None:
-            raise ConfigError("reference: expected log-probs of a checkpoint for the ce loss, got none")
-        scored = read_score_info(reference)
-        check_scoring("reference", scored, config, rollouts=rollouts, init=init)
-        trajectories = join(trajectories, reference_logprobs=read_columns(reference, "logprobs")["logprobs"])
-    trajectories = _with_sampler_logprobs(trajectories, rollouts, config.logprob_temperature)
-    loss = partial(LOSSES[config.loss.type], **config.loss.model_dump(exclude={"type"}))
+    scored = _scored(config, {"reference": reference, "old": old}, rollouts=rollouts, init=init)
+    trajectories = join(graded(rollouts), **_logprob_columns({"reference": reference, "old": old}))
+    if old is None:
+        trajectories = _with_sampler_logprobs(trajectories, rollouts, config.logprob_temperature)
+    trajectories = _with_advantages(trajectories, config.loss, rollouts, critic)
+    if config.loss.right_only:
+        trajectories = [row for row in trajectories if row.label == 1]
     return train_policy(
-        config, out, context, init=init, trajectories=trajectories, loss=loss, role="teacher", scored=scored
-    )
+        config, out, context, init=init, trajectories=trajectories, loss=_loss(config.loss), role="teacher",
+        scored=scored, extras=Extras(old="sampler" if old is None else "old"),
+    )  # fmt: skip
 
 
-def train_policy(
-    config: TrainingConfig,
-    out: Path,
-    context: StageContext,
-    *,
-    init: Path,
-    trajectories: list["Trajectory"],
-    loss: "Loss",
-    role: "Role",
-    scored: ScoreInfo | None,
-) -> StageResult:
-    """What both stages of training do once their data and loss stand, in each of the processes that share the work.
+def _loss(config: LossConfig) -> "Loss":
+    from erpd_hub.losses import LOSSES
 
-    Args:
-        scored: How the log-probs among the trajectories were computed; the layout `auto` is theirs.
+    if isinstance(config, CustomLoss):
+        from erpd_hub.plugins import load
+
+        return partial(load(config.function), **config.parameters)
+    return partial(LOSSES[config.type], **config.parameters)
+
+
+def _scored(
+    config: TeacherConfig, folders: Mapping[str, Path | None], *, rollouts: Path, init: Path
+) -> ScoreInfo | None:
+    """How the log-probs that the loss needs were scored: all alike, and as training scores its own policy.
+
+    Raises:
+        ConfigError: some are missing.
+        ArtifactError: they were not.
     """
-    from erpd_hub.models import chat_template_hash, load_tokenizer
-    from erpd_hub.training.trainer import train
+    infos = {}
+    for role in sorted(config.loss.required & folders.keys()):
+        folder = folders[role]
+        if folder is None:
+            raise ConfigError(f"{role}: expected log-probs of a checkpoint for the {config.loss.type} loss, got none")
+        infos[role] = read_score_info(folder)
+        check_scoring(role, infos[role], config, rollouts=rollouts, init=init)
+    if len(set(infos.values())) > 1:
+        raise ArtifactError(f"{' and '.join(infos)}: expected log-probs that were scored alike, got {infos}")
+    return next(iter(infos.values()), None)
 
-    trainer = make_trainer(
-        config, out, context, init=init, trajectories=trajectories, loss=loss, role=role, scored=scored
-    )
-    train(trainer)
-    facts = {
-        "samples": len(trajectories),
-        "prompts": len({row.problem_id for row in trajectories}),
-        "chat_template_hash": chat_template_hash(load_tokenizer(init)),
-        "layout": trainer.layout,
+
+def _logprob_columns(folders: Mapping[str, Path | None]) -> dict[str, Any]:
+    """Per-token columns by the names of the trajectories' fields."""
+    from erpd_hub.training.data import read_columns
+
+    return {
+        f"{role}_logprobs": read_columns(folder, "logprobs")["logprobs"]
+        for role, folder in folders.items()
+        if folder is not None
     }
-    step_metrics = {step: {**trainer.files.step_metrics(step), **facts} for step in config.kept_steps}
-    return StageResult(step_metrics[config.steps], step_metrics)
 
 
-def make_trainer(
-    config: TrainingConfig,
-    out: Path,
-    context: StageContext,
-    *,
-    init: Path,
-    trajectories: list["Trajectory"],
-    loss: "Loss",
-    role: "Role",
-    scored: ScoreInfo | None,
-) -> "PolicyTrainer":
-    """The trainer of a stage, everything refused that can be before the weights are loaded."""
-    from erpd_hub.layout import exact_layout
-    from erpd_hub.models import load_tokenizer
-    from erpd_hub.training.checkpoints import RunFiles
-    from erpd_hub.training.data import step_batches
-    from erpd_hub.training.policy import agreed, check_fit, load_policy, probe_sharded, processes
-    from erpd_hub.training.trainer import PolicyTrainer, training_arguments
+def _with_advantages(
+    trajectories: list["Trajectory"], loss: LossConfig, rollouts: Path, critic: Path | None
+) -> list["Trajectory"]:
+    from erpd_hub.training import advantages
+    from erpd_hub.training.data import matching, read_columns
 
-    state = processes()
-    room = check_fit(role, init, config, max(map(len, trajectories)), state)
-    wanted = config.layout if scored is None or config.layout != "auto" else cast("Layout", scored.layout)
-    layout = probe_sharded(init, wanted, config, state)
-    files = RunFiles(out, context.work)
-    arguments = training_arguments(config, context.seed, files.work)
-    model = load_policy(init, config, state)
-    layout = agreed(layout or exact_layout(model, wanted, dtype=config.dtype))
-    if scored is not None:
-        check_layout(scored, layout)
-    return PolicyTrainer(
-        model,
-        steps=step_batches(trajectories, config.prompts_per_step, config.steps, context.seed),
-        loss=loss,
-        role=role,
-        config=config,
-        seed=context.seed,
-        files=files,
-        tokenizer=load_tokenizer(init),
-        source=init,
-        arguments=arguments,
-        layout=layout,
-        room=room,
+    if loss.advantage_kind == "none":
+        return trajectories
+    if loss.advantage_kind != "critic":
+        found = advantages.from_outcomes(trajectories, scale=loss.advantage_kind == "group")
+        refuse_uniform(found, rollouts)
+        return found
+    assert isinstance(loss, PPOLoss)
+    if critic is None:
+        raise ConfigError("critic: expected a critic's values for the ppo loss, got none")
+    check_values(critic, rollouts)
+    columns = read_columns(critic, "values")["values"]
+    values = [matching(columns, row.key, len(row.response_ids), "critic") for row in trajectories]
+    return advantages.from_values(trajectories, values, alpha=loss.lambda_alpha, whitened=loss.whiten)
+
+
+def refuse_uniform(trajectories: list["Trajectory"], rollouts: Path) -> None:
+    """Refuse a batch in which no prompt has both right and wrong responses, so that all group advantages are zero.
+
+    Raises:
+        StageError: with the counts.
+    """
+    if any(row.advantages is not None and bool(row.advantages[0]) for row in trajectories):
+        return
+    found = describe_samples(rollouts)
+    raise StageError(
+        f"rollouts: expected prompts with right and wrong responses, got {found['groups_all_right']} all right, "
+        f"{found['groups_all_wrong']} all wrong and {found['groups_mixed']} mixed of {found['prompts']} prompts; draw "
+        "problems that the policy solves sometimes"
     )
 
 
-def check_scoring(role: str, info: ScoreInfo, config: TrainingConfig, *, rollouts: Path, init: Path) -> None:
-    """Refuse log-probs that were not scored as training scores its own policy, on these rollouts.
+def graded(rollouts: Path) -> list["Trajectory"]:
+    """The trajectories with an outcome, of which there must be both kinds.
 
     Raises:
-        ArtifactError: other rollouts, temperature, chat template, dtype or attention.
+        StageError: there are not.
     """
-    from erpd_hub.models import chat_template_hash, load_tokenizer
-
-    check_rollouts(role, info, digest_files(payload_files(rollouts)))
-    if info.logprob_temperature != config.logprob_temperature:
-        raise ArtifactError(
-            f"logprob_temperature: expected that of {role}, {info.logprob_temperature}, got "
-            f"{config.logprob_temperature}; use one temperature throughout"
-        )
-    template = chat_template_hash(load_tokenizer(init))
-    if info.chat_template_hash != template:
-        raise ArtifactError(
-            f"{role}: expected the chat template {template} of init, got {info.chat_template_hash}; score a "
-            "checkpoint with the template of the one in training"
-        )
-    for name in ("dtype", "attn_implementation"):
-        expected, got = getattr(config, name), getattr(info, name)
-        if got != expected:
-            raise ArtifactError(
-                f"{role}: expected log-probs scored in {expected} like the policy in training, got {got}: the two may "
-                f"differ by more than the clip range; set scoring.{name} to {expected}"
-            )
-
-
-def check_layout(info: ScoreInfo, layout: str) -> None:
-    """Refuse log-probs from another layout than that of training, which rounds otherwise.
-
-    Raises:
-        ArtifactError: the layouts differ.
-    """
-    if info.layout != layout:
-        raise ArtifactError(
-            f"layout: expected {info.layout} as in the log-probs, got {layout}; set scoring.layout to {layout}, or "
-            "that of this step to auto"
-        )
-
-
-def _graded(rollouts: Path) -> list["Trajectory"]:
-    """The trajectories with an outcome, of which there must be both kinds."""
     from erpd_hub.training.data import read_trajectories
 
     graded = [row for row in read_trajectories(rollouts) if row.label in (0.0, 1.0)]

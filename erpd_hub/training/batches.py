@@ -38,6 +38,7 @@ class Trajectory:
     """Outcome in {0, 1}; NaN where ungraded."""
     old_logprobs: Tensor | None = None
     reference_logprobs: Tensor | None = None
+    numerator_logprobs: Tensor | None = None
     advantages: Tensor | None = None
 
     @property

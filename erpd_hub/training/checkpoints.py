@@ -37,11 +37,20 @@ class RunFiles:
         self.unfinished = work / "unfinished"
         self._dynamics: list[str] = []
 
-    def record(self, step: int, metrics: Mapping[str, float], seconds: float, peak_bytes: int | None = None) -> None:
+    def record(
+        self,
+        step: int,
+        metrics: Mapping[str, float],
+        seconds: float,
+        peak_bytes: int | None = None,
+        *,
+        parts: Mapping[str, float] | None = None,
+    ) -> None:
         """Append a step's metrics, one line in each file: what its forward pass saw, before its own update.
 
         Args:
             peak_bytes: Of the first process's GPU; None without one.
+            parts: Seconds of the step that went into something else than the update, by what it was.
         """
         assert len(self._dynamics) == step - 1, "steps are recorded in order"
         self._dynamics.append(json.dumps({"step": step, **metrics}))
@@ -50,6 +59,9 @@ class RunFiles:
         times = {"step": step, "seconds": round(seconds, 4), "tokens_per_second": round(metrics["tokens"] / seconds, 1)}
         if peak_bytes is not None:
             times["peak_gb"] = round(peak_bytes / 1e9, 2)
+        if parts:
+            times |= {name: round(value, 4) for name, value in parts.items()}
+            times["update_seconds"] = round(seconds - sum(parts.values()), 4)
         with (self.out / TIMES).open("a") as stream:
             stream.write(json.dumps(times) + "\n")
 
@@ -83,7 +95,11 @@ class RunFiles:
 
     def step_metrics(self, step: int) -> dict[str, float]:
         """The metrics of the step at which weights were saved."""
-        return json.loads((self.step_folder(step) / _DYNAMICS).read_text().splitlines()[-1])
+        return self.dynamics(step)[-1]
+
+    def dynamics(self, step: int) -> list[dict[str, float]]:
+        """The metrics of every step up to one at which weights were saved."""
+        return [json.loads(line) for line in (self.step_folder(step) / _DYNAMICS).read_text().splitlines()]
 
     def publish_checkpoint(self, step: int, kind: str) -> None:
         """Give the checkpoint that Trainer has just written its final name, and drop the older ones.

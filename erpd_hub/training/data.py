@@ -90,6 +90,8 @@ def sampled_exactly(rollouts: Path, temperature: float) -> bool:
     if not path.is_file():
         return False
     decoding = json.loads(path.read_text())["decoding"]
+    if decoding is None:  # imported, and nobody said
+        return False
     return decoding["temperature"] == temperature and decoding["top_p"] == 1 and decoding["top_k"] == 0
 
 

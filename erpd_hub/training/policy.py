@@ -5,6 +5,7 @@ Before anything is loaded the memory of the run is reckoned up, and a run that c
 
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -24,7 +25,7 @@ from erpd_hub.errors import ConfigError
 from erpd_hub.estimate import require_fit
 from erpd_hub.facts import facts_of_folder
 from erpd_hub.layout import exact_layout
-from erpd_hub.logprobs import Layout, install_logprob_forward, unwrap
+from erpd_hub.logprobs import Dtype, Layout, install_logprob_forward, unwrap
 from erpd_hub.models import load_model
 from erpd_hub.training.activations import checkpoint_activations
 
@@ -136,12 +137,20 @@ def probe_sharded(init: Path, wanted: Wanted, config: TrainingConfig, state: Par
     return broadcast_object_list(found)[0]
 
 
-def prepare_policy(model: nn.Module, config: TrainingConfig, seed: int, *, keep_attention: bool = False) -> nn.Module:
+def prepare_policy(
+    model: nn.Module,
+    config: TrainingConfig,
+    seed: int,
+    *,
+    keep_attention: bool = False,
+    install: Callable[[nn.Module, Dtype], None] = install_logprob_forward,
+) -> nn.Module:
     """The model, or the adapted one, ready to be wrapped.
 
     Args:
         seed: Of the adapter's first weights.
         keep_attention: Checkpointing keeps what attention returned.
+        install: Puts what is computed of a batch into the model's own forward.
 
     Raises:
         ConfigError: the weights in training are too coarse for the learning rate.
@@ -161,7 +170,7 @@ def prepare_policy(model: nn.Module, config: TrainingConfig, seed: int, *, keep_
     _check_precision(model, config.learning_rate)
     if config.gradient_checkpointing:
         checkpoint_activations(unwrap(model), offload=config.activation_offload, keep_attention=keep_attention)
-    install_logprob_forward(model, config.dtype)
+    install(model, config.dtype)
     return model
 
 

@@ -3,24 +3,35 @@
 Each micro-batch's loss is a sum, divided by the denominator of the whole step, so gradients and metrics of the passes
 add up to those of the step. Wrappers average gradients over processes: losses are multiplied by their number.
 
-Torch only, so that a benchmark needs no more. Not here: clipping, the optimizer, and DeepSpeed (see trainer.py).
+Torch and transformers only, so that a benchmark needs no more. Not here: clipping, the optimizer, and DeepSpeed (see
+trainer.py).
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
+from transformers import PreTrainedModel
 
-from erpd_hub.logprobs import Layout, response_logprobs
+from erpd_hub.logprobs import (
+    Dtype,
+    Layout,
+    ResponseBatch,
+    install_logprob_forward,
+    kl_to_anchor,
+    response_logprobs,
+    unwrap,
+)
 from erpd_hub.losses import LossOutput, TokenBatch
 from erpd_hub.training.batches import COLUMNS, Denominators, MicroBatch, Trajectory, collate, pad_column
 
-Loss = Callable[[TokenBatch], LossOutput]
+Loss = Callable[[Any], LossOutput]
+"""Of what a `Computation` sees: a TokenBatch, or a ValueBatch."""
 
 
 class StepSums(NamedTuple):
@@ -29,6 +40,17 @@ class StepSums(NamedTuple):
     loss: float
     metrics: dict[str, tuple[float, float]]
     """(sum, count) over the step, added up in fp64."""
+
+
+class Anchor(NamedTuple):
+    """A frozen policy beside the one in training, for the exact KL to it."""
+
+    model: PreTrainedModel
+    dtype: Dtype
+
+    def kl(self, policy: nn.Module, batch: ResponseBatch, *, temperature: float) -> Tensor:
+        """(B, T) KL(policy || anchor) over the whole vocabulary, with gradient; of a policy that nothing wraps."""
+        return kl_to_anchor(unwrap(policy), self.model, batch, temperature=temperature, dtype=self.dtype)
 
 
 class Sync:
@@ -90,6 +112,8 @@ def forward_backward(
     device: torch.device,
     layout: Layout = "padded",
     sync: Sync | None = None,
+    anchor: Anchor | None = None,
+    see: Callable[..., Any] | None = None,
 ) -> StepSums:
     """Accumulate one step's gradient in the model's parameters.
 
@@ -97,14 +121,17 @@ def forward_backward(
         batches: This rank's part of the step, of the same number on every rank (`batches.share`).
         denominators: Of the whole step.
         sync: Defaults to what the model's wrapper needs.
+        anchor: Gives the batch its `kl_to_old`.
+        see: Makes what the loss looks at; defaults to `token_batch`, whose arguments it takes.
     """
-    sync = sync or sync_for(model)
+    sync, see = sync or sync_for(model), see or token_batch
     total = torch.zeros((), dtype=torch.float64, device=device)
     metrics: dict[str, Tensor] = {}
     for place, batch in enumerate(batches, start=1):
         last = place == len(batches)
         with sync.micro_batch(last=last):
-            output = loss(token_batch(model, batch.rows, temperature=temperature, device=device, layout=layout))
+            seen = see(model, batch.rows, temperature=temperature, device=device, layout=layout, anchor=anchor)
+            output = loss(seen)
             share = output.sum / denominators.by(output.reduction) * batch.weight
             sync.backward(share * sync.world, last=last)
         total += share.detach().double()
@@ -115,7 +142,13 @@ def forward_backward(
 
 
 def token_batch(
-    model: nn.Module, rows: Sequence[Trajectory], *, temperature: float, device: torch.device, layout: Layout
+    model: nn.Module,
+    rows: Sequence[Trajectory],
+    *,
+    temperature: float,
+    device: torch.device,
+    layout: Layout,
+    anchor: Anchor | None = None,
 ) -> TokenBatch:
     """What a loss looks at, the rows' log-probs under the model among it."""
     batch = collate(rows, device, layout)
@@ -125,8 +158,20 @@ def token_batch(
         mask=batch.mask,
         labels=torch.tensor([row.label for row in rows], device=device),
         entropy=scored.entropy,
+        kl_to_old=None if anchor is None else anchor.kl(model, batch, temperature=temperature),
         **{name: pad_column(rows, name, device) for name in COLUMNS},
     )
+
+
+class Computation(NamedTuple):
+    """What is computed of rows for a loss, and what makes a model ready for it before anything wraps it."""
+
+    install: Callable[[nn.Module, Dtype], None]
+    see: Callable[..., Any]
+    """With the arguments of `token_batch`."""
+
+
+LOGPROBS = Computation(install_logprob_forward, token_batch)
 
 
 def _sums(sync: Sync, loss: Tensor, metrics: dict[str, Tensor]) -> StepSums:

@@ -10,7 +10,7 @@ The first process writes; several machines need one file system.
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
@@ -40,13 +40,14 @@ from erpd_hub.losses import summarise
 from erpd_hub.training.batches import Denominators, StepBatch, share
 from erpd_hub.training.checkpoints import RunFiles, load_trained, save_trained
 from erpd_hub.training.policy import Room, checkpoint_kind, prepare_policy, processes
-from erpd_hub.training.step import Loss, Sync, forward_backward, sync_for
+from erpd_hub.training.step import LOGPROBS, Anchor, Computation, Loss, Sync, forward_backward, sync_for
 
 _LISTED = 5
 
-Role = Literal["teacher", "student"]
-_OLD_TO_NEW: dict[Role, str] = {"teacher": "sampler_to_teacher", "student": "old_to_student"}
-"""What the KL of the losses is between: a teacher's old log-probs are the sampler's own, not scored ones."""
+Role = Literal["teacher", "student", "online", "critic"]
+_NEW: dict[Role, str] = {"teacher": "teacher", "student": "student", "online": "policy", "critic": "critic"}
+Old = Literal["sampler", "old"]
+"""Whose log-probs the old ones are: the sampler's own, a diagnostic, or scored as training scores its own policy."""
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,14 @@ class EngineSync(Sync):
         return values
 
 
+class _StoppedEarlyError(Exception):
+    """Ends training before the update of a step, the same on every process."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(step)
+        self.step = step
+
+
 class PolicyTrainer(Trainer):
     """Trains a policy on a fixed list of steps.
 
@@ -78,6 +87,9 @@ class PolicyTrainer(Trainer):
         source: Folder of the checkpoint the model was loaded from, for what training does not touch.
         layout: How sequences lie in a micro-batch; one that this model is exact in.
         room: What the run leaves free on its device.
+        anchor: For a loss that looks at `kl_to_old`.
+        old: What a trajectory's old log-probs are, for the names of metrics.
+        stop: Whether training is to end before the update of a step with these metrics.
 
     Raises:
         StageError: a loss or gradient that is not finite, naming step and prompts; the last checkpoint stays.
@@ -98,10 +110,14 @@ class PolicyTrainer(Trainer):
         arguments: TrainingArguments | None = None,
         layout: Layout = "padded",
         room: Room | None = None,
+        anchor: Anchor | None = None,
+        old: Old = "sampler",
+        stop: Callable[[Mapping[str, float]], bool] | None = None,
+        computes: Computation = LOGPROBS,
     ) -> None:
         arguments = arguments or training_arguments(config, seed, files.work)
         room = room or Room()
-        policy = prepare_policy(model, config, seed, keep_attention=room.keep_attention)
+        policy = prepare_policy(model, config, seed, keep_attention=room.keep_attention, install=computes.install)
         super().__init__(model=policy, args=arguments)
         self.remove_callback(PrinterCallback)  # the library logs; only the command line prints
         self.steps = steps
@@ -113,7 +129,12 @@ class PolicyTrainer(Trainer):
         self.source = source
         self.layout = layout
         self.spare = room.spare
+        self.anchor = anchor
+        self.old = old
+        self.stop = stop
+        self.see = computes.see
         self.metrics: dict[str, float] = {}
+        self.parts: dict[str, float] = {}
         self.add_callback(_RunCallback(self))
 
     def get_train_dataloader(self) -> DataLoader:
@@ -124,6 +145,7 @@ class PolicyTrainer(Trainer):
         self, model: nn.Module, inputs: StepBatch, num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         """Forward and backward of one step; the gradient is that of the whole step's loss."""
+        self.step_started = time.monotonic()
         model.train(self.config.gradient_checkpointing)  # it does nothing in evaluation mode
         rows = inputs.trajectories
         state = self.accelerator.state
@@ -142,12 +164,16 @@ class PolicyTrainer(Trainer):
             device=self.args.device,
             layout=self.layout,
             sync=self._sync(model),
+            anchor=self.anchor,
+            see=self.see,
         )
         self._refuse_non_finite(sums.loss, "loss", inputs)
         means = summarise(sums.metrics)
-        named = {name.replace("old_to_new", _OLD_TO_NEW[self.role]): mean for name, mean in means.items()}
+        named = {self._named(name): mean for name, mean in means.items()}
         self.metrics = {"loss": sums.loss, **named, "tokens": inputs.tokens}
         self.step_batch = inputs
+        if self.stop is not None and self.stop(self.metrics):
+            raise _StoppedEarlyError(inputs.step)
         return torch.tensor(sums.loss, device=self.args.device)
 
     def full_state_dict(self) -> dict[str, Tensor]:
@@ -156,6 +182,27 @@ class PolicyTrainer(Trainer):
         state = self.accelerator.get_state_dict(model) or {}
         trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
         return {name: value for name, value in state.items() if self.config.lora is None or name in trained}
+
+    def _named(self, metric: str) -> str:
+        """A KL by the policies it is between."""
+        return metric.replace("old_to_new", f"{self.old}_to_new").replace("to_new", f"to_{_NEW[self.role]}")
+
+    def save_step(self, step: int) -> None:
+        """Write the weights as they are as `out/step-N/`."""
+        weights = self.full_state_dict()  # every process takes part in gathering them
+        if self.is_world_process_zero():
+            model = self.accelerator.unwrap_model(self.model)
+            self.files.save_step(step, model, self.tokenizer, weights, dtype=self.config.push_dtype, source=self.source)
+        self.accelerator.wait_for_everyone()
+
+    def save_stopped(self, step: int) -> None:
+        """Write every kept step from `step` on, before whose update the run has stopped: the same weights."""
+        self.metrics["stopped_after"] = step - 1
+        if self.is_world_process_zero():
+            self.files.record(step, self.metrics, time.monotonic() - self.step_started)
+        for kept in self.config.kept_steps:
+            if kept >= step:
+                self.save_step(kept)
 
     def _sync(self, model: nn.Module) -> Sync:
         if self.is_deepspeed_enabled:
@@ -232,24 +279,14 @@ class _RunCallback(TrainerCallback):
         trainer, step = self.trainer, state.global_step
         seconds = time.monotonic() - self.started
         if state.is_world_process_zero:
-            trainer.files.record(step, trainer.metrics, seconds, _peak_bytes(args.device))
+            trainer.files.record(step, trainer.metrics, seconds, _peak_bytes(args.device), parts=trainer.parts)
             logger.info("step %d/%d, loss %.4f, %.2f s", step, state.max_steps, trainer.metrics["loss"], seconds)
         if trainer.config.report_to != "none":
             trainer.log(dict(trainer.metrics))
         if step in trainer.config.kept_steps:
-            self._save_step(step, main=state.is_world_process_zero)
+            trainer.save_step(step)
         if step % trainer.config.checkpoint_every == 0 and step < state.max_steps:
             control.should_save = True
-
-    def _save_step(self, step: int, *, main: bool) -> None:
-        trainer = self.trainer
-        weights = trainer.full_state_dict()  # every process takes part in gathering them
-        if main:
-            model = trainer.accelerator.unwrap_model(trainer.model)
-            trainer.files.save_step(
-                step, model, trainer.tokenizer, weights, dtype=trainer.config.push_dtype, source=trainer.source
-            )
-        trainer.accelerator.wait_for_everyone()
 
 
 def train(trainer: PolicyTrainer) -> None:
@@ -267,7 +304,11 @@ def train(trainer: PolicyTrainer) -> None:
     trainer.accelerator.wait_for_everyone()
     if checkpoint is not None:
         logger.info("resuming from %s", checkpoint.name)
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    except _StoppedEarlyError as stopped:
+        logger.info("stopped before the update of step %d", stopped.step)
+        trainer.save_stopped(stopped.step)
 
 
 def training_arguments(config: TrainingConfig, seed: int, work: Path) -> TrainingArguments:

@@ -1,0 +1,115 @@
+"""What `advise` needs of a finished run: its summary on this machine, and the records of its artifacts on the Hub."""
+
+import json
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from erpd_hub.advise import Line, Made, Page, make_page
+from erpd_hub.advise_rules import Advice, advise
+from erpd_hub.display import make_console
+from erpd_hub.errors import ArtifactError
+from erpd_hub.home import home, run_folder
+from erpd_hub.hub.client import Hub
+from erpd_hub.recipe import suggestion
+
+SCHEMA = "erpd-hub/advice/v1"
+
+
+def read_page(hub: Hub, run: str) -> Page:
+    """The page about the last run of a name on this machine.
+
+    Raises:
+        ArtifactError: no such run, or its artifacts are not on this endpoint.
+    """
+    summary = _summary(run)
+    made, sampling = [], {}
+    for item in summary["artifacts"]:
+        record = hub.lineage(item["repo_type"], item["repo"], item["revision"], item["folder"])
+        if record is None:
+            raise ArtifactError(f"{item['step']}: not on {hub.identity}; give the run's --endpoint")
+        made.append(Made(item["step"], item["stage"], record.config, record.metrics))
+        sampling[f"{item['repo']}/{item['folder']}@{item['revision'][:10]}"] = record.metrics.get("stderr_sampling")
+    rows = [row | {"stderr_sampling": sampling.get(row["details"])} for row in summary["checkpoints"]]
+    return make_page(rows, made)
+
+
+def _summary(run: str) -> dict[str, Any]:
+    path = run_folder(run) / "summary.json"
+    if not path.is_file():
+        runs = sorted(item.parent.name for item in (home() / "runs").glob("*/summary.json"))
+        raise ArtifactError(f"{run}: expected a finished run of this machine ({', '.join(runs) or 'there is none'})"
+                            f"{suggestion(run, runs)}")  # fmt: skip
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def as_data(run: str, page: Page) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "run": run,
+        "gates": list(page.gates),
+        "signals": list(page.signals),
+        "checkpoints": [line._asdict() for line in page.lines],
+        "controls": [{**item._asdict(), "better": item.better} for item in page.controls],
+        "mse": list(page.mse),
+        "advice": [item._asdict() for item in advise(page)],
+    }
+
+
+def print_page(run: str, page: Page) -> None:
+    console = make_console()
+    console.print(f"[bold]{escape(run)}[/bold]")
+    for gate in page.gates:
+        console.print(f"gate {escape(gate['step'])}: {escape(str(gate['reason']))}")
+    for signal in page.signals:
+        console.print(escape(_signal_text(signal)))
+    for item in page.mse:
+        fit = [f"{key} {item[key]:.3f}" for key in list(item)[1:] if item[key] is not None]
+        console.print(escape(f"mse {item['step']}: {', '.join(fit)}"))
+    console.print(_lines_table(page.lines))
+    for control in page.controls:
+        said = "better" if control.better else "not shown better"
+        console.print(escape(f"{control.student} against {control.control}: {control.difference:+.1f} ± "
+                             f"{control.error:.1f} points, {said}"))  # fmt: skip
+    for advice in advise(page):
+        console.print(_advice_text(advice))
+
+
+def _signal_text(signal: dict[str, Any]) -> str:
+    ratio = signal["signal_to_noise"]
+    noise = (
+        "noise not measured" if ratio is None else f"{ratio:.1f} times its noise floor of {signal['noise_floor']:.4f}"
+    )
+    return f"signal {signal['step']}: strategy {signal['strategy'] or '-'}, sd {signal['std']:.4f} nats, {noise}"
+
+
+def _lines_table(lines: tuple[Line, ...]) -> Table:
+    table = Table(box=None, header_style="bold")
+    table.add_column("checkpoint", no_wrap=True)
+    table.add_column("role")
+    for name in ("gain", "± s.e.", "KL to base", "gain per 0.01", "entropy", "length", "truncated"):
+        table.add_column(name, justify="right")
+    for line in lines:
+        numbers = (
+            f"{line.gain:+.1f}",
+            f"{line.error:.1f}",
+            _text(line.kl_to_base, ".4f"),
+            _text(line.gain_per_kl, "+.1f"),
+            _text(line.entropy_ratio, ".0%"),
+            _text(line.length_ratio, ".0%"),
+            _text(line.truncated, ".1%"),
+        )
+        table.add_row(escape(line.ref), line.role, *numbers)
+    table.caption = "gain in points of AVG@K over the base; entropy and length as shares of the base's"
+    return table
+
+
+def _text(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _advice_text(advice: Advice) -> str:
+    reason = f"{escape(advice.why)} [dim]({escape(advice.evidence)})[/dim]"
+    return f"[bold]{advice.kind}[/bold]: {escape(advice.what)}\n    {reason}"

@@ -1,0 +1,197 @@
+"""What to try next after a run, and why: a few rules over its page (`advise`), each with what it rests on.
+
+The evidence is the paper's, or what the tiny setting showed; where the two differ, a run's own control decides.
+"""
+
+from collections.abc import Iterator
+from math import sqrt
+from typing import Literal, NamedTuple
+
+from erpd_hub.advise import Line, Page, place, place_in
+
+EXPLAINED = 0.9
+"""[P Sec. 3.4] An MSE teacher that recovered explains more of the outcome's variance."""
+NOISE_RATIO = 3.0
+"""[I] As SignalConfig.noise_ratio."""
+TRUNCATED, TRUNCATED_RISE = 0.10, 0.05
+"""[I] Share of samples that end by length, and its rise over the base, from which a score says less."""
+ENTROPY_FALL, LENGTH_RISE = 0.25, 0.20
+"""[I] Shares of the base's."""
+
+
+class Advice(NamedTuple):
+    kind: Literal["first", "next", "beside"]
+    """Before anything else; the strategy to try; settings to go with it."""
+    what: str
+    why: str
+    evidence: str
+
+
+class Pair(NamedTuple):
+    """A student, the teacher it was distilled from, and how."""
+
+    student: Line
+    teacher: Line
+    strategy: int
+
+    @property
+    def error(self) -> float:
+        """Of the difference of the two gains."""
+        return sqrt(self.student.error**2 + self.teacher.error**2)
+
+
+def advise(page: Page) -> list[Advice]:
+    """What to do first, which strategy to try next, and what to set beside it."""
+    return [*_first(page), _next(page), *_beside(page)]
+
+
+# ------------------------------------------------------------------------------------------------- first
+
+
+def _first(page: Page) -> Iterator[Advice]:
+    ratios = ((signal["step"], signal["signal_to_noise"]) for signal in page.signals)
+    if drowned := [step for step, ratio in ratios if ratio is not None and ratio < NOISE_RATIO]:
+        yield Advice(
+            "first",
+            "score in float32 and one layout, or train the teacher further",
+            f"{_names(drowned)}: the signal stands less than {NOISE_RATIO:g} times above its noise floor",
+            "scoring noise is of the size of a weak signal (signal's noise_ratio)",
+        )
+    if cut := [line.ref for line in page.lines if _is_cut(line)]:
+        yield Advice(
+            "first",
+            "give responses more room (max_new_tokens, extend_to) before comparing scores",
+            f"{_names(cut)}: many samples end by length, and count as wrong",
+            "Sec. 4.1: the response length is extended where the model can use it",
+        )
+    if unfit := [item["step"] for item in page.mse if (item["explained_variance"] or 1) < EXPLAINED]:
+        used = [step for step in unfit if _is_numerator(step, page)]
+        if used:
+            yield Advice(
+                "first",
+                "recover by CE, with the unlearned checkpoint as init and reference",
+                f"{_names(used)}: explained variance below {EXPLAINED:g}, so it has not recovered",
+                "Sec. 3.4 has above 0.9; Table 8: CE recovery is no worse, and in the tiny setting it is what works",
+            )
+
+
+def _is_cut(line: Line) -> bool:
+    return (line.truncated or 0) > TRUNCATED or (line.truncated_rise or 0) > TRUNCATED_RISE
+
+
+def _is_numerator(step: str, page: Page) -> bool:
+    """Whether a signal of strategy 2 takes a teacher's last step for a recovered one."""
+    signals = (item for item in page.made if item.stage == "signal" and item.config.get("strategy") == 2)
+    return any(
+        place_in(str(item.config.get("numerator")), item.step) == step and "@" not in str(item.config.get("numerator"))
+        for item in signals
+    )
+
+
+# -------------------------------------------------------------------------------------------------- next
+
+
+def _next(page: Page) -> Advice:
+    """By the gate, else by the control, else by the teacher's and the student's gains."""
+    weak = _weak_strategy(page)
+    if refused := [gate for gate in page.gates if gate["teacher_better"] is False]:
+        return Advice("next", weak, refused[-1]["reason"], "Table 2, rounds 4 to 6: a teacher that no longer gains")
+    pair = best_pair(page)
+    if pair is None:
+        why = "no student was evaluated together with its teacher"
+        return Advice("next", "strategy 1 with a CE or SAPO teacher", why, "Sec. 4.3 recommends these two; Table 1")
+    return _by_control(page, pair, weak) or _by_gains(pair, weak)
+
+
+def _weak_strategy(page: Page) -> str:
+    several = any(item.step.startswith("r2/") for item in page.made)
+    return "strategy 3 against an earlier student, or strategy 2" if several else "strategy 2"
+
+
+def _by_control(page: Page, pair: Pair, weak: str) -> Advice | None:
+    for item in page.controls:
+        if item.student == pair.student.ref and item.is_outcome and not item.better:
+            return Advice(
+                "next",
+                f"the bare outcome ({item.control}), or another teacher: {weak}",
+                f"{item.student} is {item.difference:+.1f} ± {item.error:.1f} points from its no-teacher control",
+                "tiny setting: weak teachers added nothing beyond this control; the paper has none",
+            )
+    return None
+
+
+def _by_gains(pair: Pair, weak: str) -> Advice:
+    student, teacher, strategy = pair
+    gain, of_teacher = _gain(student), _gain(teacher)
+    if strategy == 1 and teacher.gain <= 2 * teacher.error:
+        evidence = "Sec. 4.3 and Table 2: then weak-teacher strategies are preferable"
+        return Advice("next", weak, f"{of_teacher}: no strong teacher", evidence)
+    if strategy == 1 and student.gain < teacher.gain - 2 * pair.error:
+        what = "strategy 1 with more distillation steps, up to an epoch"
+        why = f"{student.ref} is {teacher.gain - student.gain:.1f} ± {pair.error:.1f} points below {teacher.ref}"
+        evidence = "Table 5: 68.3 at 16 steps, 73.3 at 32; in the tiny setting bad teachers ruin the student past 16"
+        return Advice("next", what, why, evidence)
+    if student.gain > 2 * student.error:
+        what = f"another round of strategy {strategy} on fresh prompts, starting from {student.ref}"
+        return Advice("next", what, gain, "Table 2, rounds 1 to 3 (strategy 1); Table 11 (strategy 2)")
+    if strategy == 1:
+        return Advice("next", weak, f"{gain}: no more than chance", "Table 2: the change of strategy in round 4")
+    what = "an on-policy phase, then strategy 1 from there"
+    return Advice("next", what, f"{gain}: no more than chance", "Fig. 8: offline rounds gain again after one")
+
+
+def _gain(line: Line) -> str:
+    return f"{line.ref} gains {line.gain:+.1f} ± {line.error:.1f} points"
+
+
+def best_pair(page: Page) -> Pair | None:
+    """The best student whose teacher was evaluated too."""
+    made = {item.step: item for item in page.made}
+    lines = {line.ref: line for line in page.lines}
+    pairs = []
+    for student in (line for line in page.lines if line.role == "student"):
+        at = place(student.ref)
+        config = made[at].config if at in made else {}
+        signal = made.get(place_in(str(config.get("signal") or "none"), at))
+        if signal is None:
+            continue
+        numerator = str(signal.config.get("numerator") or "none")
+        names = (numerator, place_in(numerator, signal.step))
+        teacher = next((lines[name] for name in names if name in lines), None)
+        if teacher is not None:
+            pairs.append(Pair(student, teacher, int(signal.config.get("strategy") or 1)))
+    return max(pairs, key=lambda pair: pair.student.avg, default=None)
+
+
+# ------------------------------------------------------------------------------------------------ beside
+
+
+def _beside(page: Page) -> Iterator[Advice]:
+    students = [line for line in page.lines if line.role == "student"]
+    if fallen := [line.ref for line in students if (line.entropy_ratio or 1) < 1 - ENTROPY_FALL]:
+        yield Advice(
+            "beside",
+            "entropy_weight: 0.5 in distillation, or less",
+            f"{_names(fallen)}: entropy fell by more than {ENTROPY_FALL:.0%} of the base's",
+            "Table 6(b): entropy held, and scores rose more",
+        )
+    if longer := [line.ref for line in students if (line.length_ratio or 1) > 1 + LENGTH_RISE]:
+        yield Advice(
+            "beside",
+            "compare at equal tokens",
+            f"{_names(longer)}: responses are more than {LENGTH_RISE:.0%} longer than the base's",
+            "Sec. 4.4: strategy 3 lengthens responses",
+        )
+    pair = best_pair(page)
+    rates = (pair.student.gain_per_kl, pair.teacher.gain_per_kl) if pair else (None, None)
+    if pair and rates[0] is not None and rates[1] is not None and rates[0] < rates[1]:
+        yield Advice(
+            "beside",
+            "fewer steps, kl_weight 0.05 to 0.1, or a kl_target",
+            f"{pair.student.ref} gains less per KL than {pair.teacher.ref}",
+            "Table 5",
+        )
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,89 @@
+"""The built-in long task: one number added to another many times, modulo a power of ten, each addition worked out.
+
+`37+48x2` is 37 + 48 + 48. Each addition has its number, counting down, and the columns from the units up, all of the
+same width: `02:7+8+0=15;3+4+1=08;0+0+0=00;01:5+8+0=13;...\\boxed{133}`. Whatever a token needs stands at a fixed
+distance before it, so that two layers learn it at any length; flaws are made while computing and run through.
+"""
+
+import random
+
+from erpd_hub.arithmetic import num_problems, random_number
+from erpd_hub.errors import ConfigError
+
+SIGNS = ("x", ":")
+"""What a chain writes and an addition does not."""
+
+
+def chain_problems(
+    count: int, *, min_digits: int, max_digits: int, steps: int, seed: int, spaces: bool = False
+) -> list[tuple[str, str]]:
+    """Draw `count` different problems as (problem, answer) pairs, such as ("37+48x2", "133").
+
+    Digits of both numbers are drawn as those of `random_problems`; the answer is modulo 10^max_digits. A larger `count`
+    at the same seed begins with the same problems.
+
+    Raises:
+        ConfigError: the digits are out of order, or there are fewer than `count` problems.
+    """
+    available = num_problems(min_digits=min_digits, max_digits=max_digits)
+    if count > available:
+        raise ConfigError(f"count: expected at most {available} different problems, got {count}; allow more digits")
+    rng = random.Random(seed)
+    plus, times = (" + ", " x ") if spaces else ("+", "x")
+    problems: dict[str, str] = {}
+    while len(problems) < count:
+        start, addend = (random_number(rng, min_digits, max_digits) for _ in range(2))
+        problems[f"{start}{plus}{addend}{times}{steps}"] = str((start + addend * steps) % 10**max_digits)
+    return list(problems.items())
+
+
+def chain_solution(
+    problem: str, rng: random.Random, *, columns: int, carry_error: float = 0.0, digit_error: float = 0.0
+) -> str:
+    """A worked solution.
+
+    Args:
+        columns: Digits of every number; what is carried beyond them is dropped.
+        carry_error: Chance of each carry of 1 to be taken for 0.
+        digit_error: Chance of each column's total to be off by one.
+    """
+    start, addend, steps = parse_chain(problem)
+    width = counter_width(steps)
+    left, right = ([number // 10**place % 10 for place in range(columns)] for number in (start, addend))
+    work = []
+    for number in range(steps, 0, -1):
+        written, left = _add(left, right, rng, carry_error, digit_error)
+        work.append(f"{number:0{width}d}:{written}")
+    return "".join(work) + f"\\boxed{{{sum(digit * 10**place for place, digit in enumerate(left))}}}"
+
+
+def parse_chain(problem: str) -> tuple[int, int, int]:
+    """(start, addend, steps) of a problem such as `37+48x2`."""
+    start, _, rest = problem.partition("+")
+    addend, _, steps = rest.partition("x")
+    return int(start), int(addend), int(steps)
+
+
+def counter_width(steps: int) -> int:
+    """Digits of the additions' numbers: two, or as many as it takes."""
+    return max(2, len(str(steps)))
+
+
+def chain_tokens(*, columns: int, steps: int) -> int:
+    """Characters of a whole solution at most, the box as one and the end token included."""
+    return steps * (counter_width(steps) + 1 + 9 * columns) + columns + 3
+
+
+def _add(
+    left: list[int], right: list[int], rng: random.Random, carry_error: float, digit_error: float
+) -> tuple[str, list[int]]:
+    """One addition, from the units up: its columns as text, and the digits of its total."""
+    written, digits, carry = "", [], 0
+    for a, b in zip(left, right, strict=True):
+        slip = rng.choice((-1, 1)) if rng.random() < digit_error else 0
+        total = a + b + carry
+        total += slip if 0 <= total + slip <= 19 else -slip
+        written += f"{a}+{b}+{carry}={total:02d};"
+        digits.append(total % 10)
+        carry = 0 if total >= 10 and rng.random() < carry_error else total // 10
+    return written, digits

@@ -1,0 +1,60 @@
+"""Recipes that a single command implies."""
+
+from typing import Any
+
+from erpd_hub.errors import ConfigError
+from erpd_hub.hub.client import connect
+from erpd_hub.lineage import locate
+
+SIGNAL_KEYS = ("numerator", "denominator", "strategy", "on_noise", "noise_ratio")
+
+
+def with_own_signal(data: dict[str, Any], step: str) -> dict[str, Any]:
+    """A one-step recipe of `distill` that names a numerator or a denominator, with the signal step that it implies.
+
+    What is not given comes from the record of the rollouts: the policy that drew them, and for `steps` one pass over
+    their prompts.
+
+    Raises:
+        ConfigError: a signal as well, or no rollouts.
+    """
+    round_ = data["rounds"][0]
+    steps = round_["steps"]
+    own = {key: steps[step].pop(key) for key in SIGNAL_KEYS if key in steps[step]}
+    if "numerator" not in own and "denominator" not in own:
+        steps[step] |= own
+        return data
+    if "signal" in steps[step]:
+        raise ConfigError("erpd-hub distill: expected a signal, or a numerator and a denominator; got both")
+    if "rollouts" not in steps[step]:
+        raise ConfigError("erpd-hub distill: rollouts: missing; the signal is made on them")
+    rollouts = str(steps[step]["rollouts"])
+    name = "signal" if step != "signal" else "signal-of-signal"
+    signal = {"stage": "signal", "rollouts": rollouts, "numerator": "none", **own}
+    round_["steps"] = {name: signal, step: {**steps[step], "signal": name}}
+    if "policy" in round_ and "steps" in steps[step]:
+        return data
+    policy, prompts = _facts(data["hub"]["endpoint"], rollouts)
+    round_.setdefault("policy", policy)
+    per_step = int(steps[step].get("prompts_per_step", 32))
+    round_["steps"][step].setdefault("steps", max(1, -(-prompts // per_step)))
+    return data
+
+
+def _facts(endpoint: str, rollouts: str) -> tuple[str, int]:
+    """The policy that drew some rollouts, and how many prompts they have, by their record.
+
+    Raises:
+        ConfigError: they are no rollouts, or their policy is not on a Hub.
+    """
+    hub = connect(endpoint)
+    place = locate(hub, rollouts)
+    record = hub.lineage(place.repo_type, place.repo_id, place.revision, place.folder)
+    if record is None or record.kind != "rollouts":
+        raise ConfigError(
+            f"rollouts: expected rollouts, got {rollouts}, which is {record.kind if record else 'foreign'}"
+        )
+    policy = next((item for item in record.inputs if item.role == "policy"), None)
+    if policy is None or policy.repo_id is None:
+        raise ConfigError("policy: expected the policy that drew the rollouts, their record names none; add policy=REF")
+    return f"{policy.repo_id}@{policy.revision}", int(record.metrics["prompts"])

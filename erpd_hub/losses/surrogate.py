@@ -1,0 +1,62 @@
+"""Stage 2's objective (Eq. 9): the clipped surrogate on a token's own signal, and what else may hold the student."""
+
+from collections.abc import Callable
+from typing import Literal
+
+from torch import Tensor
+
+from erpd_hub.logprobs import kl_k1, kl_k2, kl_k3, log_ratio
+from erpd_hub.losses.batch import LossOutput, Reduction, TokenBatch, aggregate, shared_metrics, token_sum
+from erpd_hub.losses.policy_gradient import clipped_surrogate
+
+KLEstimator = Literal["k1", "k2", "k3", "exact"]
+_ESTIMATORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3}
+
+
+def clip_loss(
+    batch: TokenBatch,
+    *,
+    clip_low: float,
+    clip_high: float,
+    dual_clip: float | None = None,
+    kl_weight: float = 0.0,
+    kl_estimator: KLEstimator = "k3",
+    entropy_weight: float = 0.0,
+    reduction: Reduction = "token",
+    evolving: Callable[[TokenBatch], Tensor] | None = None,
+) -> LossOutput:
+    """Eq. 9: -min(rho A, clip(rho, 1 - clip_low, 1 + clip_high) A) with rho = pi_student / pi_old.
+
+    Optional terms: + kl_weight * KL(student || old), estimated on old samples without a correction for them [S verl] or
+    exact at their states, and - entropy_weight * entropy.
+
+    Args:
+        evolving: Advantages of the student as it is now, (B, T) without gradient (`signals.Evolving`); None takes the
+            batch's own, which are fixed.
+
+    Metrics:
+        clip_fraction: share of tokens whose gradient the clip removes.
+    """
+    assert batch.old_logprobs is not None, "the clipped loss needs old log-probs"
+    advantages = batch.advantages if evolving is None else evolving(batch)
+    assert advantages is not None, "the clipped loss needs advantages"
+    ratio = log_ratio(batch.logprobs, batch.old_logprobs).exp()
+    losses, clipped = clipped_surrogate(ratio, advantages, clip_low=clip_low, clip_high=clip_high, dual_clip=dual_clip)
+    metrics = shared_metrics(batch) | {"clip_fraction": token_sum(clipped, batch.mask)}
+    if kl_weight:
+        penalty = _kl_to_old(batch, kl_estimator)
+        losses = losses + kl_weight * penalty
+        metrics["kl_penalty"] = token_sum(penalty.detach(), batch.mask)
+    if entropy_weight:
+        assert batch.entropy is not None, "an entropy weight needs the entropy"
+        losses = losses - entropy_weight * batch.entropy
+    return LossOutput(aggregate(losses, batch, reduction), reduction, metrics)
+
+
+def _kl_to_old(batch: TokenBatch, estimator: KLEstimator) -> Tensor:
+    """(B, T) KL(student || old) with gradient."""
+    if estimator == "exact":
+        assert batch.kl_to_old is not None, "the exact KL needs the old policy itself"
+        return batch.kl_to_old
+    assert batch.old_logprobs is not None
+    return _ESTIMATORS[estimator](batch.logprobs, batch.old_logprobs)

@@ -1,0 +1,98 @@
+"""The paper's experiments as data: reported numbers, the recipe and step that measure each, the tiny twin's claims.
+
+The numbers are in `paper.yaml`, transcribed from arXiv 2605.25582. What is uncertain about an experiment (values that
+are not stated, columns or rows that are inferred) is in its notes with an evidence tag.
+"""
+
+import re
+from functools import cache
+from importlib.resources import files
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BeforeValidator
+
+from erpd_hub.errors import ConfigError
+from erpd_hub.fields import Config
+from erpd_hub.recipe import suggestion
+
+Metric = Literal["avg", "kl_to_base", "entropy", "mean_length"]
+SELECTION_BENCHMARK = "hmmt_feb_2025"
+"""[P] What the paper selects models on: biased, so in no mean."""
+
+
+def _alternatives(text: object) -> object:
+    return tuple(part.strip() for part in text.split("|")) if isinstance(text, str) else text
+
+
+class Row(Config):
+    """One row of a table."""
+
+    ref: Annotated[tuple[str, ...], BeforeValidator(_alternatives)]
+    """The checkpoint in the recipe; of several the one that is best on the selection benchmark."""
+    reported: tuple[float | None, ...]
+    """In the order of the experiment's columns; percent for benchmarks."""
+
+
+class Claim(Config):
+    """What one comparison of two checkpoints of the twin would have to show."""
+
+    says: str
+    more: str
+    less: str
+    metric: Metric = "avg"
+    expect: Literal["greater", "no_gain"] = "greater"
+    """Whether `more` is expected to have more than `less`, or no more."""
+
+
+class Experiment(Config):
+    """A table or figure."""
+
+    title: str
+    claim: str
+    """What it claims, in a sentence."""
+    models: dict[str, str]
+    """Model to recipe; the first is what is taken where none is asked for."""
+    tiny: str
+    """Recipe of the twin that runs on two CPU cores."""
+    columns: tuple[str, ...]
+    """Benchmarks and metrics of the rows."""
+    notes: tuple[str, ...] = ()
+    rows: dict[str, dict[str, Row]] = {}  # noqa: RUF012 (a pydantic default is copied)
+    """By model and name."""
+    claims: tuple[Claim, ...]
+
+
+@cache
+def experiments() -> dict[str, Experiment]:
+    """All experiments, tables before figures, each in the paper's order."""
+    data = yaml.safe_load((files("erpd_hub") / "paper.yaml").read_text())
+    names = sorted(data, key=lambda name: (name.startswith("fig"), int(re.sub(r"\D", "", name))))
+    return {name: Experiment.model_validate(data[name]) for name in names}
+
+
+def get_experiment(name: str) -> Experiment:
+    """Raises ConfigError: there is none of that name."""
+    known = experiments()
+    if name not in known:
+        raise ConfigError(
+            f"{name}: expected one of the paper's experiments ({', '.join(known)}){suggestion(name, list(known))}"
+        )
+    return known[name]
+
+
+def recipe_of(name: str, model: str | None, *, tiny: bool) -> tuple[str, str]:
+    """The model and the recipe that an experiment is measured with; `tiny` takes an overlay such as `long` as model.
+
+    Raises:
+        ConfigError: no such experiment, or not on this model.
+    """
+    experiment = get_experiment(name)
+    if tiny:
+        return model or "tiny", experiment.tiny if model in (None, "tiny") else f"{experiment.tiny}+{model}"
+    known = {key.lower(): key for key in experiment.models}
+    chosen = known.get((model or next(iter(experiment.models))).lower())
+    if chosen is None:
+        names = list(experiment.models)
+        raise ConfigError(f"--model: expected one of {', '.join(names)}, got {model!r}{suggestion(str(model), names)}")
+    return chosen, experiment.models[chosen]

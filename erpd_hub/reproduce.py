@@ -1,0 +1,183 @@
+"""Measured beside reported, and a twin's comparisons beside the claims they are about. Pure; no files, no Hub.
+
+The tolerances are fixed here, before anything is measured. The paper gives no errors; a score of the same problems and
+K has about the error of ours, so two of them differ by chance with sqrt(2) times our sampling error.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from math import sqrt
+from statistics import fmean, stdev
+from typing import Any, Literal, NamedTuple
+
+from erpd_hub.evaluation.paired import LabelsByProblem, compare
+from erpd_hub.paper import SELECTION_BENCHMARK, Claim, Experiment, Row
+
+POINTS = 3.0
+"""[I] AVG@K agrees within this many points, or two errors of a difference where that is more."""
+KL_ABSOLUTE, KL_RELATIVE = 0.005, 0.3
+"""[I] A KL agrees within this many nats per token, or this share of what is reported where that is more."""
+ENTROPY = 0.05
+"""[I] Nats."""
+NO_GAIN = 0.01
+"""[I] A gain of AVG@K that is at most this, in [0, 1], is none."""
+METRICS = ("kl_to_base", "entropy", "mean_length")
+
+Verdict = Literal["shown", "not shown", "opposite", "not measured"]
+HOW = (
+    f"a score agrees within {POINTS:g} points or two errors of a difference of two such scores, a KL within "
+    f"{KL_ABSOLUTE:g} or {KL_RELATIVE:.0%}, an entropy within {ENTROPY:g}"
+)
+
+
+class Cell(NamedTuple):
+    """One number of the paper and ours."""
+
+    column: str
+    reported: float | None
+    measured: float | None
+    """In the units of the paper."""
+    tolerance: float | None
+    agrees: bool | None
+    """None where one of the two is missing."""
+    selection: bool
+    """The models were selected on it: it counts in no mean."""
+
+
+class Beside(NamedTuple):
+    """One row of the paper and ours."""
+
+    row: str
+    ref: str
+    cells: tuple[Cell, ...]
+    reported_mean: float | None
+    """Over benchmarks without the one selected on, of those that both have."""
+    measured_mean: float | None
+
+
+class Judged(NamedTuple):
+    """One claim and what the twin says to it."""
+
+    says: str
+    metric: str
+    more: str
+    less: str
+    expect: str
+    value_more: float | None
+    value_less: float | None
+    difference: float | None
+    interval: tuple[float, float] | None
+    """95 %; of one seed: problems and samples vary in it, trainings do not."""
+    verdict: Verdict
+
+
+class Measured(NamedTuple):
+    """One checkpoint of a twin on its benchmark."""
+
+    labels: LabelsByProblem
+    lengths: Mapping[str, Sequence[int]]
+    """By problem, tokens of each response."""
+    probe: Mapping[str, Any]
+    """The probe's metrics; empty where it was not probed."""
+
+
+def beside(experiment: Experiment, model: str, checkpoints: Iterable[Mapping[str, Any]]) -> list[Beside]:
+    """The paper's rows for a model beside the summary of a run.
+
+    Args:
+        checkpoints: Of the summary, with `stderr_sampling` where the record has it.
+    """
+    by_ref: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for item in checkpoints:
+        by_ref.setdefault(item["ref"], {})[item["benchmark"]] = item
+    return [_beside(name, row, experiment, by_ref) for name, row in experiment.rows.get(model, {}).items()]
+
+
+def _beside(
+    name: str, row: Row, experiment: Experiment, by_ref: Mapping[str, Mapping[str, Mapping[str, Any]]]
+) -> Beside:
+    ref = max(row.ref, key=lambda one: (one in by_ref, _score(by_ref.get(one, {}), SELECTION_BENCHMARK) or 0.0))
+    found = by_ref.get(ref, {})
+    cells = tuple(
+        _cell(column, reported, found) for column, reported in zip(experiment.columns, row.reported, strict=True)
+    )
+    both = [cell for cell in cells if cell.agrees is not None and cell.column not in METRICS and not cell.selection]
+    means = [fmean(values) if values else None for values in (
+        [cell.reported for cell in both if cell.reported is not None],
+        [cell.measured for cell in both if cell.measured is not None],
+    )]  # fmt: skip
+    return Beside(name, ref, cells, means[0], means[1])
+
+
+def _score(found: Mapping[str, Mapping[str, Any]], benchmark: str) -> float | None:
+    return found[benchmark]["avg"] if benchmark in found else None
+
+
+def _cell(column: str, reported: float | None, found: Mapping[str, Mapping[str, Any]]) -> Cell:
+    if column in METRICS:
+        measured = next((item[column] for item in found.values() if item[column] is not None), None)
+        error = None
+    else:
+        average, error = _score(found, column), found.get(column, {}).get("stderr_sampling")
+        measured = None if average is None else 100 * average
+    if reported is None or measured is None:
+        return Cell(column, reported, measured, None, None, column == SELECTION_BENCHMARK)
+    tolerance = _tolerance(column, reported, error)
+    agrees = abs(measured - reported) <= tolerance
+    return Cell(column, reported, measured, tolerance, agrees, column == SELECTION_BENCHMARK)
+
+
+def _tolerance(column: str, reported: float, error: float | None) -> float:
+    if column == "kl_to_base":
+        return max(KL_ABSOLUTE, KL_RELATIVE * reported)
+    if column == "entropy":
+        return ENTROPY
+    return max(POINTS, 200 * sqrt(2) * (error or 0.0))
+
+
+# --------------------------------------------------------------------------------------------- claims
+
+
+def judge(claim: Claim, measured: Mapping[str, Measured]) -> Judged:
+    """What a twin says to a claim: shown or opposite where the 95 % interval of the difference lies on one side."""
+    more, less = measured.get(claim.more), measured.get(claim.less)
+    found = None if more is None or less is None else _difference(claim.metric, more, less)
+    named = (claim.says, claim.metric, claim.more, claim.less, claim.expect)
+    if found is None:
+        return Judged(*named, None, None, None, None, "not measured")
+    first, second, interval = found
+    return Judged(*named, first, second, first - second, interval, _verdict(claim.expect, interval))
+
+
+def _verdict(expect: str, interval: tuple[float, float]) -> Verdict:
+    low, high = interval
+    if expect == "no_gain":
+        return "opposite" if low > 0 else "shown" if high <= NO_GAIN else "not shown"
+    return "shown" if low > 0 else "opposite" if high < 0 else "not shown"
+
+
+def _difference(metric: str, more: Measured, less: Measured) -> tuple[float, float, tuple[float, float]] | None:
+    """Both values and the 95 % interval of their difference; None where one is missing."""
+    if metric == "avg":
+        result = compare(more.labels, less.labels)
+        return result.first, result.second, result.interval
+    if metric == "mean_length":
+        return _paired_lengths(more.lengths, less.lengths)
+    key = {"kl_to_base": "kl_checkpoint_to_base", "entropy": "entropy"}[metric]
+    values = [side.probe.get(key) for side in (more, less)]
+    if values[0] is None or values[1] is None:
+        return None
+    error = sqrt(sum((side.probe.get(f"{key}_stderr") or 0.0) ** 2 for side in (more, less)))
+    return values[0], values[1], _normal_interval(values[0] - values[1], error)
+
+
+def _paired_lengths(
+    more: Mapping[str, Sequence[int]], less: Mapping[str, Sequence[int]]
+) -> tuple[float, float, tuple[float, float]]:
+    first, second = ([fmean(side[problem]) for problem in more] for side in (more, less))
+    differences = [a - b for a, b in zip(first, second, strict=True)]
+    error = stdev(differences) / sqrt(len(differences)) if len(differences) > 1 else 0.0
+    return fmean(first), fmean(second), _normal_interval(fmean(differences), error)
+
+
+def _normal_interval(difference: float, error: float) -> tuple[float, float]:
+    return difference - 1.96 * error, difference + 1.96 * error

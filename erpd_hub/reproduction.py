@@ -1,0 +1,168 @@
+"""Carrying out an experiment of the paper: its plan and bill, its run, and what was measured, for `reproduce`."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from erpd_hub import config as c
+from erpd_hub.artifacts import write_json
+from erpd_hub.display import ProgressWatch, make_console, print_json
+from erpd_hub.home import run_folder
+from erpd_hub.hub.client import Hub
+from erpd_hub.launch import Launch
+from erpd_hub.paper import experiments, get_experiment, recipe_of
+from erpd_hub.pipeline import Outcome, open_hub, run_plan
+from erpd_hub.plan import Plan, make_plan
+from erpd_hub.preview import Machine, preview
+from erpd_hub.recipe import load_recipe
+from erpd_hub.reproduce import HOW, Beside, Measured, beside, judge
+from erpd_hub.samples import read_rows
+from erpd_hub.summary import evaluations, reference_of
+from erpd_hub.tables import print_plan, print_preview
+
+SCHEMA = "erpd-hub/reproduce/v1"
+
+
+def listing() -> list[dict[str, Any]]:
+    """Every experiment with its models, recipes, twin and claim."""
+    return [
+        {"experiment": name, **item.model_dump(mode="json", include={"title", "claim", "models", "tiny", "notes"})}
+        for name, item in experiments().items()
+    ]
+
+
+def print_listing(items: Sequence[Mapping[str, Any]]) -> None:
+    table = Table("experiment", "about", "recipe by model", "twin", box=None)
+    for item in items:
+        models = ", ".join(f"{model}: {recipe}" for model, recipe in item["models"].items())
+        table.add_row(*map(escape, (item["experiment"], item["title"], models, item["tiny"])))
+    make_console().print(table)
+
+
+def runs(experiment: str, model: str | None, *, tiny: bool, overrides: Sequence[str]) -> tuple[str, Plan]:
+    """The model and the plan of an experiment.
+
+    Raises:
+        ConfigError: no such experiment or model, or an override that does not fit.
+    """
+    chosen, recipe = recipe_of(experiment, model, tiny=tiny)
+    return chosen, make_plan(load_recipe(recipe, overrides))
+
+
+def bill(plan: Plan, *, gpus: int | None, gpu: str | None, as_json: bool, dry_run: bool) -> None:
+    """Print what it would take; nothing starts."""
+    found = preview(plan, machine=Machine(gpus=gpus, gpu=gpu))
+    if as_json:
+        print_json(found)
+        return
+    (print_preview if dry_run else print_plan)(found)
+    make_console().print("nothing has started; --yes starts it, --tiny runs its twin on this machine's CPU")
+
+
+def report(experiment: str, model: str, plan: Plan, *, tiny: bool, gpus: int | None = None) -> dict[str, Any]:
+    """Run the plan (what exists is reused) and lay what it measured beside the paper; also kept in the run's folder."""
+    about = get_experiment(experiment)
+    outcome = run_plan(plan, watch=ProgressWatch(plan), launch=Launch.from_options(gpus, None))
+    hub = open_hub(plan)
+    rows = [] if tiny else beside(about, model, _with_sampling_errors(outcome))
+    measured = _measured(outcome, hub) if tiny else {}
+    claims = [judge(claim, measured) for claim in about.claims] if tiny else []
+    found = {
+        "schema": SCHEMA,
+        "experiment": experiment,
+        "title": about.title,
+        "claim": about.claim,
+        "model": model,
+        "recipe": plan.recipe.origin,
+        "seed": plan.recipe.seed,
+        "tolerance": HOW,
+        "notes": list(about.notes),
+        "rows": [_row(item) for item in rows],
+        "claims": [item._asdict() for item in claims],
+        "summary": outcome.summary,
+    }
+    write_json(run_folder(plan.recipe.run) / f"reproduce-{experiment}.json", json.dumps(found, indent=2) + "\n")
+    return found
+
+
+def _row(item: Beside) -> dict[str, Any]:
+    return item._asdict() | {"cells": [cell._asdict() for cell in item.cells]}
+
+
+def _with_sampling_errors(outcome: Outcome) -> list[dict[str, Any]]:
+    errors = {
+        (reference_of(outcome.plan, item.node), item.node.config.benchmarks[0]): item.record.metrics["stderr_sampling"]
+        for item in evaluations(outcome.finished)
+        if isinstance(item.node.config, c.EvaluateConfig)
+    }
+    return [
+        item | {"stderr_sampling": errors.get((item["ref"], item["benchmark"]))}
+        for item in outcome.summary["checkpoints"]
+    ]
+
+
+def _measured(outcome: Outcome, hub: Hub) -> dict[str, Measured]:
+    """Labels, lengths and probe of every checkpoint, by the names that the recipe gives them."""
+    probes = {}
+    for item in outcome.finished:
+        if isinstance(item.node.config, c.ProbeConfig):
+            probes[reference_of(outcome.plan, item.node)] = item.record.metrics
+    found = {}
+    for item in evaluations(outcome.finished):
+        folder = hub.pull_artifact(item.record, str(item.record.repo_id), item.revision, item.record.folder)
+        labels: dict[str, list[int | None]] = {}
+        lengths: dict[str, list[int]] = {}
+        for row in read_rows(folder):
+            labels.setdefault(row["problem_id"], []).append(row["label"])
+            lengths.setdefault(row["problem_id"], []).append(len(row["response_ids"] or ()))
+        name = reference_of(outcome.plan, item.node)
+        found[name] = Measured(labels, lengths, probes.get(name, {}))
+    return found
+
+
+# ------------------------------------------------------------------------------------------- for people
+
+
+def print_report(found: Mapping[str, Any]) -> None:
+    console = make_console()
+    console.print(f"[bold]{escape(found['title'])}[/bold]: {escape(found['claim'])}")
+    if found["rows"]:
+        console.print(_rows_table(found["rows"]))
+        console.print(f"each cell: measured (reported), ! where they disagree: {found['tolerance']}")
+        console.print("* selected on: in no mean")
+    if found["claims"]:
+        console.print(_claims_table(found["claims"]))
+        console.print("intervals are of this one seed: over problems and samples, not over trainings")
+    for note in found["notes"]:
+        console.print(f"note: {escape(note)}")
+
+
+def _rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    columns = [f"{cell['column']}{'*' if cell['selection'] else ''}" for cell in rows[0]["cells"]]
+    table = Table("row", "checkpoint", *columns, "mean", box=None)
+    for row in rows:
+        cells = [_cell_text(cell) for cell in row["cells"]]
+        mean = "-" if row["measured_mean"] is None else f"{row['measured_mean']:.1f} ({row['reported_mean']:.1f})"
+        table.add_row(escape(row["row"]), escape(row["ref"]), *cells, mean)
+    return table
+
+
+def _cell_text(cell: Mapping[str, Any]) -> str:
+    digits = 3 if cell["column"] in ("kl_to_base", "entropy") else 1
+    texts = ["-" if cell[key] is None else f"{cell[key]:.{digits}f}" for key in ("measured", "reported")]
+    return f"{texts[0]} ({texts[1]}){' !' if cell['agrees'] is False else ''}"
+
+
+def _claims_table(claims: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table("claim", "compared", "difference", "95 %", "verdict", box=None)
+    for claim in claims:
+        compared = f"{claim['metric']}: {claim['more']} - {claim['less']}"
+        scale, digits = (100, 1) if claim["metric"] == "avg" else (1, 4)
+        difference = "-" if claim["difference"] is None else f"{scale * claim['difference']:+.{digits}f}"
+        interval = claim["interval"]
+        limits = "-" if interval is None else f"{scale * interval[0]:+.{digits}f} to {scale * interval[1]:+.{digits}f}"
+        table.add_row(*map(escape, (claim["says"], compared, difference, limits, claim["verdict"])))
+    return table

@@ -1,0 +1,96 @@
+"""Trajectories with advantages on their tokens: from outcomes, a critic's values, or a signal, whitened and masked."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import overload
+
+import torch
+from torch import Tensor
+
+from erpd_hub.advantages import gae, group_advantages, length_adaptive_lambda
+from erpd_hub.signals import Shaping, Whitening, whiten
+from erpd_hub.training.batches import StepBatch, Trajectory
+
+
+def from_outcomes(rows: Sequence[Trajectory], *, scale: bool) -> list[Trajectory]:
+    """The outcome relative to those of the prompt's other samples, on each token.
+
+    Args:
+        scale: In units of their standard deviation.
+    """
+    prompts = {problem_id: index for index, problem_id in enumerate(dict.fromkeys(row.problem_id for row in rows))}
+    advantages = group_advantages(
+        torch.tensor([row.label for row in rows]),
+        torch.tensor([prompts[row.problem_id] for row in rows]),
+        scale=scale,
+    )
+    return [
+        replace(row, advantages=advantage.expand(len(row.response_ids)))
+        for row, advantage in zip(rows, advantages, strict=True)
+    ]
+
+
+def from_values(
+    rows: Sequence[Trajectory], values: Sequence[Tensor], *, alpha: float, whitened: bool
+) -> list[Trajectory]:
+    """Generalised advantages of a critic, lambda by the length of the response.
+
+    Args:
+        values: (T,) V of the state before each token of each row.
+    """
+    advantages = [
+        gae(value, row.label, lambda_=length_adaptive_lambda(len(value), alpha))
+        for row, value in zip(rows, values, strict=True)
+    ]
+    if whitened:
+        flat = torch.cat(advantages)
+        flat = whiten(flat, torch.ones_like(flat, dtype=torch.bool), shift_mean=True)
+        advantages = list(flat.split([len(value) for value in advantages]))
+    return [replace(row, advantages=values) for row, values in zip(rows, advantages, strict=True)]
+
+
+def fit_whitening(rows: Sequence[Trajectory], shaping: Shaping) -> Whitening:
+    """Statistics over all response tokens of the rows, whose advantages are a raw signal: long responses weigh more."""
+    flat, outcomes = _flat(rows)
+    return shaping.fit(flat, outcomes, torch.ones_like(flat, dtype=torch.bool))
+
+
+def shaped(rows: Sequence[Trajectory], shaping: Shaping, whitening: Whitening | None = None) -> list[Trajectory]:
+    """Rows whose raw signal has become advantages.
+
+    Args:
+        whitening: Defaults to one fitted to these rows.
+    """
+    whitening = fit_whitening(rows, shaping) if whitening is None else whitening
+    flat, outcomes = _flat(rows)
+    parts = shaping.apply(flat, outcomes, whitening).split([len(row.response_ids) for row in rows])
+    return [replace(row, advantages=part) for row, part in zip(rows, parts, strict=True)]
+
+
+@dataclass(frozen=True)
+class ShapedSteps(Sequence[StepBatch]):
+    """Steps whose raw signals become advantages when a step is taken, whitened over its own tokens."""
+
+    steps: Sequence[StepBatch]
+    shaping: Shaping
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    @overload
+    def __getitem__(self, index: int) -> StepBatch: ...
+    @overload
+    def __getitem__(self, index: slice) -> "ShapedSteps": ...
+    def __getitem__(self, index: int | slice) -> "StepBatch | ShapedSteps":
+        if isinstance(index, slice):
+            return ShapedSteps(self.steps[index], self.shaping)
+        batch = self.steps[index]
+        return replace(batch, trajectories=tuple(shaped(batch.trajectories, self.shaping)))
+
+
+def _flat(rows: Sequence[Trajectory]) -> tuple[Tensor, Tensor]:
+    """The raw signal of all tokens, and the outcome of each one's response."""
+    signals = [row.advantages for row in rows if row.advantages is not None]
+    assert len(signals) == len(rows), "every row has a signal"
+    lengths = torch.tensor([len(signal) for signal in signals])
+    return torch.cat(signals), torch.tensor([row.label for row in rows]).repeat_interleave(lengths)

@@ -1,0 +1,155 @@
+"""The page about a run: its numbers, and the rules that say what to try next."""
+
+from typing import Any
+
+import pytest
+
+from erpd_hub.advise import Made, Page, compare_with_base, make_page, place_in
+from erpd_hub.advise_rules import Advice, advise
+
+SIGNAL = Made("r1/signal", "signal", {"strategy": 1, "numerator": "ce"}, {"std": 0.3, "signal_to_noise": 9.0})
+CE = Made("r1/ce", "teacher", {"loss": {"type": "ce"}}, {})
+STUDENT = Made("r1/student", "distill", {"signal": "signal", "advantage": "signal"}, {})
+CONTROL = Made("r1/student-no-teacher", "distill", {"advantage": "outcome", "control_of": "student"}, {})
+
+
+def row(ref: str, avg: float, *, role: str = "", **more: Any) -> dict[str, Any]:
+    roles = {"base": "base", "ce": "teacher", "student-no-teacher": "control", "recovered": "teacher"}
+    found = {
+        "ref": ref,
+        "role": role or roles.get(ref, "student"),
+        "benchmark": "addition",
+        "avg": avg,
+        "k": 8,
+        "n": 200,
+    }
+    found |= {"stderr": 0.03, "stderr_sampling": 0.005, "kl_to_base": 0.01, "entropy": 0.1, "mean_length": 100.0}
+    return found | {"truncated": 0.0, "selection": False, "details": ref} | more
+
+
+def said(rows: list[dict[str, Any]], *made: Made, kind: str = "next") -> list[Advice]:
+    return [item for item in advise(make_page(rows, made)) if item.kind == kind]
+
+
+def test_gains_are_against_the_base_without_what_was_selected_on() -> None:
+    rows = [
+        row("base", 0.5, kl_to_base=0.0),
+        row("base", 0.1, benchmark="validation", selection=True),
+        row("ce", 0.6, kl_to_base=0.02, entropy=0.05, mean_length=110.0, truncated=0.02),
+        row("ce", 0.9, benchmark="validation", selection=True),
+    ]
+    (line,) = compare_with_base(rows)
+    assert line.gain == pytest.approx(10.0)
+    assert line.error == pytest.approx(100 * (2 * 0.005**2) ** 0.5)
+    assert line.gain_per_kl == pytest.approx(5.0), "points for each 0.01 nats"
+    assert (line.entropy_ratio, line.length_ratio, line.truncated_rise) == pytest.approx((0.5, 1.1, 0.02))
+
+
+def test_two_benchmarks_are_averaged() -> None:
+    rows = [row("base", 0.5), row("base", 0.2, benchmark="b"), row("ce", 0.6), row("ce", 0.4, benchmark="b")]
+    (line,) = compare_with_base(rows)
+    assert (line.avg, line.gain) == pytest.approx((0.5, 15.0))
+    assert line.error == pytest.approx(100 * (4 * 0.005**2) ** 0.5 / 2)
+
+
+def test_controls_stand_beside_their_student_at_the_same_step() -> None:
+    rows = [
+        row("base", 0.5),
+        row("student", 0.6),
+        row("student@step-8", 0.58),
+        row("student-no-teacher", 0.59),
+        row("student-no-teacher@step-8", 0.51, role="control"),
+    ]
+    page = make_page(rows, [STUDENT, CONTROL])
+    assert [(item.student, item.control, item.better) for item in page.controls] == [
+        ("student", "student-no-teacher", False),
+        ("student@step-8", "student-no-teacher@step-8", True),
+    ]
+    assert all(item.is_outcome for item in page.controls)
+
+
+def test_another_round_when_the_student_holds_its_teachers_gain() -> None:
+    (advice,) = said([row("base", 0.5), row("ce", 0.6), row("student", 0.61)], CE, SIGNAL, STUDENT)
+    assert advice.what.startswith("another round of strategy 1 on fresh prompts, starting from student")
+    assert "+11.0" in advice.why
+
+
+def test_more_steps_when_the_student_is_far_below_a_strong_teacher() -> None:
+    (advice,) = said([row("base", 0.5), row("ce", 0.7), row("student", 0.55)], CE, SIGNAL, STUDENT)
+    assert "more distillation steps" in advice.what
+    assert "Table 5" in advice.evidence
+
+
+def test_the_weak_strategies_when_the_teacher_gains_nothing() -> None:
+    rows = [row("base", 0.5), row("ce", 0.505), row("student", 0.51)]
+    (advice,) = said(rows, CE, SIGNAL, STUDENT)
+    assert advice.what == "strategy 2"
+    (later,) = said(rows, CE, SIGNAL, STUDENT, Made("r2/prompts", "prompts", {}, {}))
+    assert later.what.startswith("strategy 3 against an earlier student")
+
+
+def test_the_gate_decides_before_the_gains() -> None:
+    gate = Made("r1/gate", "gate", {}, {"teacher_better": False, "strategies": [2, 3], "reason": "p = 0.4"})
+    (advice,) = said([row("base", 0.5), row("ce", 0.7), row("student", 0.7)], CE, SIGNAL, STUDENT, gate)
+    assert (advice.what, advice.why) == ("strategy 2", "p = 0.4")
+
+
+def test_the_control_decides_before_the_gains() -> None:
+    rows = [row("base", 0.5), row("ce", 0.7), row("student", 0.7), row("student-no-teacher", 0.71)]
+    (advice,) = said(rows, CE, SIGNAL, STUDENT, CONTROL)
+    assert advice.what.startswith("the bare outcome (student-no-teacher)")
+
+
+def test_strategy_2_that_no_longer_gains_goes_online() -> None:
+    signal = Made("r1/signal", "signal", {"strategy": 2, "numerator": "recovered"}, {"std": 0.3})
+    rows = [row("base", 0.5), row("recovered", 0.4), row("student", 0.505)]
+    (advice,) = said(rows, signal, STUDENT)
+    assert "on-policy" in advice.what
+
+
+def test_a_run_without_a_student_is_told_to_begin() -> None:
+    (advice,) = said([row("base", 0.5), row("ce", 0.7)], CE)
+    assert advice.what == "strategy 1 with a CE or SAPO teacher"
+
+
+@pytest.mark.parametrize(
+    ("made", "rows", "word"),
+    [
+        ([SIGNAL._replace(metrics={"std": 0.3, "signal_to_noise": 1.5})], [], "noise floor"),
+        ([], [row("student", 0.6, truncated=0.2)], "end by length"),
+        (
+            [
+                Made("r1/mse", "teacher", {"loss": {"type": "mse"}}, {"explained_variance": 0.4}),
+                Made("r1/s2", "signal", {"strategy": 2, "numerator": "mse"}, {"std": 1.0}),
+            ],
+            [],
+            "explained variance below 0.9",
+        ),
+    ],
+)
+def test_what_comes_first(made: list[Made], rows: list[dict[str, Any]], word: str) -> None:
+    (advice,) = said([row("base", 0.5), *rows], *made, kind="first")
+    assert word in advice.why
+
+
+def test_an_unrecovered_mse_run_that_is_only_unlearned_from_is_no_fault() -> None:
+    mse = Made("r1/mse", "teacher", {"loss": {"type": "mse"}}, {"explained_variance": 0.1})
+    signal = Made("r1/s2", "signal", {"strategy": 2, "numerator": "recovered", "denominator": "mse"}, {"std": 1.0})
+    assert not said([row("base", 0.5)], mse, signal, kind="first")
+
+
+def test_what_goes_beside() -> None:
+    rows = [
+        row("base", 0.5),
+        row("ce", 0.7, kl_to_base=0.01),
+        row("student", 0.7, kl_to_base=0.04, entropy=0.05, mean_length=150.0),
+    ]
+    beside = said(rows, CE, SIGNAL, STUDENT, kind="beside")
+    assert [advice.what.split()[0] for advice in beside] == ["entropy_weight:", "compare", "fewer"]
+
+
+def test_references_mean_steps_of_their_round() -> None:
+    assert place_in("ce@step-8", "r2/signal") == "r2/ce"
+    assert place_in("r1/student", "r2/signal") == "r1/student"
+    assert place_in("policy", "r2/signal") == "policy"
+    assert isinstance(make_page([row("base", 0.5)], []), Page)

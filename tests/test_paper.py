@@ -1,0 +1,152 @@
+"""The paper's experiments as data, and the shipped recipes that measure them."""
+
+from functools import cache
+
+import pytest
+
+from erpd_hub import config as c
+from erpd_hub.errors import ConfigError
+from erpd_hub.nodes import Edge, Node, Plan
+from erpd_hub.paper import SELECTION_BENCHMARK, experiments, get_experiment, recipe_of
+from erpd_hub.plan import make_plan
+from erpd_hub.recipe import load_recipe, shipped_recipes
+from erpd_hub.reproduce import METRICS
+from erpd_hub.summary import reference_of
+
+OVERLAYS = sorted({name for item in experiments().values() for name in item.models.values() if "+" in name})
+
+
+@cache
+def plan_of(recipe: str) -> Plan:
+    return make_plan(load_recipe(recipe))
+
+
+@cache
+def measured(recipe: str) -> tuple[set[tuple[str, str]], set[str]]:
+    """Checkpoint and benchmark of every evaluation, and the checkpoints that are probed."""
+    plan = plan_of(recipe)
+    evaluated = {
+        (reference_of(plan, node), node.config.benchmarks[0])
+        for node in plan.nodes
+        if isinstance(node.config, c.EvaluateConfig)
+    }
+    return evaluated, {reference_of(plan, n) for n in plan.nodes if isinstance(n.config, c.ProbeConfig)}
+
+
+def test_every_table_and_figure_with_numbers_is_there() -> None:
+    tables = {f"table{number}" for number in range(1, 13)}
+    assert set(experiments()) == tables | {"fig2b", "fig4", "fig5", "fig6", "fig7", "fig8", "fig9", "fig10"}
+    assert list(experiments())[:2] == ["table1", "table2"]
+
+
+@pytest.mark.parametrize("name", experiments())
+def test_every_row_is_measured_by_its_recipe(name: str) -> None:
+    item = get_experiment(name)
+    assert set(item.rows) <= set(item.models)
+    for model, rows in item.rows.items():
+        evaluated, probed = measured(item.models[model])
+        for label, row in rows.items():
+            assert len(row.reported) == len(item.columns), label
+            needed = [column for column, value in zip(item.columns, row.reported, strict=True) if value is not None]
+            for ref in row.ref:
+                for column in needed:
+                    found = ref in probed if column in METRICS else (ref, column) in evaluated
+                    assert found or (ref == "base" and column in METRICS), f"{model} {label}: {ref} {column}"
+
+
+@pytest.mark.parametrize("name", experiments())
+def test_every_claim_is_measured_by_the_twin(name: str) -> None:
+    item = get_experiment(name)
+    assert item.claims
+    evaluated, probed = measured(item.tiny)
+    checkpoints = {ref for ref, _ in evaluated}
+    for claim in item.claims:
+        assert {claim.more, claim.less} <= checkpoints, claim.says
+        if claim.metric in ("kl_to_base", "entropy"):
+            assert {claim.more, claim.less} <= probed, claim.says
+
+
+def test_numbers_are_those_of_the_paper() -> None:
+    """The averages that the paper prints, recomputed from its own columns: a slip of the pen would show."""
+    printed = {
+        "Base": 68.5,
+        "PPO": 68.1,
+        "GRPO": 69.0,
+        "GRPO+Distillation": 69.2,
+        "SAPO": 69.9,
+        "CE": 72.9,
+        "MSE": 36.4,
+    }
+    rows = get_experiment("table1").rows["Qwen3-4B"]
+    for name, average in printed.items():
+        assert sum(rows[name].reported) / 5 == pytest.approx(average, abs=0.06), name
+    batch = get_experiment("table2").rows["Qwen3-4B"]
+    averages = {"Batch 1 Student": 71.1, "Batch 3 Teacher": 77.2, "Batch 6 Student": 80.6, "Without, batch 2 (b)": 68.4}
+    for name, average in averages.items():
+        assert sum(batch[name].reported[:3]) / 3 == pytest.approx(average, abs=0.1), name
+
+
+def test_the_selection_benchmark_selects_in_the_recipes_too() -> None:
+    select = [node.config for node in plan_of("table1").nodes if isinstance(node.config, c.SelectConfig)]
+    assert {item.benchmark for item in select} == {SELECTION_BENCHMARK}
+
+
+def test_models_and_twins_by_name() -> None:
+    assert recipe_of("table1", None, tiny=False) == ("Qwen3-4B", "table1")
+    assert recipe_of("table1", "nbg4-3b", tiny=False) == ("NBG4-3B", "table1+nbg4-3b")
+    assert recipe_of("table1", None, tiny=True) == ("tiny", "tiny-race")
+    assert recipe_of("table1", "./micro.yaml", tiny=True)[1] == "tiny-race+./micro.yaml"
+    with pytest.raises(ConfigError, match=r"--model: expected one of Qwen3-4B, NBG4-3B, got 'Qwen3-5B'; did you mean"):
+        recipe_of("table1", "Qwen3-5B", tiny=False)
+    with pytest.raises(ConfigError, match=r"expected one of the paper's experiments .*did you mean 'table12'"):
+        get_experiment("tabel12")
+
+
+# ------------------------------------------------------------------------------------------- recipes
+
+
+def _source(plan: Plan, edge: Edge) -> object:
+    """Where an input comes from; log-probs by what they are of, since their own names differ between recipes."""
+    if not isinstance(edge.source, str):
+        return str(edge.source)
+    node = plan.node(edge.source)
+    if isinstance(node.config, c.ScoreConfig):
+        return sorted((e.role, str(_source(plan, e)), e.saved_step) for e in node.inputs)
+    return node.repo_id, node.folder
+
+
+def _meaning(plan: Plan, node: Node) -> tuple[object, ...]:
+    inputs = sorted((edge.role, str(_source(plan, edge)), edge.saved_step or 0) for edge in node.inputs)
+    return node.config.stage, sorted(map(str, node.identity.items())), node.seed, inputs
+
+
+def test_recipes_of_one_run_mean_the_same_by_the_same_name() -> None:
+    """What they have in common is then made once, and nothing overwrites anything."""
+    seen: dict[tuple[str, str], tuple[str, object]] = {}
+    for name in [*sorted(shipped_recipes()), *OVERLAYS]:
+        plan = plan_of(name)
+        for node in plan.nodes:
+            found = _meaning(plan, node)
+            other, before = seen.setdefault((node.repo_id, node.folder), (name, found))
+            assert found == before, f"{node.repo_id} {node.folder}: {other} and {name}"
+
+
+def test_the_race_has_the_papers_settings() -> None:
+    steps = load_recipe("table1").rounds[0].steps
+    assert (steps["rollouts"].k, steps["prompts"].count, steps["rollouts"].decoding.temperature) == (16, 1000, 0.6)
+    assert (steps["grpo"].loss.clip_low, steps["grpo"].loss.clip_high) == (0.2, 0.28)
+    assert (steps["sapo"].loss.tau_positive, steps["sapo"].loss.tau_negative) == (1.0, 1.05)
+    assert {steps[name].learning_rate for name in ("ce", "mse", "ppo", "ce-student")} == {1e-6}
+    assert steps["mse-70-10-negative"].keep_on_right == "negative"
+    rounds = load_recipe("table2-rounds").rounds
+    assert [round_.steps["student"].steps for round_ in rounds] == [10] * 6
+    strategies = [round_.steps[str(round_.steps["student"].signal)].strategy for round_ in rounds]
+    assert strategies == [1, 1, 1, 3, 2, 2]
+
+
+def test_an_overlay_changes_the_model_and_nothing_of_the_experiment() -> None:
+    plain, other = (load_recipe(name).rounds[0].steps for name in ("table5-kl", "table5-kl+nbg4-3b"))
+    assert other["base"].source == "Nanbeige/Nanbeige4-3B-Thinking-2511"
+    assert other["evaluate"].decoding.max_new_tokens == 65_536
+    assert other["sapo-120-student"] == plain["sapo-120-student"]
+    assert load_recipe("table5-kl+nbg4-3b").run == "nbg4-3b"

@@ -1,0 +1,114 @@
+"""Measured beside reported, claims beside comparisons, and the whole command on a micro twin."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import cli
+
+from erpd_hub.paper import Claim, Experiment
+from erpd_hub.reproduce import Measured, beside, judge
+
+MICRO_TWIN = Path(__file__).parent / "micro_twin.yaml"
+EXPERIMENT = Experiment.model_validate(
+    {
+        "title": "t",
+        "claim": "c",
+        "models": {"m": "table1"},
+        "tiny": "tiny-race",
+        "columns": ["aime_2024", "hmmt_feb_2025", "kl_to_base"],
+        "rows": {"m": {"Student": {"ref": "s@step-16 | s", "reported": [80.0, 60.0, 0.02]}}},
+        "claims": [],
+    }
+)
+
+
+def _checkpoint(ref: str, benchmark: str, avg: float, **more: object) -> dict[str, object]:
+    return {"ref": ref, "benchmark": benchmark, "avg": avg, "kl_to_base": 0.024, "stderr_sampling": 0.01, **more}
+
+
+def test_the_checkpoint_that_is_best_on_the_selection_benchmark_counts() -> None:
+    rows = [
+        _checkpoint("s", "aime_2024", 0.9),
+        _checkpoint("s", "hmmt_feb_2025", 0.5),
+        _checkpoint("s@step-16", "aime_2024", 0.84),
+        _checkpoint("s@step-16", "hmmt_feb_2025", 0.61),
+    ]
+    (row,) = beside(EXPERIMENT, "m", rows)
+    assert row.ref == "s@step-16"
+    aime, hmmt, kl = row.cells
+    assert (aime.measured, aime.tolerance, aime.agrees) == (84.0, 3.0, False)
+    assert (hmmt.measured, hmmt.agrees, hmmt.selection) == (61.0, True, True)
+    assert (kl.measured, kl.agrees) == (0.024, True)
+    assert (row.reported_mean, row.measured_mean) == (80.0, 84.0), "without the benchmark selected on"
+
+
+def test_a_larger_sampling_error_widens_the_tolerance() -> None:
+    rows = [_checkpoint("s", "aime_2024", 0.84, stderr_sampling=0.02)]
+    (row,) = beside(EXPERIMENT, "m", rows)
+    assert row.cells[0].tolerance == pytest.approx(2 * 2 * 2**0.5)
+    assert row.cells[0].agrees is True
+    assert row.cells[1].agrees is None, "not measured"
+
+
+def _measured(right: int, *, kl: float = 0.01, length: int = 10) -> Measured:
+    labels = {f"p{index}": [1 if index < right else 0] * 4 for index in range(20)}
+    probe = {"kl_checkpoint_to_base": kl, "kl_checkpoint_to_base_stderr": 0.001}
+    return Measured(labels, {problem: [length] * 4 for problem in labels}, probe)
+
+
+@pytest.mark.parametrize(
+    ("claim", "verdict"),
+    [
+        ({"more": "good", "less": "bad"}, "shown"),
+        ({"more": "bad", "less": "good"}, "opposite"),
+        ({"more": "good", "less": "same"}, "not shown"),
+        ({"more": "good", "less": "absent"}, "not measured"),
+        ({"more": "good", "less": "bad", "expect": "no_gain"}, "opposite"),
+        ({"more": "bad", "less": "good", "expect": "no_gain"}, "shown"),
+        ({"more": "bad", "less": "good", "metric": "kl_to_base"}, "shown"),
+        ({"more": "good", "less": "same", "metric": "kl_to_base"}, "not shown"),
+        ({"more": "good", "less": "bad", "metric": "entropy"}, "not measured"),
+        ({"more": "bad", "less": "good", "metric": "mean_length"}, "shown"),
+    ],
+)
+def test_verdicts(claim: dict[str, str], verdict: str) -> None:
+    measured = {"good": _measured(18), "same": _measured(18), "bad": _measured(4, kl=0.05, length=30)}
+    assert judge(Claim(says="x", **claim), measured).verdict == verdict
+
+
+def test_the_bill_comes_first_and_nothing_starts(tmp_path) -> None:
+    shown = cli("reproduce", "table7", "hub.upstream=", "--gpus", 8, "--gpu", "h200", home=tmp_path).stdout
+    assert "GPU-hours" in shown
+    assert "nothing has started" in shown
+    assert not (tmp_path / "runs").exists()
+    found = json.loads(cli("reproduce", "--json", home=tmp_path).stdout)
+    assert {"experiment", "title", "claim", "models", "tiny", "notes"} == set(found[0])
+
+
+def test_a_twin_from_its_run_to_advice(tmp_path, micro_base) -> None:
+    """Fig. 7's twin with what two of its claims need, small; then the page about the run."""
+    left_out = ("relaxed-fixed", "relaxed-evolving", "conservative-evolving", "ce", "ce-signal")
+    short = {"steps": 4, "save_steps": []}
+    steps: dict[str, object] = {
+        **dict.fromkeys(left_out),
+        "ce-strong": short,
+        "conservative-fixed": {**short, "controls": ["no-teacher"]},
+        "probe": {"checkpoints": ["base", "conservative-fixed"]},
+        "evaluate": {"checkpoints": ["base", "ce-strong", "conservative-fixed"]},
+    }
+    home = shutil.copytree(micro_base, tmp_path / "home")  # the twin has the same base
+    small = tmp_path / "small.yaml"
+    small.write_text(json.dumps({"extends": str(MICRO_TWIN), "run": "micro", "steps": steps}))
+    found = json.loads(cli("reproduce", "fig7", "--tiny", "--model", small, "--json", home=home).stdout)
+    verdicts = {claim["says"]: claim["verdict"] for claim in found["claims"]}
+    assert verdicts["it is ahead of the evolving one"] == "not measured"
+    assert verdicts["the fixed denominator passes the conservative teacher"] != "not measured"
+    assert json.loads((home / "runs" / "micro" / "reproduce-fig7.json").read_text()) == found
+    page = json.loads(cli("advise", "micro", "--json", home=home).stdout)
+    assert [signal["step"] for signal in page["signals"]] == ["r1/ce-strong-signal"]
+    pairs = [(item["student"], item["control"]) for item in page["controls"]]
+    assert pairs == [("conservative-fixed", "conservative-fixed-no-teacher")]
+    assert [advice["kind"] for advice in page["advice"]].count("next") == 1
+    assert any(item["step"] == "r1/base" and item["reused"] for item in found["summary"]["artifacts"])

@@ -1,0 +1,190 @@
+"""Every teacher loss through its stage, and the controls of the second one, on rollouts of a tiny policy."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import context, save_policy, write_rollouts
+
+from erpd_hub.config import DistillConfig, ScoreConfig, SignalConfig, TeacherConfig
+from erpd_hub.errors import ArtifactError, ConfigError
+from erpd_hub.models import load_model
+from erpd_hub.stages import distill, score, signal, teacher
+from erpd_hub.training.data import read_trajectories
+
+LOSSES = ["ce", "mse", "sft", "grpo", "dr_grpo", "sapo", "gspo", "cispo", "vespo", "topr"]
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory) -> dict[str, Path]:
+    """Two policies, rollouts, their log-probs, and the signal of the second over the first."""
+    root = tmp_path_factory.mktemp("parts")
+    found = {"policy": save_policy(root / "policy"), "other": save_policy(root / "other", seed=1)}
+    found["rollouts"] = write_rollouts(root / "rollouts")
+    for name in ("policy", "other"):
+        out = root / f"{name}-logprobs"
+        config = ScoreConfig(rollouts="r", checkpoint="policy", micro_batch_tokens=200)
+        score.run(config, out, context=context(out), rollouts=found["rollouts"], checkpoint=found[name])
+        found[f"{name}-logprobs"] = out
+    for name, given in (("signal", found["policy-logprobs"]), ("no-numerator", None)):
+        sides = {"numerator": found["other-logprobs"], "denominator": given}
+        if given is None:
+            sides = {"numerator": None, "denominator": found["other-logprobs"]}
+        config = SignalConfig(
+            rollouts="r", numerator="none" if given is None else "teacher", denominator="teacher" if given is None
+            else "policy",
+        )  # fmt: skip
+        signal.run(
+            config, root / name, context=context(root / name), rollouts=found["rollouts"],
+            old=found["policy-logprobs"], **sides,
+        )  # fmt: skip
+        found[name] = root / name
+    return found
+
+
+def teach(out: Path, parts: dict[str, Path], loss: dict, **changes):
+    config = TeacherConfig(rollouts="r", loss=loss, **({"learning_rate": 1e-3, "steps": 12} | changes))
+    given = {role: parts["policy-logprobs"] for role in ("reference", "old") if role in config.loss.required}
+    return teacher.run(config, out, context=context(out), rollouts=parts["rollouts"], init=parts["policy"], **given)
+
+
+def run_distill(out: Path, parts: dict[str, Path], signal_name: str = "signal", **changes):
+    fields = {"learning_rate": 1e-3, "steps": 4, "signal": "signal"} | changes
+    given = {"anchor": parts["policy"]} if fields.get("kl_estimator") == "exact" else {}
+    return distill.run(
+        DistillConfig(rollouts="r", **fields), out, context=context(out), rollouts=parts["rollouts"],
+        init=parts["policy"], signal=parts[signal_name], **given,
+    )  # fmt: skip
+
+
+def dynamics(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "dynamics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_teacher_pulls_right_and_wrong_responses_apart(tmp_path, parts, loss: str) -> None:
+    teach(tmp_path, parts, {"type": loss})
+    first, last = dynamics(tmp_path)[0], dynamics(tmp_path)[-1]
+    if loss == "sft":  # it sees right responses alone
+        assert "logprob_negative" not in first and last["logprob_positive"] > first["logprob_positive"]
+        return
+    gaps = [line["logprob_positive"] - line["logprob_negative"] for line in (first, last)]
+    assert gaps[1] > gaps[0]
+    start = {"ce": "kl_reference_to_teacher_k3", "mse": None}.get(loss, "kl_old_to_teacher_k3")
+    assert start is None or (first[start] == pytest.approx(0, abs=1e-6) and last[start] > 0)
+
+
+def test_a_loss_without_what_it_needs_is_refused(tmp_path, parts) -> None:
+    config = TeacherConfig(rollouts="r", loss={"type": "sapo"}, steps=1)
+    with pytest.raises(ConfigError, match="old: expected log-probs of a checkpoint for the sapo loss, got none"):
+        teacher.run(config, tmp_path, context=context(tmp_path), rollouts=parts["rollouts"], init=parts["policy"])
+    with pytest.raises(ValueError, match="critic: expected a critic step with the ppo loss"):
+        TeacherConfig(rollouts="r", loss={"type": "ppo"}, steps=1)
+
+
+def test_a_loss_of_ones_own(tmp_path, parts, monkeypatch) -> None:
+    (tmp_path / "my_losses.py").write_text(
+        "from erpd_hub.losses import grpo_loss\n\n\ndef wide(batch, *, width):\n"
+        "    return grpo_loss(batch, clip_low=width, clip_high=width)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    loss = {"type": "custom", "function": "my_losses:wide", "arguments": {"width": 0.2}, "inputs": ["old"],
+            "advantages": "group"}  # fmt: skip
+    teach(tmp_path / "own", parts, loss, steps=2)
+    teach(tmp_path / "grpo", parts, {"type": "grpo", "clip_high": 0.2}, steps=2)
+    assert dynamics(tmp_path / "own") == dynamics(tmp_path / "grpo")
+
+
+def test_kl_penalty_holds_the_teacher_back(tmp_path, parts) -> None:
+    moved = []
+    for weight in (0.0, 5.0):
+        teach(tmp_path / str(weight), parts, {"type": "ce", "beta": 1.0, "kl_weight": weight})
+        before, after = (load_model(f).state_dict() for f in (parts["policy"], tmp_path / str(weight) / "step-12"))
+        moved.append(sum(float((after[name] - before[name]).abs().sum()) for name in before))
+    assert moved[1] < moved[0]
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3", "exact"])
+def test_student_under_each_kl_estimator(tmp_path, parts, estimator: str) -> None:
+    run_distill(tmp_path, parts, kl_weight=0.5, kl_estimator=estimator, steps=3)
+    first, _, last = dynamics(tmp_path)
+    assert first["kl_penalty"] == pytest.approx(0, abs=1e-6)
+    assert last["kl_penalty"] != 0
+
+
+def test_kl_target_stops_before_the_update_that_would_follow(tmp_path, parts) -> None:
+    plain = run_distill(tmp_path / "plain", parts, steps=8, save_steps=(2, 4))
+    curve = [line["kl_old_to_student_k3"] for line in dynamics(tmp_path / "plain")]
+    stopped = run_distill(tmp_path / "stopped", parts, steps=8, save_steps=(2, 4), kl_target=curve[3] * 0.999)
+    assert dynamics(tmp_path / "stopped")[:3] == dynamics(tmp_path / "plain")[:3]
+    assert len(dynamics(tmp_path / "stopped")) == 4
+    assert stopped.metrics["stopped_after"] == 3 and stopped.step_metrics[4]["stopped_after"] == 3
+    assert "stopped_after" not in stopped.step_metrics[2] and "stopped_after" not in plain.metrics
+    weights = {step: load_model(tmp_path / "stopped" / f"step-{step}").state_dict() for step in (2, 4, 8)}
+    other = load_model(tmp_path / "plain" / "step-2").state_dict()
+    assert all(torch.equal(weights[2][name], other[name]) for name in other)
+    assert all(torch.equal(weights[4][name], weights[8][name]) for name in other)
+    again = run_distill(tmp_path / "stopped", parts, steps=8, save_steps=(2, 4), kl_target=curve[3] * 0.999)
+    assert again == stopped
+
+
+def test_kl_target_survives_a_kill(tmp_path, parts, monkeypatch) -> None:
+    options = {"steps": 6, "kl_target": 1e-3, "checkpoint_every": 1}
+    whole = run_distill(tmp_path / "whole", parts, **options)
+    from erpd_hub.training.checkpoints import RunFiles
+
+    save = RunFiles.save_step
+    monkeypatch.setattr(RunFiles, "save_step", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run_distill(tmp_path / "again", parts, **options)
+    monkeypatch.setattr(RunFiles, "save_step", save)
+    assert run_distill(tmp_path / "again", parts, **options) == whole
+    assert whole.metrics["stopped_after"] < 6
+
+
+def test_the_evolving_signal_starts_as_the_fixed_one_and_departs(tmp_path, parts) -> None:
+    for kind in ("fixed", "evolving"):
+        run_distill(tmp_path / kind, parts, denominator=kind)
+    fixed, evolving = (dynamics(tmp_path / kind) for kind in ("fixed", "evolving"))
+    assert fixed[0]["loss"] == pytest.approx(evolving[0]["loss"], rel=1e-4)
+    assert fixed[1]["loss"] != evolving[1]["loss"]
+    with pytest.raises(ArtifactError, match="expected a numerator for the evolving denominator"):
+        run_distill(tmp_path / "no", parts, "no-numerator", denominator="evolving")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"keep_on_right": "negative"},
+        {"keep_on_right": "negative", "whiten_order": "before_mask"},
+        {"whiten": "step"},
+        {"whiten": "none"},
+        {"shift_mean": False},
+        {"reduction": "sequence"},
+        {"reduction": "max_len"},
+    ],
+)
+def test_each_control_changes_the_step(tmp_path, parts, changes: dict) -> None:
+    for name, options in (("plain", {}), ("changed", changes)):
+        run_distill(tmp_path / name, parts, steps=2, prompts_per_step=3, **options)
+    assert dynamics(tmp_path / "plain")[0]["loss"] != dynamics(tmp_path / "changed")[0]["loss"]
+    assert dynamics(tmp_path / "plain")[0]["logprob_positive"] == dynamics(tmp_path / "changed")[0]["logprob_positive"]
+
+
+def test_a_chain_keeps_the_rounds_policy_as_its_anchor(tmp_path, parts) -> None:
+    run_distill(tmp_path / "first", parts)
+    config = DistillConfig(rollouts="r", learning_rate=1e-3, steps=1, signal="signal", init="first")
+    distill.run(
+        config, tmp_path / "second", context=context(tmp_path / "second"), rollouts=parts["rollouts"],
+        init=tmp_path / "first" / "step-4", signal=parts["signal"],
+    )  # fmt: skip
+    assert (
+        dynamics(tmp_path / "second")[0]["kl_old_to_student_k3"]
+        > dynamics(tmp_path / "first")[1]["kl_old_to_student_k3"]
+    )
+
+
+def test_right_only_leaves_wrong_responses_out(parts) -> None:
+    rows = read_trajectories(parts["rollouts"])
+    assert 0 < sum(row.label == 1 for row in rows) < len(rows)
