@@ -1,8 +1,8 @@
 """The built-in long task: one number added to another many times, modulo a power of ten, each addition worked out.
 
-`37+48x2` is 37 + 48 + 48. Each addition has its number, counting down, and the columns from the units up, all of the
-same width: `02:7+8+0=15;3+4+1=08;0+0+0=00;01:5+8+0=13;...\\boxed{133}`. Whatever a token needs stands at a fixed
-distance before it, so that two layers learn it at any length; flaws are made while computing and run through.
+`37+48x2` is 37 + 48 + 48. Each addition has its number, counting down, the columns from the units up, and the total, all
+of the same width: `02:7+8+0=15;3+4+1=08;0+0+0=00;085;01:5+8+0=13;...;133;\\boxed{133}`. Whatever a token needs stands at
+a fixed distance before it, so that two layers learn it at any length; flaws are made while computing and run through.
 """
 
 import random
@@ -40,7 +40,7 @@ def chain_problems(
 def chain_solution(
     problem: str, rng: random.Random, *, columns: int, carry_error: float = 0.0, digit_error: float = 0.0
 ) -> str:
-    """A worked solution.
+    """A worked solution; the answer has the width of all numbers, zeros in front of it included.
 
     Args:
         columns: Digits of every number; what is carried beyond them is dropped.
@@ -53,8 +53,9 @@ def chain_solution(
     work = []
     for number in range(steps, 0, -1):
         written, left = _add(left, right, rng, carry_error, digit_error)
-        work.append(f"{number:0{width}d}:{written}")
-    return "".join(work) + f"\\boxed{{{sum(digit * 10**place for place, digit in enumerate(left))}}}"
+        total = "".join(map(str, reversed(left)))
+        work.append(f"{number:0{width}d}:{written}{total};")
+    return "".join(work) + f"\\boxed{{{total}}}"
 
 
 def parse_chain(problem: str) -> tuple[int, int, int]:
@@ -70,8 +71,8 @@ def counter_width(steps: int) -> int:
 
 
 def chain_tokens(*, columns: int, steps: int) -> int:
-    """Characters of a whole solution at most, the box as one and the end token included."""
-    return steps * (counter_width(steps) + 1 + 9 * columns) + columns + 3
+    """Characters of a whole solution, the box as one and the end token included."""
+    return steps * (counter_width(steps) + 2 + 10 * columns) + columns + 3
 
 
 def _add(

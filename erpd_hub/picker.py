@@ -4,13 +4,14 @@ The rule: of the candidates whose positives have clearly fallen, the one that fe
 
 * It must have fallen: at a learning rate at which ten steps unlearn too little, strategy 2 fails [P: code at LR 1e-6
   scores 40.2, the base 56.1].
-* Beyond that, shallower is better: of steps 10, 20 and 30 the first is best and the last below the base [P Table 7], and
-  of the two larger learning rates the smaller [P: 63.7 at 5e-6, 62.4 at 1e-5].
+* Beyond that, shallower is better: of steps 10, 20 and 30 the first is best and the last below the base [P Table 7],
+  and of the two larger learning rates the smaller [P: 63.7 at 5e-6, 62.4 at 1e-5].
 * It must not be destroyed, nor past the lowest point of its run, where it is on its way to being the teacher [I].
 
 How far one fell is the share of the probability of right responses' tokens (token mean) that is lost since the run's
-first step; that measure and its bounds are ours [I]. Candidates of several runs, such as ten-step runs at other learning
-rates, are compared by it and not by steps. Leaves out: what the student of each would score, which decides in the end.
+first step; that measure and its bounds are ours [I]. It is seen on one step's batch, and batches differ. Candidates of
+several runs, such as ten-step runs at other learning rates, are compared by it and not by steps. Leaves out: what the
+student of each would score, which decides in the end.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,8 @@ from typing import Any, Literal, NamedTuple
 
 Verdict = Literal["picked", "clear", "too shallow", "destroyed", "recovering"]
 
+_REGAINED = 1 / 3
+"""Share of the lowest point's loss after which a later checkpoint is on its way up; batches differ by less [I]."""
 _MEASURES = ("probability_positive", "probability_negative", "logprob_positive", "logprob_negative")
 
 
@@ -84,8 +87,8 @@ def pick(curves: Sequence[Curve], steps: Sequence[int], *, min_fall: float, max_
     """The unlearned checkpoint among candidates.
 
     Args:
-        curves: Each candidate's run, at least up to its step. Where another candidate's is the same run and goes on, the
-            longer one is looked at: the line after a step is the first to see its update.
+        curves: Each candidate's run, at least up to its step. Where another candidate's is the same run and goes on,
+            the longer one is looked at: the line after a step is the first to see its update.
         steps: Updates that each candidate has had.
         min_fall: Share of its probability that must be lost.
         max_fall: Share above which it counts as destroyed.
@@ -110,9 +113,9 @@ def _depth(position: int, curve: Curve, step: int, min_fall: float, max_fall: fl
     at = next((point for point in curve if point.step > step), curve[-1])
     lowest = min(curve, key=lambda point: point.probability_positive)
     fall = 1 - at.probability_positive / start
-    regained = (at.probability_positive - lowest.probability_positive) / start
+    lost = start - lowest.probability_positive
     verdict: Verdict = "clear"
-    if at.step > lowest.step and regained > min_fall:
+    if at.step > lowest.step and at.probability_positive - lowest.probability_positive > _REGAINED * lost:
         verdict = "recovering"
     elif fall < min_fall:
         verdict = "too shallow"
@@ -127,8 +130,8 @@ def _choose(depths: Sequence[Depth], min_fall: float, max_fall: float) -> tuple[
     if clear:
         best = min(clear, key=lambda depth: (depth.fall, depth.step))
         return best.position - 1, (
-            f"{_name(best)} is the least unlearned of the {len(clear)} of {len(depths)} candidates whose positives have "
-            f"clearly fallen: their probability is down by {best.fall:.1%} (at least {min_fall:.1%}, at most "
+            f"{_name(best)} is the least unlearned of the {len(clear)} of {len(depths)} candidates whose positives "
+            f"have clearly fallen: their probability is down by {best.fall:.1%} (at least {min_fall:.1%}, at most "
             f"{max_fall:.1%})"
         )
     deep = [depth for depth in depths if depth.verdict == "destroyed"]

@@ -1,4 +1,4 @@
-"""Which early checkpoint is the unlearned one: the rule on hand-made curves, and the stage on candidates of two runs."""
+"""Which early checkpoint is the unlearned one: the rule on hand-made curves, the stage on candidates of two runs."""
 
 import json
 from pathlib import Path
@@ -36,8 +36,8 @@ def test_the_least_unlearned_of_those_that_clearly_fell() -> None:
     assert verdicts(choice) == ["too shallow", "picked", "clear", "clear", "destroyed"]
     assert [depth.fall for depth in choice.depths] == pytest.approx([0.01, 0.05, 0.1, 0.5, 0.7])
     assert choice.reason == (
-        "candidate 2 (step 2) is the least unlearned of the 3 of 5 candidates whose positives have clearly fallen: their "
-        "probability is down by 5.0% (at least 3.0%, at most 50.0%)"
+        "candidate 2 (step 2) is the least unlearned of the 3 of 5 candidates whose positives have clearly fallen: "
+        "their probability is down by 5.0% (at least 3.0%, at most 50.0%)"
     )
     assert choose([1, 2, 3, 5, 6], min_fall=0.08).index == 2
 
@@ -52,7 +52,7 @@ def test_a_recovering_checkpoint_is_not_unlearned() -> None:
     choice = choose([8, 4])
     assert verdicts(choice) == ["recovering", "picked"]
     noisy = choose([3, 5], [1.0, 0.95, 0.88, 0.9, 0.91, 0.9])
-    assert verdicts(noisy) == ["picked", "clear"]  # 0.01 up is the difference of two batches
+    assert verdicts(noisy) == ["picked", "clear"]  # a sixth of the loss regained may be the difference of two batches
 
 
 @pytest.mark.parametrize(
