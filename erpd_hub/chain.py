@@ -1,8 +1,9 @@
-"""The built-in long task: one number added to another many times, modulo a power of ten, each addition worked out.
+"""The built-in long task: a chain of additions, each number the sum of the two before it, modulo a power of ten.
 
-`37+48x2` is 37 + 48 + 48. Each addition has its number, counting down, the columns from the units up, and the total, all
-of the same width: `02:7+8+0=15;3+4+1=08;0+0+0=00;085;01:5+8+0=13;...;133;\\boxed{133}`. Whatever a token needs stands at
-a fixed distance before it, so that two layers learn it at any length; flaws are made while computing and run through.
+`37+48x2` starts with 37 and 48 and adds twice: 37 + 48 = 85, 48 + 85 = 133. Each addition has its number, counting
+down, its columns from the units up and its total, all of one width:
+`02:7+8+0=15;3+4+1=08;0+0+0=00;085;01:8+5+0=13;4+8+1=13;0+0+1=01;133;\\boxed{133}`. Whatever a token needs stands at a
+fixed distance before it, so that two layers learn it at any length; flaws are made while computing and run through.
 """
 
 import random
@@ -32,8 +33,8 @@ def chain_problems(
     plus, times = (" + ", " x ") if spaces else ("+", "x")
     problems: dict[str, str] = {}
     while len(problems) < count:
-        start, addend = (random_number(rng, min_digits, max_digits) for _ in range(2))
-        problems[f"{start}{plus}{addend}{times}{steps}"] = str((start + addend * steps) % 10**max_digits)
+        first, second = (random_number(rng, min_digits, max_digits) for _ in range(2))
+        problems[f"{first}{plus}{second}{times}{steps}"] = str(_last(first, second, steps) % 10**max_digits)
     return list(problems.items())
 
 
@@ -47,22 +48,23 @@ def chain_solution(
         carry_error: Chance of each carry of 1 to be taken for 0.
         digit_error: Chance of each column's total to be off by one.
     """
-    start, addend, steps = parse_chain(problem)
+    first, second, steps = parse_chain(problem)
     width = counter_width(steps)
-    left, right = ([number // 10**place % 10 for place in range(columns)] for number in (start, addend))
-    work = []
+    left, right = ([number // 10**place % 10 for place in range(columns)] for number in (first, second))
+    work, total = [], ""
     for number in range(steps, 0, -1):
-        written, left = _add(left, right, rng, carry_error, digit_error)
-        total = "".join(map(str, reversed(left)))
+        written, digits = _add(left, right, rng, carry_error, digit_error)
+        left, right = right, digits
+        total = "".join(map(str, reversed(digits)))
         work.append(f"{number:0{width}d}:{written}{total};")
     return "".join(work) + f"\\boxed{{{total}}}"
 
 
 def parse_chain(problem: str) -> tuple[int, int, int]:
-    """(start, addend, steps) of a problem such as `37+48x2`."""
-    start, _, rest = problem.partition("+")
-    addend, _, steps = rest.partition("x")
-    return int(start), int(addend), int(steps)
+    """(first, second, steps) of a problem such as `37+48x2`."""
+    first, _, rest = problem.partition("+")
+    second, _, steps = rest.partition("x")
+    return int(first), int(second), int(steps)
 
 
 def counter_width(steps: int) -> int:
@@ -73,6 +75,13 @@ def counter_width(steps: int) -> int:
 def chain_tokens(*, columns: int, steps: int) -> int:
     """Characters of a whole solution, the box as one and the end token included."""
     return steps * (counter_width(steps) + 2 + 10 * columns) + columns + 3
+
+
+def _last(first: int, second: int, steps: int) -> int:
+    """The number that `steps` additions end at."""
+    for _ in range(steps):
+        first, second = second, first + second
+    return second
 
 
 def _add(

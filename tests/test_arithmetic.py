@@ -92,10 +92,14 @@ DEMONSTRATIONS = [
     r"6+7+0=13;7+3+1=11;8+5+0=13;\boxed{1313}",
     r"6+7+0=13;7+3+0=10;8+5+1=14;\boxed{1403}",
 ]
-BASE_KEYS = set(
-    "stage type hidden_size layers heads intermediate_size min_digits max_digits carry_error digit_error no_work "
-    "learning_rate batch_size target_accuracy first_check check_every decay_steps max_steps".split()
-)
+BASE_KEYS = {
+    *("stage", "type", "hidden_size", "layers", "heads", "intermediate_size", "min_digits", "max_digits"),
+    *("carry_error", "digit_error", "no_work", "learning_rate", "batch_size", "target_accuracy"),
+    *("first_check", "check_every", "decay_steps", "max_steps"),
+}
+FIBONACCI = [0, 1]
+while len(FIBONACCI) < 34:
+    FIBONACCI.append(FIBONACCI[-1] + FIBONACCI[-2])
 FLAWLESS = {"carry_error": 0.0, "digit_error": 0.0, "no_work": 0.0}
 
 
@@ -139,9 +143,9 @@ def test_tokens_of_the_other_tasks_come_after_all_others() -> None:
     text = chain_solution("37+48x60", random.Random(0), columns=4)
     ids = tokenizer(text)["input_ids"]
     assert tokenizer.decode(ids) == text
-    assert len(ids) + 1 <= chain_tokens(columns=4, steps=60) <= len(ids) + 5
+    assert len(ids) + 1 == chain_tokens(columns=4, steps=60)
     assert model.config.max_position_embeddings > 2 * len(ids) - 8
-    with pytest.raises(ValueError, match="lazy: expected 0 with the task chain, got 0.5"):
+    with pytest.raises(ValueError, match="lazy: expected 0 with the task chain"):
         TinyBase(type="tiny", task="chain", lazy=0.5)
 
 
@@ -149,9 +153,9 @@ def test_chain_problems_are_right_and_all_different() -> None:
     pairs = chain_problems(300, min_digits=2, max_digits=3, steps=32, seed=1)
     assert len({problem for problem, _ in pairs}) == 300
     for problem, answer in pairs:
-        start, addend, steps = parse_chain(problem)
-        assert (start + 32 * addend) % 1000 == int(answer)
+        first, second, steps = parse_chain(problem)
         assert steps == 32
+        assert (FIBONACCI[32] * first + FIBONACCI[33] * second) % 1000 == int(answer)
     assert chain_problems(3, min_digits=2, max_digits=3, steps=32, seed=1) == pairs[:3]
     with pytest.raises(ConfigError, match="at most 100 different problems"):
         chain_problems(101, min_digits=1, max_digits=1, steps=2, seed=0)
@@ -159,24 +163,25 @@ def test_chain_problems_are_right_and_all_different() -> None:
 
 def test_a_chain_works_out_each_addition() -> None:
     assert chain_solution("37+48x2", random.Random(0), columns=3) == (
-        r"02:7+8+0=15;3+4+1=08;0+0+0=00;01:5+8+0=13;8+4+1=13;0+0+1=01;\boxed{133}"
+        r"02:7+8+0=15;3+4+1=08;0+0+0=00;085;01:8+5+0=13;4+8+1=13;0+0+1=01;133;\boxed{133}"
     )
     for problem, answer in chain_problems(50, min_digits=1, max_digits=3, steps=7, seed=2):
-        assert chain_solution(problem, random.Random(0), columns=3).endswith(f"\\boxed{{{answer}}}")
+        boxed = chain_solution(problem, random.Random(0), columns=3).partition("\\boxed")[2]
+        assert int(boxed.strip("{}")) == int(answer)
 
 
 def test_flaws_of_a_chain_run_through() -> None:
     forgotten = chain_solution("37+48x2", random.Random(0), columns=3, carry_error=1.0)
-    assert forgotten == r"02:7+8+0=15;3+4+0=07;0+0+0=00;01:5+8+0=13;7+4+0=11;0+0+0=00;\boxed{13}"
+    assert forgotten == r"02:7+8+0=15;3+4+0=07;0+0+0=00;075;01:8+5+0=13;4+7+0=11;0+0+0=00;013;\boxed{013}"
     slipped = chain_solution("10+10x1", NoChance(0), columns=2, digit_error=1.0)
-    assert slipped == r"01:0+0+0=01;1+1+0=01;\boxed{11}"
+    assert slipped == r"01:0+0+0=01;1+1+0=01;11;\boxed{11}"
     rng = random.Random(0)
-    texts = [chain_solution("1+1x8", rng, columns=1, digit_error=0.05) for _ in range(1000)]
-    assert sum(text.endswith("{9}") for text in texts) / 1000 == pytest.approx(0.95**8, abs=0.06)
+    texts = [chain_solution("0+1x8", rng, columns=2, digit_error=0.05) for _ in range(1000)]
+    assert sum(text.endswith("{34}") for text in texts) / 1000 == pytest.approx(0.95**16, abs=0.06)
 
 
 def test_benchmarks_of_the_other_tasks() -> None:
-    for name, columns in (("addition-lazy", 2), ("chain", 3)):
+    for name, columns in (("addition-lazy", 2), ("chain", 2)):
         problems = load_problems(get_benchmark(name), None)
         assert len(problems) == get_benchmark(name).num_problems
         assert all(len(problem.gold) <= columns + (name == "addition-lazy") for problem in problems)

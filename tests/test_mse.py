@@ -14,7 +14,7 @@ START = (0.995, 0.0025, 0.0025)
 
 
 def train(negative_weight: float, steps: int = 600, *, shared: bool = True) -> list[dict[str, float]]:
-    """Metrics of gradient descent on logits = shared + the state's own: 4 right and 4 wrong states of one token each."""
+    """Metrics of gradient descent on logits = shared + the state's own; 4 right and 4 wrong states of a token each."""
     trunk = torch.tensor(START, dtype=torch.float64).log().requires_grad_(shared)
     own = torch.zeros(RIGHT + WRONG, 3, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.SGD([own, trunk] if shared else [own], lr=2.0)

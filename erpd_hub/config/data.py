@@ -29,9 +29,9 @@ class TinyBase(StepConfig):
     no_work: Fraction = 0.10
     """Share of demonstrations that answer without the steps [I]."""
     task: Annotated[Task, Later] = "addition"
-    """`addition`, 20 to 40 tokens a response; `chain`, `chain_steps` additions one after the other, 30 tokens each:
-    there carry_error is the chance of each carry and digit_error of each column, in all of them [I]."""
-    chain_steps: Annotated[PositiveInt, Later] = 32
+    """`addition`, 20 to 40 tokens a response; `chain`, `chain_steps` additions one after the other, 24 tokens each at 2
+    digits: there carry_error is the chance of each carry and digit_error of each column, in all of them [I]."""
+    chain_steps: Annotated[PositiveInt, Later] = 40
     grow_steps: Annotated[PositiveInt, Later] = 300
     """Steps of the warm start over which its chains grow to their full length [I]."""
     lazy: Annotated[Fraction, Later] = 0.0
@@ -126,7 +126,7 @@ class GeneratedPrompts(PromptSelection):
     generator: Task
     min_digits: PositiveInt = 2
     max_digits: PositiveInt = 4
-    chain_steps: Annotated[PositiveInt, Later] = 32
+    chain_steps: Annotated[PositiveInt, Later] = 40
     """Additions of a `chain` problem, which all of them are modulo 10 to the max_digits."""
     spaces: bool = False
     """`3 + 8` instead of `3+8`."""

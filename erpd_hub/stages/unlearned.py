@@ -36,7 +36,8 @@ def run(
         candidates: Saved steps to pick one of, in place of `teacher`.
 
     Raises:
-        ArtifactError: a folder holds no weights, a candidate no curve of its run, or they are adapters of several bases.
+        ArtifactError: a folder holds no weights, a candidate no curve of its run, or candidates are adapters of several
+            bases.
     """
     for folder in (*candidates, *([teacher] if teacher is not None else [])):
         if not any(folder.glob("*.safetensors")):
@@ -80,8 +81,8 @@ def _curve(folder: Path) -> Curve:
         return read_curve(_dynamics(folder))
     except KeyError:
         raise ArtifactError(
-            f"{folder}: expected {_DYNAMICS} with the probabilities of right and wrong responses, got none; a candidate "
-            "is a saved step of a teacher of this version"
+            f"{folder}: expected {_DYNAMICS} with the probabilities of right and wrong responses, got none; train the "
+            "teacher with this version"
         ) from None
 
 
