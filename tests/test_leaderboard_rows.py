@@ -25,7 +25,8 @@ def a_record(checkpoint: str, labels: list[list[int | None]]) -> DetailsRecord:
     return DetailsRecord(
         run="quick", role="student", checkpoint=checkpoint, checkpoint_repo=f"local/quick-{checkpoint}",
         checkpoint_revision="c" * 40, step=8, benchmark="addition", version=1, selection=False,
-        details_repo="local/quick-details", details_folder=f"{checkpoint}/addition", details_revision="d" * 40, fingerprint="f" * 64, samples=samples,
+        details_repo="local/quick-details", details_folder=f"{checkpoint}/addition", details_revision="d" * 40,
+        fingerprint="f" * 64, samples=samples,
     )  # fmt: skip
 
 
