@@ -10,6 +10,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 from transformers import PreTrainedTokenizerFast
 
+from erpd_hub.chain import parse_chain
 from erpd_hub.config import GeneratedPrompts, HubPrompts, JsonlPrompts, PromptFormat, RangeFilter
 from erpd_hub.errors import ArtifactError, ConfigError, StageError
 from erpd_hub.evaluation.benchmarks import get_benchmark, load_problems
@@ -42,6 +43,10 @@ def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+GENERATED = ["addition", "addition-1digit", "addition-2digit", "addition-lazy", "chain"]
+"""The benchmarks that need no dataset."""
+
+
 def numbered(count: int) -> list[dict]:
     return [{"problem": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(count)]
 
@@ -54,7 +59,7 @@ def test_generated_prompts(tmp_path: Path) -> None:
     assert {p.source for p in problems} == {"addition"}
     assert format.template == "{problem}?"
     assert result.metrics["count"] == 50
-    assert result.metrics["decontaminated_against"] == ["addition", "addition-1digit", "addition-2digit"]
+    assert result.metrics["decontaminated_against"] == GENERATED
     run(config, tmp_path / "b", context=context(tmp_path))
     digests = [hashlib.sha256((tmp_path / x / "data/train-00000.parquet").read_bytes()).digest() for x in "ab"]
     assert digests[0] == digests[1]
@@ -122,7 +127,7 @@ def test_hub_prompts_and_a_hub_benchmark(tmp_path: Path) -> None:
     (hit,) = lines(out / "hits.jsonl")
     assert (hit["benchmark"], hit["benchmark_problem_id"]) == ("aime_2025", "1")
     assert hit["matched"] == " ".join(LONG.casefold().split()[:13])
-    assert result.metrics["decontaminated_against"] == ["addition", "addition-1digit", "addition-2digit", "aime_2025"]
+    assert result.metrics["decontaminated_against"] == sorted([*GENERATED, "aime_2025"])
 
 
 def test_bad_rows_are_listed_with_reasons(tmp_path: Path) -> None:
@@ -219,3 +224,14 @@ def test_an_open_think_block_is_seen() -> None:
     assert opens_thinking("<assistant><think>\n")
     assert not opens_thinking("<assistant><think>\n\n</think>\n\n")
     assert not opens_thinking("Explain <think> to me<assistant>")
+
+
+def test_generated_chains(tmp_path: Path) -> None:
+    config = GeneratedPrompts(
+        type="generator", generator="chain", min_digits=1, max_digits=2, chain_steps=3, count=20, decontaminate=()
+    )
+    run(config, tmp_path, context=context(tmp_path))
+    for problem in read_prompts(tmp_path)[0]:
+        first, second, steps = parse_chain(problem.problem)
+        assert (problem.source, steps) == ("chain", 3)
+        assert int(problem.gold) == (2 * first + 3 * second) % 100
