@@ -226,7 +226,8 @@ def test_the_slurm_script_submits_every_step_in_order(tmp_path):
 def test_children_go_with_the_process_that_started_them(tmp_path, number):
     """Also with one that is killed: nothing may write into a work directory that the next run uses."""
     code = (
-        "import os, signal, sys\nfrom pathlib import Path\nfrom erpd_hub.processes import Command, alone, run_together\n"
+        "import os, signal, sys\nfrom pathlib import Path\n"
+        "from erpd_hub.processes import Command, alone, run_together\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
         "folder = Path(sys.argv[1])\n"
         "sleep = [sys.executable, '-c', 'import time; print(\"up\", flush=True); time.sleep(600)']\n"
