@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from erpd_hub.summary import Checkpoint
 
 if TYPE_CHECKING:
-    from erpd_hub.comparison import Row
+    from erpd_hub.comparing.comparison import Row
 
 # Okabe-Ito colours: told apart by colour-blind readers; markers differ as well, for print.
 STYLE = {

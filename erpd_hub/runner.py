@@ -31,12 +31,12 @@ from erpd_hub.fields import roles
 from erpd_hub.home import work_folder
 from erpd_hub.hub.client import Hub, find_finished, find_saved_step
 from erpd_hub.inputs import OutsideInputs, ResolvedInput, pinned
-from erpd_hub.launch import Launch, run_stage
-from erpd_hub.machine import check_machine
+from erpd_hub.launching.launch import Launch, run_stage
+from erpd_hub.launching.machine import check_machine
+from erpd_hub.launching.worker import Job
 from erpd_hub.plan import Edge, Node, Plan
 from erpd_hub.recording import Attempts, make_record
 from erpd_hub.stages import StageContext
-from erpd_hub.worker import Job
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from erpd_hub.advise import Made, Page, compare_with_base, make_page, place_in
-from erpd_hub.advise_rules import Advice, advise
+from erpd_hub.comparing.advise import Made, Page, compare_with_base, make_page, place_in
+from erpd_hub.comparing.advise_rules import Advice, advise
 
 SIGNAL = Made("r1/signal", "signal", {"strategy": 1, "numerator": "ce"}, {"std": 0.3, "signal_to_noise": 9.0})
 CE = Made("r1/ce", "teacher", {"loss": {"type": "ce"}}, {})

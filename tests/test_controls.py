@@ -7,7 +7,7 @@ from erpd_hub.artifacts import LineageRecord
 from erpd_hub.errors import ConfigError
 from erpd_hub.fields import identity
 from erpd_hub.plan import make_plan
-from erpd_hub.preview import preview
+from erpd_hub.planning.preview import preview
 from erpd_hub.recipe import build_recipe, load_recipe
 from erpd_hub.summary import role_of
 

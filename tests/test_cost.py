@@ -17,10 +17,10 @@ from erpd_hub.artifacts import (
     step_tag,
     write_json,
 )
-from erpd_hub.cost import cost, measured_rates
 from erpd_hub.errors import ArtifactError
 from erpd_hub.home import run_folder
 from erpd_hub.hub.client import connect
+from erpd_hub.planning.cost import cost, measured_rates
 
 KINDS = {
     "base": "checkpoint",

@@ -13,15 +13,15 @@ from tiny import context, folder_digest, make_policy, save_policy, write_rollout
 from torch.nn.functional import mse_loss
 from transformers import AutoModelForTokenClassification, OPTConfig, OPTForCausalLM
 
-from erpd_hub.bill_items import Clerk, Setting
 from erpd_hub.columns import flat_values
 from erpd_hub.config import CriticConfig, PPOLoss, ScoreConfig, TeacherConfig
-from erpd_hub.devices import DEVICES
 from erpd_hub.errors import ArtifactError, ConfigError, StageError
-from erpd_hub.facts import KNOWN
 from erpd_hub.logprobs import make_batch
 from erpd_hub.losses import ValueBatch, summarise, value_loss
 from erpd_hub.plan import make_plan
+from erpd_hub.planning.bill_items import Clerk, Setting
+from erpd_hub.planning.devices import DEVICES
+from erpd_hub.planning.facts import KNOWN
 from erpd_hub.recipe import build_recipe
 from erpd_hub.samples import SAMPLE_SCHEMA, read_rows, shard_path, write_rows
 from erpd_hub.stages import critic, score, teacher

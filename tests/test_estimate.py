@@ -15,15 +15,15 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from erpd_hub import estimate as e
-from erpd_hub.bill import base_facts, bill_plan, default_setting
 from erpd_hub.config import TinyBase
-from erpd_hub.devices import DEVICES, get_device
 from erpd_hub.errors import ConfigError, StageError
-from erpd_hub.facts import KNOWN, facts_from_config, facts_of_repository, tiny_facts
 from erpd_hub.models import tiny_policy
 from erpd_hub.plan import make_plan
-from erpd_hub.preview import Machine, preview
+from erpd_hub.planning import estimate as e
+from erpd_hub.planning.bill import base_facts, bill_plan, default_setting
+from erpd_hub.planning.devices import DEVICES, get_device
+from erpd_hub.planning.facts import KNOWN, facts_from_config, facts_of_repository, tiny_facts
+from erpd_hub.planning.preview import Machine, preview
 from erpd_hub.recipe import load_recipe
 from erpd_hub.tables import print_plan, print_preview
 

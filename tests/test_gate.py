@@ -14,7 +14,7 @@ from erpd_hub.hub.client import connect
 from erpd_hub.model_cards import render
 from erpd_hub.pipeline import run_plan
 from erpd_hub.plan import make_plan
-from erpd_hub.preview import preview
+from erpd_hub.planning.preview import preview
 from erpd_hub.recipe import build_recipe, read_recipe
 from erpd_hub.selection import choose, judge
 

@@ -17,13 +17,13 @@ from conftest import MICRO, cli
 from erpd_hub.config import RolloutConfig, ScoreConfig, TeacherConfig, VLLMEngine
 from erpd_hub.errors import ArtifactError, ConfigError, StageError
 from erpd_hub.hub.client import connect
-from erpd_hub.launch import Launch, run_stage
+from erpd_hub.launching.launch import Launch, run_stage
+from erpd_hub.launching.machine import visible_gpus
+from erpd_hub.launching.processes import alone
+from erpd_hub.launching.worker import Job, read_answer
 from erpd_hub.lineage import locate, verify
-from erpd_hub.machine import visible_gpus
-from erpd_hub.processes import alone
 from erpd_hub.samples import read_rows
 from erpd_hub.stages import StageContext
-from erpd_hub.worker import Job, read_answer
 
 RECIPE = """
 run: launched
@@ -81,7 +81,7 @@ def _workers(home):
             words = entry.read_bytes().decode().split("\0")
         except OSError:
             continue
-        if "erpd_hub.worker" in words and any(w.startswith(str(home)) and "job-" in w for w in words):
+        if "erpd_hub.launching.worker" in words and any(w.startswith(str(home)) and "job-" in w for w in words):
             found.append(int(entry.parent.name))
     return sorted(found)
 
@@ -227,7 +227,7 @@ def test_children_go_with_the_process_that_started_them(tmp_path, number):
     """Also with one that is killed: nothing may write into a work directory that the next run uses."""
     code = (
         "import os, signal, sys\nfrom pathlib import Path\n"
-        "from erpd_hub.processes import Command, alone, run_together\n"
+        "from erpd_hub.launching.processes import Command, alone, run_together\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
         "folder = Path(sys.argv[1])\n"
         "sleep = [sys.executable, '-c', 'import time; print(\"up\", flush=True); time.sleep(600)']\n"

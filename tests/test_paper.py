@@ -5,12 +5,12 @@ from functools import cache
 import pytest
 
 from erpd_hub import config as c
+from erpd_hub.comparing.paper import SELECTION_BENCHMARK, experiments, get_experiment, recipe_of
+from erpd_hub.comparing.reproduce import METRICS
 from erpd_hub.errors import ConfigError
 from erpd_hub.nodes import Edge, Node, Plan
-from erpd_hub.paper import SELECTION_BENCHMARK, experiments, get_experiment, recipe_of
 from erpd_hub.plan import make_plan
 from erpd_hub.recipe import load_recipe, shipped_recipes
-from erpd_hub.reproduce import METRICS
 from erpd_hub.summary import reference_of
 
 OVERLAYS = sorted({name for item in experiments().values() for name in item.models.values() if "+" in name})

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from conftest import cli
 
-from erpd_hub.paper import Claim, Experiment
-from erpd_hub.reproduce import Measured, beside, judge
+from erpd_hub.comparing.paper import Claim, Experiment
+from erpd_hub.comparing.reproduce import Measured, beside, judge
 
 MICRO_TWIN = Path(__file__).parent / "micro_twin.yaml"
 EXPERIMENT = Experiment.model_validate(

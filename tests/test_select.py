@@ -7,12 +7,12 @@ import pytest
 from tiny import context, folder_digest, save_policy
 
 from erpd_hub import config as c
-from erpd_hub.bill_items import draw_of
 from erpd_hub.checkpoint_role import role_of
 from erpd_hub.errors import ArtifactError, ConfigError, StageError
 from erpd_hub.evaluation.leaderboard import DetailsRecord, leaderboard_rows
 from erpd_hub.model_cards import render
 from erpd_hub.plan import make_plan
+from erpd_hub.planning.bill_items import draw_of
 from erpd_hub.recipe import build_recipe
 from erpd_hub.samples import read_rows, sample_seed
 from erpd_hub.selection import Drawn, Rules, race

@@ -7,18 +7,18 @@ import pytest
 from conftest import MICRO, cli
 
 from erpd_hub.benchmarks.seeds import check_claims
-from erpd_hub.comparison import differences, sweep_rows
+from erpd_hub.comparing.comparison import differences, sweep_rows
+from erpd_hub.comparing.grid import Setting, combine, parse_words, point_name, read_points
+from erpd_hub.comparing.sweep import make_sweep
+from erpd_hub.comparing.sweep_run import run_sweep
 from erpd_hub.errors import ConfigError
 from erpd_hub.evaluation.intervals import student_t_cdf, t_interval, t_quantile
-from erpd_hub.grid import Setting, combine, parse_words, point_name, read_points
 from erpd_hub.names import value_name
 from erpd_hub.nodes import Edge
 from erpd_hub.pipeline import open_hub
 from erpd_hub.plan import make_plan
 from erpd_hub.recipe import load_recipe, read_recipe
 from erpd_hub.runner import Runner
-from erpd_hub.sweep import make_sweep
-from erpd_hub.sweep_run import run_sweep
 
 FEW = ("evaluate.checkpoints=[[base,student]]", "probe.checkpoints=[[base,student]]")
 

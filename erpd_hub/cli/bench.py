@@ -20,9 +20,9 @@ def seeds(
 ) -> None:
     """`sweep --seeds`, and whether the README's claims of the quick start hold on every one of them."""
     from erpd_hub.benchmarks.seeds import check_claims
+    from erpd_hub.comparing.sweep_run import run_sweep
+    from erpd_hub.comparing.sweep_tables import print_checks, print_sweep
     from erpd_hub.display import ProgressWatch, print_json
-    from erpd_hub.sweep_run import run_sweep
-    from erpd_hub.sweep_tables import print_checks, print_sweep
 
     planned = read_sweep(recipe, overrides or [], seeds=seed)
     with stdout_for_json(as_json):

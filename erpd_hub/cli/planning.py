@@ -36,7 +36,7 @@ def plan(
     """The bill of a recipe before it runs: tokens, memory, time and storage of every stage. Needs no GPU, no Hub."""
     from erpd_hub.display import print_json
     from erpd_hub.plan import make_plan
-    from erpd_hub.preview import Machine, preview
+    from erpd_hub.planning.preview import Machine, preview
     from erpd_hub.recipe import load_recipe
     from erpd_hub.tables import print_plan
 
@@ -67,9 +67,9 @@ def cost(
     as_json: AsJson = False,
 ) -> None:
     """GPU-seconds and tokens of a run and of everything it inherited, and the figures of the paper's Table 4."""
-    from erpd_hub.cost import cost as cost_of
     from erpd_hub.display import print_json
     from erpd_hub.hub.client import connect
+    from erpd_hub.planning.cost import cost as cost_of
     from erpd_hub.tables import print_cost
 
     (print_json if as_json else print_cost)(cost_of(connect(endpoint), run))

@@ -34,7 +34,7 @@ def run(
     if not push:
         loaded = _kept_local(loaded)
     if launch == "slurm":
-        from erpd_hub.cluster import job_script
+        from erpd_hub.launching.cluster import job_script
         from erpd_hub.plan import make_plan
 
         typer.echo(job_script(make_plan(loaded), recipe, overrides or [], gpus or 8), nl=False)
@@ -74,10 +74,10 @@ def carry_out(
     launch: str | None = None,
 ) -> None:
     from erpd_hub import display
-    from erpd_hub.launch import Launch
+    from erpd_hub.launching.launch import Launch
     from erpd_hub.pipeline import run_plan
     from erpd_hub.plan import make_plan
-    from erpd_hub.preview import Machine, preview
+    from erpd_hub.planning.preview import Machine, preview
     from erpd_hub.tables import print_preview
 
     plan: Plan = make_plan(recipe)

@@ -26,7 +26,7 @@ def reproduce(
 ) -> None:
     """One of the paper's experiments: GPU-hours and GB first, then measured beside reported. Without one: all."""
     from erpd_hub import display
-    from erpd_hub.reproduction import bill, listing, print_listing, print_report, report, runs
+    from erpd_hub.comparing.reproduction import bill, listing, print_listing, print_report, report, runs
 
     if experiment is None:
         (display.print_json if as_json else print_listing)(listing())
@@ -47,7 +47,7 @@ def advise(
     as_json: AsJson = False,
 ) -> None:
     """What a run says on one page: gate, noise, gain per KL, controls, drift; and which strategy to try next."""
-    from erpd_hub.advice_sources import as_data, print_page, read_page
+    from erpd_hub.comparing.advice_sources import as_data, print_page, read_page
     from erpd_hub.display import print_json
     from erpd_hub.hub.client import connect
 

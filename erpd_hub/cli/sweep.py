@@ -9,7 +9,7 @@ from erpd_hub.cli.options import AsJson, DryRun, Gpus, LaunchHow, stdout_for_jso
 from erpd_hub.errors import ConfigError
 
 if TYPE_CHECKING:
-    from erpd_hub.sweep import Sweep
+    from erpd_hub.comparing.sweep import Sweep
 
 SEEDS = "Comma-separated; each is a run RUN-seed-N."
 
@@ -39,9 +39,9 @@ def sweep(
         _preview(planned, gpus, as_json)
         return
     from erpd_hub import display
-    from erpd_hub.launch import Launch
-    from erpd_hub.sweep_run import run_sweep
-    from erpd_hub.sweep_tables import print_sweep
+    from erpd_hub.comparing.sweep_run import run_sweep
+    from erpd_hub.comparing.sweep_tables import print_sweep
+    from erpd_hub.launching.launch import Launch
 
     if launch == "slurm":
         raise ConfigError("--launch: expected accelerate:FILE, got slurm; write a script around `erpd-hub sweep`")
@@ -66,9 +66,9 @@ def read_sweep(
     skip_refused: bool = False,
 ) -> "Sweep":
     """What the words of the command line ask for."""
-    from erpd_hub.grid import combine, parse_words, read_points
+    from erpd_hub.comparing.grid import combine, parse_words, read_points
+    from erpd_hub.comparing.sweep import make_sweep
     from erpd_hub.recipe import read_recipe
-    from erpd_hub.sweep import make_sweep
 
     fixed, axes = parse_words(words)
     origin, data = read_recipe(recipe, fixed)
@@ -84,10 +84,10 @@ def _seeds(text: str | None) -> list[int]:
 
 
 def _preview(planned: "Sweep", gpus: int | None, as_json: bool) -> None:
-    from erpd_hub.comparison import describe_points
+    from erpd_hub.comparing.comparison import describe_points
+    from erpd_hub.comparing.sweep_tables import print_sweep_preview
     from erpd_hub.display import print_json
-    from erpd_hub.preview import Machine, preview
-    from erpd_hub.sweep_tables import print_sweep_preview
+    from erpd_hub.planning.preview import Machine, preview
 
     report = preview(planned.plan, machine=Machine(gpus=gpus)) | describe_points(planned)
     (print_json if as_json else print_sweep_preview)(report)

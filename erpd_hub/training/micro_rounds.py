@@ -20,9 +20,10 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from erpd_hub.config import OnlineConfig, PromptFormat, RolloutConfig, TransformersEngine
-from erpd_hub.launch import Launch, run_stage
+from erpd_hub.launching.launch import Launch, run_stage
+from erpd_hub.launching.machine import visible_gpus
+from erpd_hub.launching.worker import Job as StageJob
 from erpd_hub.logprobs import unwrap
-from erpd_hub.machine import visible_gpus
 from erpd_hub.prompts import PROMPT_SCHEMA, Problem
 from erpd_hub.rewards import RewardFunction
 from erpd_hub.samples import sample_seed, shard_path, write_rows
@@ -32,7 +33,6 @@ from erpd_hub.sampling.plan import all_draws, render_prompts
 from erpd_hub.sampling.sampler import draw_batches
 from erpd_hub.sampling.transformers_engine import LocalEngine
 from erpd_hub.stages import StageContext
-from erpd_hub.worker import Job as StageJob
 
 _POLL = 0.1
 _DONE = "done"

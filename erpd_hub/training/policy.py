@@ -22,11 +22,11 @@ from trl.trainer.utils import disable_dropout_in_model
 
 from erpd_hub.config import TrainingConfig
 from erpd_hub.errors import ConfigError
-from erpd_hub.estimate import require_fit
-from erpd_hub.facts import facts_of_folder
 from erpd_hub.layout import exact_layout
 from erpd_hub.logprobs import Dtype, Layout, install_logprob_forward, unwrap
 from erpd_hub.models import load_model
+from erpd_hub.planning.estimate import require_fit
+from erpd_hub.planning.facts import facts_of_folder
 from erpd_hub.training.activations import checkpoint_activations
 
 Strategy = Literal["single", "ddp", "fsdp2", "zero3"]

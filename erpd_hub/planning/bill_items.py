@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from erpd_hub import config as c
-from erpd_hub import estimate as e
-from erpd_hub.devices import Device
 from erpd_hub.evaluation.benchmarks import get_benchmark
-from erpd_hub.facts import ModelFacts
 from erpd_hub.plan import Node, Plan
+from erpd_hub.planning import estimate as e
+from erpd_hub.planning.devices import Device
+from erpd_hub.planning.facts import ModelFacts
 
 MEAN_SHARE = 0.5
 """[I] Mean length over the limit where nothing is known of the model's answers."""

@@ -9,8 +9,8 @@ from math import sqrt
 from statistics import fmean, stdev
 from typing import Any, Literal, NamedTuple
 
+from erpd_hub.comparing.paper import SELECTION_BENCHMARK, Claim, Experiment, Row
 from erpd_hub.evaluation.paired import LabelsByProblem, compare
-from erpd_hub.paper import SELECTION_BENCHMARK, Claim, Experiment, Row
 
 POINTS = 3.0
 """[I] AVG@K agrees within this many points, or two errors of a difference where that is more."""

@@ -11,7 +11,7 @@ from erpd_hub.display import make_console
 from erpd_hub.tables import print_preview
 
 if TYPE_CHECKING:
-    from erpd_hub.sweep_run import SweepOutcome
+    from erpd_hub.comparing.sweep_run import SweepOutcome
 
 Json = Mapping[str, Any]
 

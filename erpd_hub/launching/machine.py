@@ -48,7 +48,7 @@ def check_interpreter(name: str, config: c.StepConfig) -> None:
 @cache
 def _interpreter_problem(python: str) -> str | None:
     """Why an interpreter cannot run our stages: it is none, or this package is not installed for it as it is here."""
-    ask = [python, "-P", "-c", "import erpd_hub.worker; print(erpd_hub.__version__)"]
+    ask = [python, "-P", "-c", "import erpd_hub.launching.worker; print(erpd_hub.__version__)"]
     try:
         done = subprocess.run(ask, capture_output=True, text=True, timeout=120)
     except OSError as error:

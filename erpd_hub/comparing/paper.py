@@ -66,7 +66,7 @@ class Experiment(Config):
 @cache
 def experiments() -> dict[str, Experiment]:
     """All experiments, tables before figures, each in the paper's order."""
-    data = yaml.safe_load((files("erpd_hub") / "paper.yaml").read_text())
+    data = yaml.safe_load((files("erpd_hub.comparing") / "paper.yaml").read_text())
     names = sorted(data, key=lambda name: (name.startswith("fig"), int(re.sub(r"\D", "", name))))
     return {name: Experiment.model_validate(data[name]) for name in names}
 

@@ -1,4 +1,4 @@
-"""One process of a stage that does not run in the main one: `python -m erpd_hub.worker JOB.json`.
+"""One process of a stage that does not run in the main one: `python -m erpd_hub.launching.worker JOB.json`.
 
 The job is a file of plain JSON, so nothing is unpickled and the environment it runs in needs this package and what the
 stage imports, nothing of the run's Hub. The answer is a file beside it: the stage's result, or the error as one line.

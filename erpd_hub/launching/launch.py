@@ -22,9 +22,9 @@ import yaml
 from erpd_hub import config as c
 from erpd_hub import provenance
 from erpd_hub.errors import ConfigError, StageError
-from erpd_hub.machine import check_interpreter, visible_gpus
-from erpd_hub.processes import Command, Ended, alone, run_together
-from erpd_hub.worker import Job, StageRun, answer_path, read_answer, run_job
+from erpd_hub.launching.machine import check_interpreter, visible_gpus
+from erpd_hub.launching.processes import Command, Ended, alone, run_together
+from erpd_hub.launching.worker import Job, StageRun, answer_path, read_answer, run_job
 
 Preset = Literal["single", "ddp", "fsdp2", "zero3"]
 
@@ -171,7 +171,7 @@ def _train(job: Job, launch: Launch, folder: Path, lock: int) -> StageRun:
     config = _accelerate_config(job, launch)
     total = launch.gpus * config.machines
     options = ["--config_file", str(config.path), "--num_processes", str(total), "--num_cpu_threads_per_process"]
-    options += [str(threads), "-m", "erpd_hub.worker", str(folder / "job.json")]
+    options += [str(threads), "-m", "erpd_hub.launching.worker", str(folder / "job.json")]
     head = [_python(job), "-m", "accelerate.commands.launch"]
     command = replace(command, arguments=_on_machines(job.name, config.machines, head, options))
     run = _run([command], folder, lock)
@@ -202,9 +202,9 @@ def _preset(job: Job, launch: Launch) -> Preset:
 
 def _fits_each(job: Job, launch: Launch) -> bool:
     """Whether one GPU holds weights, gradients, Adam state and activations of the longest sequence."""
-    from erpd_hub.devices import USABLE
-    from erpd_hub.estimate import training_memory
-    from erpd_hub.facts import facts_of_folder
+    from erpd_hub.planning.devices import USABLE
+    from erpd_hub.planning.estimate import training_memory
+    from erpd_hub.planning.facts import facts_of_folder
 
     config = job.config
     assert isinstance(config, c.TrainingConfig)
@@ -264,7 +264,7 @@ def _worker(job: Job, folder: Path, stem: str, label: str, devices: Sequence[str
     for old in folder.glob(f"{stem}.rank-*"):
         old.unlink()
     check_interpreter(job.name, job.config)
-    return Command(label, [_python(job), "-m", "erpd_hub.worker", str(path)], _environment(devices, threads),
+    return Command(label, [_python(job), "-m", "erpd_hub.launching.worker", str(path)], _environment(devices, threads),
                    folder / f"{stem}.log")  # fmt: skip
 
 

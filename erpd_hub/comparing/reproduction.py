@@ -9,16 +9,16 @@ from rich.table import Table
 
 from erpd_hub import config as c
 from erpd_hub.artifacts import write_json
+from erpd_hub.comparing.paper import experiments, get_experiment, recipe_of
+from erpd_hub.comparing.reproduce import HOW, Beside, Measured, beside, judge
 from erpd_hub.display import ProgressWatch, make_console, print_json
 from erpd_hub.home import run_folder
 from erpd_hub.hub.client import Hub
-from erpd_hub.launch import Launch
-from erpd_hub.paper import experiments, get_experiment, recipe_of
+from erpd_hub.launching.launch import Launch
 from erpd_hub.pipeline import Outcome, open_hub, run_plan
 from erpd_hub.plan import Plan, make_plan
-from erpd_hub.preview import Machine, preview
+from erpd_hub.planning.preview import Machine, preview
 from erpd_hub.recipe import load_recipe
-from erpd_hub.reproduce import HOW, Beside, Measured, beside, judge
 from erpd_hub.samples import read_rows
 from erpd_hub.summary import evaluations, reference_of
 from erpd_hub.tables import print_plan, print_preview

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from erpd_hub import bill
-from erpd_hub.devices import get_device
 from erpd_hub.fields import identity
 from erpd_hub.hub.client import Hub
 from erpd_hub.pipeline import open_hub
 from erpd_hub.plan import Node, Plan
+from erpd_hub.planning import bill
+from erpd_hub.planning.devices import get_device
 from erpd_hub.runner import Runner
 
 
@@ -61,7 +61,7 @@ def preview(
 def _setting(plan: Plan, machine: Machine, facts: Any, hub: Hub) -> bill.Setting:
     rates: Mapping[str, float] = {}
     if machine.measured is not None:
-        from erpd_hub.cost import measured_rates
+        from erpd_hub.planning.cost import measured_rates
 
         rates = measured_rates(hub, machine.measured)
     setting = bill.default_setting(facts, machine.gpu, machine.gpus, machine.assume)

@@ -13,8 +13,8 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
+from erpd_hub.comparing.grid import LONGEST, Setting, Settings, label, point_name
 from erpd_hub.errors import ConfigError
-from erpd_hub.grid import LONGEST, Setting, Settings, label, point_name
 from erpd_hub.names import REPO_CHARACTERS, shortened
 from erpd_hub.nodes import Edge, Node, Plan
 from erpd_hub.plan import make_plan

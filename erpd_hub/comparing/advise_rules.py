@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from math import sqrt
 from typing import Literal, NamedTuple
 
-from erpd_hub.advise import Line, Page, place, place_in
+from erpd_hub.comparing.advise import Line, Page, place, place_in
 
 EXPLAINED = 0.9
 """[P Sec. 3.4] An MSE teacher that recovered explains more of the outcome's variance."""

@@ -9,9 +9,9 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from erpd_hub.devices import Device
 from erpd_hub.errors import StageError
-from erpd_hub.facts import BYTES, ModelFacts
+from erpd_hub.planning.devices import Device
+from erpd_hub.planning.facts import BYTES, ModelFacts
 
 Strategy = Literal["single", "ddp", "fsdp2", "zero3"]
 Engine = Literal["transformers", "vllm", "server"]

@@ -6,8 +6,8 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from erpd_hub.advise import Line, Made, Page, make_page
-from erpd_hub.advise_rules import Advice, advise
+from erpd_hub.comparing.advise import Line, Made, Page, make_page
+from erpd_hub.comparing.advise_rules import Advice, advise
 from erpd_hub.display import make_console
 from erpd_hub.errors import ArtifactError
 from erpd_hub.home import home, run_folder

@@ -9,12 +9,12 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from erpd_hub import config as c
+from erpd_hub.comparing.grid import Settings, point_name
+from erpd_hub.comparing.sweep import Point, Sweep
 from erpd_hub.evaluation.intervals import t_interval
-from erpd_hub.grid import Settings, point_name
 from erpd_hub.recipe import Recipe
 from erpd_hub.runner import Finished
 from erpd_hub.summary import Checkpoint, artifact_entry, checkpoints
-from erpd_hub.sweep import Point, Sweep
 
 SCHEMA = "erpd-hub/sweep/v1"
 FIGURES = ("kl_to_base", "entropy", "mean_length", "truncated")

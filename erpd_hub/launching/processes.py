@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, NoReturn
 
-from erpd_hub.worker import MARK
+from erpd_hub.launching.worker import MARK
 
 GRACE = 60.0
 """Seconds between asking a process to stop and making it: an engine writes down what it has."""

@@ -1,0 +1,1 @@
+"""What several artifacts say together: sweeps, the paper's claims, advice on a run."""
