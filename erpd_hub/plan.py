@@ -18,19 +18,18 @@ from pathlib import PurePath
 from erpd_hub import config as c
 from erpd_hub.config.sampling import check_extension
 from erpd_hub.errors import ConfigError
-from erpd_hub.evaluation.benchmarks import HubSource, get_benchmark
+from erpd_hub.evaluation.benchmarks import get_benchmark
 from erpd_hub.fields import identity, roles
-from erpd_hub.nodes import Edge, Node, Plan, benchmark_names
+from erpd_hub.nodes import Edge, Node, Plan
+from erpd_hub.places import REPO_CHARACTERS, refuse_long_names, refuse_shared_places, with_pushed_steps
 from erpd_hub.recipe import Recipe, suggestion
 from erpd_hub.references import PathRef, Reference, RepoRef, ReservedRef, StepRef, parse_reference
 from erpd_hub.selection import choose
 from erpd_hub.stages import STAGES
+from erpd_hub.wiring import benchmark_edges, compares, scored_roles, unused_roles
 
 _BASE = ReservedRef("base")
 _CHECKPOINT = ("checkpoint",)
-
-_REPO_CHARACTERS = 96
-"""The Hub's limit on a repository's id."""
 
 
 def make_plan(recipe: Recipe) -> Plan:
@@ -43,8 +42,9 @@ def make_plan(recipe: Recipe) -> Plan:
     for number, round_ in enumerate(recipe.rounds, 1):
         for name in round_.steps:
             planner.place(number, name)
-    nodes = _with_pushed_steps(list(planner.nodes.values()))
-    _refuse_shared_places(nodes)
+    nodes = with_pushed_steps(list(planner.nodes.values()))
+    refuse_shared_places(nodes)
+    refuse_long_names(nodes)
     return Plan(recipe, tuple(nodes))
 
 
@@ -146,11 +146,11 @@ class _Planner:
 
     def _edges(self, number: int, place: str, config: c.StepConfig) -> Iterator[Edge]:
         """The inputs a stage is called with, from the references of its config."""
-        scored = _scored_roles(config)
+        scored = scored_roles(config)
         for role, mark in roles(config).items():
             value = getattr(config, role)
             values = value if isinstance(value, tuple) else (value,)
-            if role in _unused_roles(config):
+            if role in unused_roles(config):
                 continue
             for place_among, text in enumerate(values):
                 if text is None or text == "none":
@@ -168,8 +168,8 @@ class _Planner:
                 yield edge
         if isinstance(config, c.SignalConfig):
             yield from self._choice_edges(number, place, config)
-        yield from _benchmark_edges(config)
-        if _compares(config):
+        yield from benchmark_edges(config)
+        if compares(config):
             self._check_numerics(place, config)
 
     def _check_numerics(self, place: str, config: c.StepConfig) -> None:
@@ -353,7 +353,7 @@ class _Planner:
         source = str(checkpoint.source).removeprefix(f"r{number}/")
         parts.append(_slug(source) + (f"-step-{checkpoint.saved_step}" if checkpoint.saved_step else ""))
         name = "-".join(["score", *parts])
-        room = _REPO_CHARACTERS - len(f"{self.recipe.namespace}/{self.recipe.run}-r{number}-")
+        room = REPO_CHARACTERS - len(f"{self.recipe.namespace}/{self.recipe.run}-r{number}-")
         if len(name) <= room:
             return name
         return f"{name[: room - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
@@ -370,75 +370,6 @@ def extension_suffix(config: c.StepConfig) -> str:
     """What the extension of a step is named beyond it; nothing for a step without one."""
     to = config.extend_to if isinstance(config, c.RolloutConfig | c.EvaluateConfig) else None
     return "" if to is None else f"-to-{to}"
-
-
-def _scored_roles(config: c.StepConfig) -> tuple[str, ...]:
-    """Roles that name a checkpoint but are handed over as its log-probs."""
-    if isinstance(config, c.SignalConfig):
-        return ("numerator", "denominator", "old")
-    if isinstance(config, c.TeacherConfig):
-        return ("reference", "old")
-    return ("old",) if isinstance(config, c.DistillConfig) else ()
-
-
-def _unused_roles(config: c.StepConfig) -> tuple[str, ...]:
-    """Roles that this config does not need, so that nothing is computed for them."""
-    if isinstance(config, c.TeacherConfig):
-        return tuple({"reference", "old"} - config.loss.required)
-    if isinstance(config, c.UnlearnedConfig):
-        return ("teacher",) if config.candidates else ("candidates",)
-    if isinstance(config, c.SignalConfig):
-        return ("numerator", "denominator") if config.strategy == "auto" else ("gate",)
-    if isinstance(config, c.DistillConfig):
-        return (*(("old",) if config.signal is not None else ()), *(() if config.needs_anchor else ("anchor",)))
-    return ()
-
-
-def _compares(config: c.StepConfig) -> bool:
-    """Whether a training uses log-probs that are scored in this run."""
-    if isinstance(config, c.TeacherConfig):
-        return bool({"reference", "old"} & config.loss.required)
-    if not isinstance(config, c.DistillConfig):
-        return False
-    return config.signal is None or isinstance(parse_reference(config.signal), StepRef)
-
-
-def _benchmark_edges(config: c.StepConfig) -> Iterator[Edge]:
-    """Benchmarks that live on a Hub; those that are generated need no input."""
-    optional = isinstance(config, c.PromptSelection)
-    for name in benchmark_names(config):
-        source = get_benchmark(name).source
-        if isinstance(source, HubSource):
-            reference = RepoRef(source.dataset, source.revision)
-            yield Edge(f"benchmark:{name}", ("dataset",), reference, optional=optional)
-
-
-def _with_pushed_steps(nodes: list[Node]) -> list[Node]:
-    used: dict[str, set[int]] = {}
-    for node in nodes:
-        for edge in node.inputs:
-            if isinstance(edge.source, str) and edge.saved_step is not None:
-                used.setdefault(edge.source, set()).add(edge.saved_step)
-    return [replace(node, pushed_steps=_pushed_steps(node, used.get(node.name, set()))) for node in nodes]
-
-
-def _pushed_steps(node: Node, used: set[int]) -> tuple[int, ...]:
-    if not isinstance(node.config, c.TrainingConfig):
-        return ()
-    policy = {"referenced": used, "all": set(node.config.kept_steps), "none": set()}[node.config.push_steps]
-    if missing := used - policy:
-        raise ConfigError(f"{node.name}.push_steps: none, but step {min(missing)} is used by another step")
-    return tuple(sorted({*policy, node.config.steps}))
-
-
-def _refuse_shared_places(nodes: list[Node]) -> None:
-    """Two artifacts in one place would overwrite each other."""
-    places: dict[tuple[str, str], Node] = {}
-    for node in nodes:
-        other = places.setdefault((node.repo_id, node.folder), node)
-        if other is not node:
-            place = f"{node.repo_id}/{node.folder}".rstrip("/")
-            raise ConfigError(f"{node.name}: would go to {place}, as does {other.name}; measure each checkpoint once")
 
 
 def _import_name(reference: PathRef) -> str:

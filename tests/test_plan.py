@@ -164,3 +164,8 @@ def test_evaluation_is_planned_with_the_benchmarks_own_k_and_decoding():
     steps = {**COMMON, "evaluate": {"checkpoints": ["base"], "benchmarks": ["addition"]}}
     node = make_plan(_recipe(steps)).node("r1/evaluate/base/addition")
     assert (node.identity["k"], node.identity["decoding"]["max_new_tokens"]) == (8, 64)
+
+
+def test_a_repository_id_that_no_hub_takes_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"at most 96 characters, got local/x+-r1-base \(\d+\); shorten run"):
+        make_plan(load_recipe("quickstart", [f"run={'x' * 90}"]))

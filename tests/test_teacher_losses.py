@@ -10,6 +10,7 @@ from tiny import context, save_policy, write_rollouts
 from erpd_hub.config import DistillConfig, ScoreConfig, SignalConfig, TeacherConfig
 from erpd_hub.errors import ArtifactError, ConfigError
 from erpd_hub.models import load_model
+from erpd_hub.samples import SAMPLE_SCHEMA, read_rows, shard_path, write_rows
 from erpd_hub.stages import distill, score, signal, teacher
 from erpd_hub.training.data import read_trajectories
 
@@ -188,3 +189,41 @@ def test_a_chain_keeps_the_rounds_policy_as_its_anchor(tmp_path, parts) -> None:
 def test_right_only_leaves_wrong_responses_out(parts) -> None:
     rows = read_trajectories(parts["rollouts"])
     assert 0 < sum(row.label == 1 for row in rows) < len(rows)
+
+
+@pytest.fixture
+def cut_short(tmp_path, parts) -> Path:
+    """The rollouts with one wrong response of the first prompt ended by length, and their log-probs."""
+    rows = list(read_rows(parts["rollouts"]))
+    chosen = next(row for row in rows if row["label"] == 0)
+    chosen |= {"finish_reason": "length", "verdict": "truncated"}
+    write_rows(shard_path(tmp_path / "cut", 0), rows, SAMPLE_SCHEMA)
+    config = ScoreConfig(rollouts="r", checkpoint="policy", micro_batch_tokens=200)
+    out = tmp_path / "cut-logprobs"
+    score.run(config, out, context=context(out), rollouts=tmp_path / "cut", checkpoint=parts["policy"])
+    return tmp_path
+
+
+def test_truncated_responses_are_trained_on_masked_or_dropped(cut_short, parts) -> None:
+    found = {}
+    for truncated in ("negative", "masked", "dropped"):
+        config = TeacherConfig(rollouts="r", loss={"type": "grpo"}, steps=1, truncated=truncated)
+        out = cut_short / truncated
+        metrics = teacher.run(
+            config, out, context=context(out), rollouts=cut_short / "cut", init=parts["policy"],
+            old=cut_short / "cut-logprobs",
+        ).metrics  # fmt: skip
+        found[truncated] = (metrics["samples"], metrics["loss"])
+    assert [samples for samples, _ in found.values()] == [18, 17, 17]
+    assert found["masked"][1] != found["dropped"][1], "a dropped response is not in its prompt's mean either"
+
+
+def test_a_student_leaves_truncated_responses_out(cut_short, parts) -> None:
+    for truncated, samples in (("negative", 18), ("masked", 17), ("dropped", 17)):
+        config = DistillConfig(rollouts="r", advantage="outcome", steps=1, truncated=truncated)
+        out = cut_short / f"student-{truncated}"
+        result = distill.run(
+            config, out, context=context(out), rollouts=cut_short / "cut", init=parts["policy"],
+            old=cut_short / "cut-logprobs",
+        )  # fmt: skip
+        assert result.metrics["samples"] == samples

@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_v
 
 from erpd_hub.config.common import Dtype, Fraction, NonNegative, Numerics, StepConfig
 from erpd_hub.config.losses import TeacherLoss
-from erpd_hub.fields import CheckpointRef, Config, CriticRef, Operational, RolloutsRef, SignalRef, as_tuple
+from erpd_hub.fields import CheckpointRef, Config, CriticRef, Later, Operational, RolloutsRef, SignalRef, as_tuple
 
 Keep = Literal["all", "positive", "negative"]
 Control = Literal["no-teacher", "single-stage", "tuned", "restart"]
@@ -78,6 +78,11 @@ class TrainingConfig(StepConfig, Numerics):
         return tuple(sorted({*self.save_steps, self.steps}))
 
 
+Truncated = Literal["negative", "masked", "dropped"]
+"""Responses that ended by length: trained on as graded, which is wrong; part of their prompt's mean but not trained on;
+or left out of both. The paper does not say [U]; to continue them instead is `extend_to` of the rollout."""
+
+
 class TeacherConfig(TrainingConfig):
     """Stage 1: squeeze the batch dry."""
 
@@ -87,6 +92,8 @@ class TeacherConfig(TrainingConfig):
     """Reference policy of the CE reward; the unlearned checkpoint when recovering from it [P Table 8]."""
     old: CheckpointRef = "policy"
     """The policy that sampled, for losses with a ratio to it."""
+    truncated: Annotated[Truncated, Later] = "negative"
+    """What becomes of responses that ended by length."""
     critic: CriticRef | None = None
     """Values of the responses' tokens, for PPO."""
     loss: TeacherLoss
@@ -113,6 +120,8 @@ class DistillConfig(TrainingConfig):
     signal: SignalRef | None = None
     old: CheckpointRef = "policy"
     """The policy that sampled, for the advantage `outcome`; a signal brings its own."""
+    truncated: Annotated[Truncated, Later] = "negative"
+    """What becomes of responses that ended by length."""
     anchor: CheckpointRef = "policy"
     """What the exact KL is relative to: the policy that sampled, as a checkpoint."""
     keep_on_right: Keep = "all"

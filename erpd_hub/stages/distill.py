@@ -106,17 +106,20 @@ def _raw(
 ) -> tuple[list["Trajectory"], ScoreInfo]:
     """Trajectories whose advantages are the raw signal, or the outcome relative to its prompt's, and how old log-probs
     were scored."""
+    from erpd_hub.training.data import finished
+
     if config.advantage == "signal":
         if signal is None:
             raise ConfigError("signal: expected a signal for the advantage 'signal', got none")
         scored = read_score_info(signal, "signal")
         check_scoring("signal", scored, config, rollouts=rollouts, init=init)
-        return _from_signal(rollouts, signal, evolving=config.denominator == "evolving"), scored
+        trajectories = _from_signal(rollouts, signal, evolving=config.denominator == "evolving")
+        return (trajectories if config.truncated == "negative" else finished(trajectories)), scored
     if old is None:
         raise ConfigError("old: expected old log-probs for the advantage 'outcome', got none")
     scored = read_score_info(old)
     check_scoring("old", scored, config, rollouts=rollouts, init=init)
-    return _from_outcome(rollouts, old), scored
+    return _from_outcome(rollouts, old, config.truncated), scored
 
 
 def _from_signal(rollouts: Path, signal: Path, *, evolving: bool) -> list["Trajectory"]:
@@ -141,12 +144,12 @@ def _from_signal(rollouts: Path, signal: Path, *, evolving: bool) -> list["Traje
     return join(trajectories, advantages=start, old_logprobs=columns["old"], numerator_logprobs=columns["numerator"])
 
 
-def _from_outcome(rollouts: Path, old: Path) -> list["Trajectory"]:
+def _from_outcome(rollouts: Path, old: Path, truncated: str) -> list["Trajectory"]:
     """Trajectories with the group-centred outcome on each of their tokens as advantages, which must not all be zero."""
     from erpd_hub.training.advantages import from_outcomes
-    from erpd_hub.training.data import join, read_columns, read_trajectories
+    from erpd_hub.training.data import finished, join, read_columns, read_trajectories
 
     trajectories = join(read_trajectories(rollouts), old_logprobs=read_columns(old, "logprobs")["logprobs"])
-    found = from_outcomes(trajectories, scale=False)
+    found = from_outcomes(finished(trajectories) if truncated == "dropped" else trajectories, scale=False)
     refuse_uniform(found, rollouts)
-    return found
+    return finished(found) if truncated == "masked" else found

@@ -40,13 +40,18 @@ def run(
         StageError: every outcome is the same, so that there is nothing to tell apart.
         ArtifactError: log-probs or values are of other rollouts, or were scored otherwise than the policy in training.
     """
-    from erpd_hub.training.data import join
+    from erpd_hub.training.data import finished, join
 
     scored = _scored(config, {"reference": reference, "old": old}, rollouts=rollouts, init=init)
-    trajectories = join(graded(rollouts), **_logprob_columns({"reference": reference, "old": old}))
+    trajectories = join(
+        graded(rollouts, dropped=config.truncated == "dropped"),
+        **_logprob_columns({"reference": reference, "old": old}),
+    )
     if old is None:
         trajectories = _with_sampler_logprobs(trajectories, rollouts, config.logprob_temperature)
     trajectories = _with_advantages(trajectories, config.loss, rollouts, critic)
+    if config.truncated == "masked":
+        trajectories = finished(trajectories)
     if config.loss.right_only:
         trajectories = [row for row in trajectories if row.label == 1]
     return train_policy(
@@ -134,15 +139,19 @@ def refuse_uniform(trajectories: list["Trajectory"], rollouts: Path) -> None:
     )
 
 
-def graded(rollouts: Path) -> list["Trajectory"]:
+def graded(rollouts: Path, *, dropped: bool = False) -> list["Trajectory"]:
     """The trajectories with an outcome, of which there must be both kinds.
+
+    Args:
+        dropped: Without those that ended by length.
 
     Raises:
         StageError: there are not.
     """
-    from erpd_hub.training.data import read_trajectories
+    from erpd_hub.training.data import finished, read_trajectories
 
-    graded = [row for row in read_trajectories(rollouts) if row.label in (0.0, 1.0)]
+    found = read_trajectories(rollouts)
+    graded = [row for row in (finished(found) if dropped else found) if row.label in (0.0, 1.0)]
     right = sum(row.label == 1 for row in graded)
     if right in (0, len(graded)):
         raise StageError(

@@ -36,6 +36,8 @@ class Trajectory:
     response_ids: Tensor
     label: float
     """Outcome in {0, 1}; NaN where ungraded."""
+    truncated: bool = False
+    """Whether the response ended by its length."""
     old_logprobs: Tensor | None = None
     reference_logprobs: Tensor | None = None
     numerator_logprobs: Tensor | None = None

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from erpd_hub.columns import ShardReader, row_arrays
-from erpd_hub.errors import ArtifactError
+from erpd_hub.errors import ArtifactError, StageError
 from erpd_hub.samples import shard_paths
 from erpd_hub.training.batches import SampleKey, StepBatch, Trajectory
 
@@ -40,9 +40,24 @@ def read_trajectories(rollouts: Path) -> list[Trajectory]:
         if key in found:
             raise ArtifactError(f"rollouts: expected each sample once, got {key} twice")
         label = float("nan") if row["label"] is None else float(row["label"])
-        found[key] = Trajectory(*key, prompt, response, label)
+        found[key] = Trajectory(*key, prompt, response, label, truncated=row["finish_reason"] == "length")
     first = {problem_id: index for index, problem_id in enumerate(dict.fromkeys(key[0] for key in found))}
     return sorted(found.values(), key=lambda trajectory: (first[trajectory.problem_id], trajectory.k))
+
+
+def finished(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+    """Those that ended by themselves.
+
+    Raises:
+        StageError: none did.
+    """
+    found = [row for row in trajectories if not row.truncated]
+    if not found:
+        raise StageError(
+            f"rollouts: expected responses that end by themselves, got {len(trajectories)} that end by length; raise "
+            "max_new_tokens, continue them (extend_to), or set truncated to negative"
+        )
+    return found
 
 
 def read_columns(folder: Path, *columns: str) -> dict[str, dict[SampleKey, Tensor | None]]:

@@ -1,0 +1,49 @@
+"""Which of a step's input roles are in use, and as what they are handed over."""
+
+from collections.abc import Iterator
+
+from erpd_hub import config as c
+from erpd_hub.evaluation.benchmarks import HubSource, get_benchmark
+from erpd_hub.nodes import Edge, benchmark_names
+from erpd_hub.references import RepoRef, StepRef, parse_reference
+
+
+def scored_roles(config: c.StepConfig) -> tuple[str, ...]:
+    """Roles that name a checkpoint but are handed over as its log-probs."""
+    if isinstance(config, c.SignalConfig):
+        return ("numerator", "denominator", "old")
+    if isinstance(config, c.TeacherConfig):
+        return ("reference", "old")
+    return ("old",) if isinstance(config, c.DistillConfig) else ()
+
+
+def unused_roles(config: c.StepConfig) -> tuple[str, ...]:
+    """Roles that this config does not need, so that nothing is computed for them."""
+    if isinstance(config, c.TeacherConfig):
+        return tuple({"reference", "old"} - config.loss.required)
+    if isinstance(config, c.UnlearnedConfig):
+        return ("teacher",) if config.candidates else ("candidates",)
+    if isinstance(config, c.SignalConfig):
+        return ("numerator", "denominator") if config.strategy == "auto" else ("gate",)
+    if isinstance(config, c.DistillConfig):
+        return (*(("old",) if config.signal is not None else ()), *(() if config.needs_anchor else ("anchor",)))
+    return ()
+
+
+def compares(config: c.StepConfig) -> bool:
+    """Whether a training uses log-probs that are scored in this run."""
+    if isinstance(config, c.TeacherConfig):
+        return bool({"reference", "old"} & config.loss.required)
+    if not isinstance(config, c.DistillConfig):
+        return False
+    return config.signal is None or isinstance(parse_reference(config.signal), StepRef)
+
+
+def benchmark_edges(config: c.StepConfig) -> Iterator[Edge]:
+    """Benchmarks that live on a Hub; those that are generated need no input."""
+    optional = isinstance(config, c.PromptSelection)
+    for name in benchmark_names(config):
+        source = get_benchmark(name).source
+        if isinstance(source, HubSource):
+            reference = RepoRef(source.dataset, source.revision)
+            yield Edge(f"benchmark:{name}", ("dataset",), reference, optional=optional)
