@@ -51,9 +51,9 @@ def run(
         StageError: prompts that are empty or too long for the checkpoint.
     """
     from erpd_hub.prompts import read_prompts
+    from erpd_hub.sample_statistics import describe_samples
     from erpd_hub.samples import read_rows
     from erpd_hub.sampling.sampler import sample_problems
-    from erpd_hub.stages.rollout import describe_samples
 
     (checkpoint,) = checkpoints
     problems, format = read_prompts(prompts)

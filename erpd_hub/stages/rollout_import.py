@@ -50,7 +50,7 @@ def import_rollouts(config: ImportedRollouts, out: Path, *, source: Path, policy
         StageError: rows without token ids, bad rows where none may be, or no sample at all.
     """
     from erpd_hub.models import load_tokenizer
-    from erpd_hub.stages.rollout import describe_samples
+    from erpd_hub.sample_statistics import describe_samples
 
     tokenizer = load_tokenizer(policy)
     state = _Import(config, tokenizer, _vocabulary(policy, tokenizer), seed)

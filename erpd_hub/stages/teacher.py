@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from erpd_hub.config import CustomLoss, LossConfig, PPOLoss, TeacherConfig
 from erpd_hub.errors import ArtifactError, ConfigError, StageError
+from erpd_hub.sample_statistics import describe_samples
 from erpd_hub.stages import StageContext, StageResult
-from erpd_hub.stages.rollout import describe_samples
 from erpd_hub.stages.score import ScoreInfo, read_score_info
 from erpd_hub.stages.training import Extras, check_scoring, train_policy
 from erpd_hub.stages.values import check_values

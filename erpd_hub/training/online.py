@@ -21,8 +21,8 @@ from erpd_hub.logprobs import install_logprob_forward, kl_k1, kl_k3, response_lo
 from erpd_hub.losses import LossOutput, TokenBatch
 from erpd_hub.losses.batch import token_sum
 from erpd_hub.models import load_model, save_checkpoint
+from erpd_hub.sample_statistics import describe_samples
 from erpd_hub.sampling.engines import fast_dtype
-from erpd_hub.stages.rollout import describe_samples
 from erpd_hub.training.advantages import from_outcomes
 from erpd_hub.training.batches import SampleKey, StepBatch, Trajectory, collate, share
 from erpd_hub.training.checkpoints import save_adapter
