@@ -8,7 +8,7 @@ import pytest
 from conftest import cli
 
 from erpd_hub.comparing.paper import Claim, Experiment
-from erpd_hub.comparing.reproduce import Measured, beside, judge
+from erpd_hub.comparing.reproduce import Measured, beside, judge, judge_over_seeds
 
 MICRO_TWIN = Path(__file__).parent / "micro_twin.yaml"
 EXPERIMENT = Experiment.model_validate(
@@ -76,6 +76,22 @@ def _measured(right: int, *, kl: float = 0.01, length: int = 10) -> Measured:
 def test_verdicts(claim: dict[str, str], verdict: str) -> None:
     measured = {"good": _measured(18), "same": _measured(18), "bad": _measured(4, kl=0.05, length=30)}
     assert judge(Claim(says="x", **claim), measured).verdict == verdict
+
+
+def test_verdicts_over_seeds_are_students_interval_of_paired_differences() -> None:
+    claim = Claim(says="x", more="student", less="control")
+
+    def seed(student: int, control: int) -> dict[str, Measured]:
+        return {"student": _measured(student), "control": _measured(control)}
+
+    clear = judge_over_seeds(claim, [seed(14, 10), seed(15, 10), seed(16, 10)])
+    assert clear.by_seed == pytest.approx((0.2, 0.25, 0.3))
+    assert clear.verdict == "shown" and clear.difference == pytest.approx(0.25)
+    assert clear.interval == pytest.approx((0.25 - 4.30265 * 0.05 / 3**0.5, 0.25 + 4.30265 * 0.05 / 3**0.5), abs=1e-5)
+    assert judge_over_seeds(claim, [seed(14, 10), seed(8, 10), seed(16, 10)]).verdict == "not shown"
+    assert judge_over_seeds(claim, [seed(5, 10), seed(4, 10), seed(5, 10)]).verdict == "opposite"
+    single = judge_over_seeds(claim, [seed(14, 10), {"student": _measured(3)}])
+    assert (single.verdict, single.interval, single.by_seed) == ("not measured", None, pytest.approx((0.2,)))
 
 
 def test_the_bill_comes_first_and_nothing_starts(tmp_path) -> None:

@@ -19,26 +19,60 @@ def reproduce(
     model: Annotated[str | None, typer.Option(help="Qwen3-4B, NBG4-3B, ...; with --tiny: tiny or long.")] = None,
     tiny: Annotated[bool, typer.Option("--tiny", help="The twin, which runs on two CPU cores.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Start it; without, only the bill is shown.")] = False,
+    seeds: Annotated[str | None, typer.Option(help="With --tiny: several, such as 10,11,12; each a run.")] = None,
     gpus: Gpus = None,
     gpu: Annotated[str | None, typer.Option(help="h100, h200, a100, b200, l40s: what the bill goes by.")] = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="With --seeds: the claims as a table.")] = False,
 ) -> None:
     """One of the paper's experiments: GPU-hours and GB first, then measured beside reported. Without one: all."""
     from erpd_hub import display
-    from erpd_hub.comparing.reproduction import bill, listing, print_listing, print_report, report, runs
+    from erpd_hub.comparing import reproduction
 
     if experiment is None:
-        (display.print_json if as_json else print_listing)(listing())
+        (display.print_json if as_json else reproduction.print_listing)(reproduction.listing())
         return
-    name, plan = runs(experiment, model, tiny=tiny, overrides=overrides or [])
+    if seeds is not None:
+        _over_seeds(experiment, model, seeds, overrides or [], tiny=tiny, gpus=gpus, as_json=as_json,
+                    as_markdown=as_markdown)  # fmt: skip
+        return
+    name, plan = reproduction.runs(experiment, model, tiny=tiny, overrides=overrides or [])
     if dry_run or not (tiny or yes):
-        bill(plan, gpus=gpus, gpu=gpu, as_json=as_json, dry_run=dry_run)
+        reproduction.bill(plan, gpus=gpus, gpu=gpu, as_json=as_json, dry_run=dry_run)
         return
     found: dict[str, Any]
     with stdout_for_json(as_json):
-        found = report(experiment, name, plan, tiny=tiny, gpus=gpus)
-    (display.print_json if as_json else print_report)(found)
+        found = reproduction.report(experiment, name, plan, tiny=tiny, gpus=gpus)
+    (display.print_json if as_json else reproduction.print_report)(found)
+
+
+def _over_seeds(
+    experiment: str,
+    model: str | None,
+    seeds: str,
+    overrides: list[str],
+    *,
+    tiny: bool,
+    gpus: int | None,
+    as_json: bool,
+    as_markdown: bool,
+) -> None:
+    from erpd_hub import display
+    from erpd_hub.comparing import reproduction
+    from erpd_hub.errors import ConfigError
+
+    numbers = seeds.split(",")
+    if not tiny or not all(number.strip().isdigit() for number in numbers):
+        raise ConfigError(f"--seeds: expected whole numbers with commas, with --tiny, got {seeds!r}")
+    name, plans = reproduction.seed_plans(experiment, model, [int(number) for number in numbers], overrides)
+    found: dict[str, Any]
+    with stdout_for_json(as_json or as_markdown):
+        found = reproduction.report_over_seeds(experiment, name, plans, gpus=gpus)
+    if as_markdown:
+        typer.echo(reproduction.markdown(found), nl=False)
+    else:
+        (display.print_json if as_json else reproduction.print_report)(found)
 
 
 def advise(

@@ -10,6 +10,7 @@ from statistics import fmean, stdev
 from typing import Any, Literal, NamedTuple
 
 from erpd_hub.comparing.paper import SELECTION_BENCHMARK, Claim, Experiment, Row
+from erpd_hub.evaluation.intervals import t_interval
 from erpd_hub.evaluation.paired import LabelsByProblem, compare
 
 POINTS = 3.0
@@ -68,6 +69,8 @@ class Judged(NamedTuple):
     interval: tuple[float, float] | None
     """95 %; of one seed: problems and samples vary in it, trainings do not."""
     verdict: Verdict
+    by_seed: tuple[float, ...] = ()
+    """The difference at each seed, where there are several."""
 
 
 class Measured(NamedTuple):
@@ -146,6 +149,26 @@ def judge(claim: Claim, measured: Mapping[str, Measured]) -> Judged:
         return Judged(*named, None, None, None, None, "not measured")
     first, second, interval = found
     return Judged(*named, first, second, first - second, interval, _verdict(claim.expect, interval))
+
+
+def judge_over_seeds(claim: Claim, seeds: Sequence[Mapping[str, Measured]]) -> Judged:
+    """The same over runs that differ by their seed, so that trainings vary too: Student's interval over the seeds.
+
+    Seeds that lack one of the two checkpoints are left out; a single one gives no interval and no verdict.
+    """
+    named = (claim.says, claim.metric, claim.more, claim.less, claim.expect)
+    pairs = [(seed.get(claim.more), seed.get(claim.less)) for seed in seeds]
+    found = [_difference(claim.metric, more, less) for more, less in pairs if more is not None and less is not None]
+    values = [item for item in found if item is not None]
+    if not values:
+        return Judged(*named, None, None, None, None, "not measured")
+    differences = tuple(first - second for first, second, _ in values)
+    means = fmean(first for first, _, _ in values), fmean(second for _, second, _ in values)
+    over = t_interval(differences)
+    if over.low is None or over.high is None:
+        return Judged(*named, *means, over.mean, None, "not measured", differences)
+    return Judged(*named, *means, over.mean, (over.low, over.high), _verdict(claim.expect, (over.low, over.high)),
+                  differences)  # fmt: skip
 
 
 def _verdict(expect: str, interval: tuple[float, float]) -> Verdict:

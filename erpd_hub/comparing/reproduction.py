@@ -10,7 +10,7 @@ from rich.table import Table
 from erpd_hub import config as c
 from erpd_hub.artifacts import write_json
 from erpd_hub.comparing.paper import experiments, get_experiment, recipe_of
-from erpd_hub.comparing.reproduce import HOW, Beside, Measured, beside, judge
+from erpd_hub.comparing.reproduce import HOW, Beside, Measured, beside, judge, judge_over_seeds
 from erpd_hub.display import ProgressWatch, make_console, print_json
 from erpd_hub.home import run_folder
 from erpd_hub.hub.client import Hub
@@ -52,6 +52,16 @@ def runs(experiment: str, model: str | None, *, tiny: bool, overrides: Sequence[
     return chosen, make_plan(load_recipe(recipe, overrides))
 
 
+def seed_plans(
+    experiment: str, model: str | None, seeds: Sequence[int], overrides: Sequence[str]
+) -> tuple[str, list[Plan]]:
+    """The model and a plan for each seed, in the places where a sweep over seeds puts them."""
+    chosen, recipe = recipe_of(experiment, model, tiny=True)
+    run = load_recipe(recipe, overrides).run
+    plans = [make_plan(load_recipe(recipe, [*overrides, f"seed={seed}", f"run={run}-seed-{seed}"])) for seed in seeds]
+    return chosen, plans
+
+
 def bill(plan: Plan, *, gpus: int | None, gpu: str | None, as_json: bool, dry_run: bool) -> None:
     """Print what it would take; nothing starts."""
     found = preview(plan, machine=Machine(gpus=gpus, gpu=gpu))
@@ -86,6 +96,30 @@ def report(experiment: str, model: str, plan: Plan, *, tiny: bool, gpus: int | N
     }
     write_json(run_folder(plan.recipe.run) / f"reproduce-{experiment}.json", json.dumps(found, indent=2) + "\n")
     return found
+
+
+def report_over_seeds(experiment: str, model: str, plans: Sequence[Plan], *, gpus: int | None = None) -> dict[str, Any]:
+    """The twin at several seeds, each a run of its own, and every claim over all of them."""
+    about = get_experiment(experiment)
+    measured, summaries = [], []
+    for plan in plans:
+        outcome = run_plan(plan, watch=ProgressWatch(plan), launch=Launch.from_options(gpus, None))
+        measured.append(_measured(outcome, open_hub(plan)))
+        summaries.append(outcome.summary)
+    return {
+        "schema": SCHEMA,
+        "experiment": experiment,
+        "title": about.title,
+        "claim": about.claim,
+        "model": model,
+        "recipe": plans[0].recipe.origin,
+        "seeds": [plan.recipe.seed for plan in plans],
+        "runs": [plan.recipe.run for plan in plans],
+        "notes": list(about.notes),
+        "rows": [],
+        "claims": [judge_over_seeds(claim, measured)._asdict() for claim in about.claims],
+        "summaries": summaries,
+    }
 
 
 def _row(item: Beside) -> dict[str, Any]:
@@ -126,6 +160,31 @@ def _measured(outcome: Outcome, hub: Hub) -> dict[str, Measured]:
 # ------------------------------------------------------------------------------------------- for people
 
 
+def markdown(found: Mapping[str, Any]) -> str:
+    """The claims of a report as a table for a document, in points of AVG@K or the metric's own unit."""
+    lines = [
+        f"### {found['title']} (`erpd-hub reproduce {found['experiment']} --tiny --seeds "
+        f"{','.join(map(str, found['seeds']))}`)",
+        "",
+        "| claim | compared | means | difference (95 %) | by seed | verdict |",
+        "|---|---|---|---|---|---|",
+    ]
+    for claim in found["claims"]:
+        scale, digits = (100, 1) if claim["metric"] == "avg" else (1, 4)
+        cells = ["-"] * 3
+        if claim["difference"] is not None:
+            means = (f"{scale * claim[side]:.{digits}f}" for side in ("value_more", "value_less"))
+            low, high = claim["interval"] or (float("nan"), float("nan"))
+            cells = [
+                " / ".join(means),
+                f"{scale * claim['difference']:+.{digits}f} ({scale * low:+.{digits}f} to {scale * high:+.{digits}f})",
+                ", ".join(f"{scale * value:+.{digits}f}" for value in claim["by_seed"]),
+            ]
+        compared = f"{'' if claim['metric'] == 'avg' else claim['metric'] + ': '}`{claim['more']}` - `{claim['less']}`"
+        lines.append(f"| {claim['says']} | {compared} | {' | '.join(cells)} | {claim['verdict']} |")
+    return "\n".join(lines) + "\n"
+
+
 def print_report(found: Mapping[str, Any]) -> None:
     console = make_console()
     console.print(f"[bold]{escape(found['title'])}[/bold]: {escape(found['claim'])}")
@@ -135,7 +194,12 @@ def print_report(found: Mapping[str, Any]) -> None:
         console.print("* selected on: in no mean")
     if found["claims"]:
         console.print(_claims_table(found["claims"]))
-        console.print("intervals are of this one seed: over problems and samples, not over trainings")
+        several = len(found.get("seeds", ())) > 1
+        console.print(
+            f"Student's intervals over {len(found['seeds'])} seeds of paired differences"
+            if several
+            else "intervals are of this one seed: over problems and samples, not over trainings"
+        )
     for note in found["notes"]:
         console.print(f"note: {escape(note)}")
 
