@@ -33,6 +33,8 @@ class Line(NamedTuple):
     """Points of AVG@K."""
     error: float
     """Standard error of the gain, from sampling."""
+    own_error: float
+    """Of the checkpoint's own average: between two checkpoints of a run the base's error cancels. Points."""
     kl_to_base: float | None
     gain_per_kl: float | None
     """Points for each 0.01 nats per token; None without a KL that differs from 0."""
@@ -100,7 +102,8 @@ def _loss(item: Made) -> str | None:
 
 
 def compare_with_base(checkpoints: Sequence[Mapping[str, Any]]) -> list[Line]:
-    """Every checkpoint but the base against it, on the benchmarks that both have and nothing was selected on."""
+    """Every checkpoint but the base against it, on the benchmarks that both have and nothing was selected on; on those
+    that were selected on only where there are no others."""
     plain = [item for item in checkpoints if not item.get("selection") and item["avg"] is not None]
     rows = plain or [item for item in checkpoints if item["avg"] is not None]
     by_ref: dict[str, dict[str, Mapping[str, Any]]] = {}
@@ -127,6 +130,7 @@ def _line(ref: str, found: Mapping[str, Mapping[str, Any]], base: Mapping[str, M
         avg=avg,
         gain=gain,
         error=100 * _error([*ours, *theirs], len(shared)),
+        own_error=100 * _error(ours, len(shared)),
         kl_to_base=kl,
         gain_per_kl=gain / (100 * kl) if kl else None,
         entropy_ratio=_ratio(ours[0]["entropy"], theirs[0]["entropy"]),
@@ -166,7 +170,7 @@ def _controls(lines: Sequence[Line], made: Sequence[Made]) -> list[Against]:
                 s.ref,
                 control.ref,
                 s.gain - control.gain,
-                sqrt(s.error**2 + control.error**2),
+                sqrt(s.own_error**2 + control.own_error**2),
                 place(control.ref) in outcome,
             )
             for s in beside

@@ -37,7 +37,7 @@ class Pair(NamedTuple):
     @property
     def error(self) -> float:
         """Of the difference of the two gains."""
-        return sqrt(self.student.error**2 + self.teacher.error**2)
+        return sqrt(self.student.own_error**2 + self.teacher.own_error**2)
 
 
 def advise(page: Page) -> list[Advice]:

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, PositiveFloat, PositiveInt, model_validator
 from erpd_hub.config.losses import GRPOLoss, TeacherLoss
 from erpd_hub.config.sampling import Decoding, EngineConfig, ServerEngine, TransformersEngine, check_reward
 from erpd_hub.config.training import TrainingConfig
-from erpd_hub.fields import LocalOnly, Operational, PromptsRef, UserCode
+from erpd_hub.fields import Later, LocalOnly, Operational, PromptsRef, UserCode
 
 
 class OnlineConfig(TrainingConfig):
@@ -31,7 +31,7 @@ class OnlineConfig(TrainingConfig):
     """`transformers` samples from the weights in training; `vllm` is started on them for each step."""
     reward: Annotated[str, AfterValidator(check_reward), UserCode] = "math"
     """As in a rollout."""
-    reward_seconds: Annotated[PositiveFloat, Operational] = 60.0
+    reward_seconds: Annotated[PositiveFloat, Later] = 60.0
     """One call of a reward function may take."""
     limit: PositiveInt | None = None
     """First prompts only, for trying out."""

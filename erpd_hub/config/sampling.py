@@ -20,6 +20,7 @@ from erpd_hub.fields import (
     CheckpointRef,
     Config,
     ExternalRef,
+    Later,
     LocalOnly,
     Operational,
     PromptsRef,
@@ -141,7 +142,7 @@ class RolloutConfig(StepConfig):
     reward: Annotated[str, AfterValidator(check_reward), UserCode] = "math"
     """`math` compares the final answer with the gold; `package.module:function` is a reward function as TRL's trainers
     take it, whose rewards are 0, 1 or None (`erpd_hub.rewards`)."""
-    reward_seconds: Annotated[PositiveFloat, Operational] = 60.0
+    reward_seconds: Annotated[PositiveFloat, Later] = 60.0
     """One call of such a function may take."""
     limit: PositiveInt | None = None
     """First prompts only, for trying out."""

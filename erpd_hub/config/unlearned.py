@@ -2,10 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import model_validator
+from pydantic import BeforeValidator, model_validator
 
 from erpd_hub.config.common import Fraction, StepConfig
-from erpd_hub.fields import CheckpointRef, Later
+from erpd_hub.fields import CheckpointRef, Later, as_tuple
 
 
 class UnlearnedConfig(StepConfig):
@@ -14,7 +14,7 @@ class UnlearnedConfig(StepConfig):
     stage: Literal["unlearned"] = "unlearned"
     teacher: CheckpointRef | None = None
     """`NAME@step-N`, N typically 10 to 30 in the paper [P]."""
-    candidates: tuple[CheckpointRef, ...] = ()
+    candidates: Annotated[tuple[CheckpointRef, ...], BeforeValidator(as_tuple)] = ()
     """In place of `teacher`: saved steps of one or several MSE runs, of which the rule in `erpd_hub.picker` takes one.
     Of several runs: the paper's shortcut of one recovered policy and ten-step runs at other learning rates [P]."""
     min_fall: Annotated[Fraction, Later] = 0.03

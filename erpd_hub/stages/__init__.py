@@ -58,7 +58,7 @@ STAGES: dict[str, Stage] = {
     "score": Stage("logprobs", "dataset", 4),
     "critic": Stage("critic", "model", 1),
     "teacher": Stage("checkpoint", "model", 2),
-    "unlearned": Stage("checkpoint", "model", 1),
+    "unlearned": Stage("checkpoint", "model", 2),
     "signal": Stage("signal", "dataset", 4),
     "distill": Stage("checkpoint", "model", 1),
     "online": Stage("checkpoint", "model", 1),

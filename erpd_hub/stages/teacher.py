@@ -47,7 +47,7 @@ def run(
         graded(rollouts, dropped=config.truncated == "dropped"),
         **_logprob_columns({"reference": reference, "old": old}),
     )
-    if old is None:
+    if old is None and not isinstance(config.loss, CustomLoss):  # a loss of ones own may look at whatever is there
         trajectories = _with_sampler_logprobs(trajectories, rollouts, config.logprob_temperature)
     trajectories = _with_advantages(trajectories, config.loss, rollouts, critic)
     if config.truncated == "masked":

@@ -107,6 +107,8 @@ class MicroRounds:
         if (out / _marker(0, self.world)).exists():  # from before a kill
             return out
         weights, prompts = out / "policy", out / "prompts"
+        if self.rank == 0:
+            shutil.rmtree(weights, ignore_errors=True)  # from before a kill
         publish(weights)
         if self.rank == 0:
             _write_prompts(prompts, step.problems, self.format)

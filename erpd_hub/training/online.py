@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from erpd_hub.config import OnlineConfig, TransformersEngine
+from erpd_hub.errors import StageError
 from erpd_hub.inputs import ADAPTED
 from erpd_hub.logprobs import install_logprob_forward, kl_k1, kl_k3, response_logprobs
 from erpd_hub.losses import LossOutput, TokenBatch
@@ -138,7 +139,11 @@ class OnlineTrainer(PolicyTrainer):
 
     def _trajectories(self, folder: Path) -> list[Trajectory]:
         """The step's samples with their advantages and, where they mean something, the sampler's own log-probs."""
-        rows = read_trajectories(folder)
+        rows = [row for row in read_trajectories(folder) if row.label in (0.0, 1.0)]
+        if not rows:
+            raise StageError(
+                "online: expected graded samples in each step, got none; see why its verdicts are ungradable"
+            )
         decoding = self.config.decoding
         exact = decoding.top_p == 1 and decoding.top_k == 0
         if exact and decoding.temperature == self.config.logprob_temperature:
