@@ -83,18 +83,22 @@ def read_curve(dynamics: Sequence[Mapping[str, Any]]) -> Curve:
     return curve
 
 
-def pick(curves: Sequence[Curve], steps: Sequence[int], *, min_fall: float, max_fall: float) -> Choice:
+def pick(
+    curves: Sequence[Curve], steps: Sequence[int], runs: Sequence[str], *, min_fall: float, max_fall: float
+) -> Choice:
     """The unlearned checkpoint among candidates.
 
     Args:
         curves: Each candidate's run, at least up to its step. Where another candidate's is the same run and goes on,
             the longer one is looked at: the line after a step is the first to see its update.
         steps: Updates that each candidate has had.
+        runs: What names each candidate's run: runs at other learning rates begin with the same line.
         min_fall: Share of its probability that must be lost.
         max_fall: Share above which it counts as destroyed.
     """
     assert curves and len(curves) == len(steps), "a step for each curve"
-    longest = [max((other for other in curves if _same_run(curve, other)), key=len) for curve in curves]
+    assert len(runs) == len(curves), "a run for each curve"
+    longest = [max((c for c, other in zip(curves, runs, strict=True) if other == run), key=len) for run in runs]
     depths = [
         _depth(position, curve, step, min_fall, max_fall)
         for position, (curve, step) in enumerate(zip(longest, steps, strict=True), 1)
@@ -102,10 +106,6 @@ def pick(curves: Sequence[Curve], steps: Sequence[int], *, min_fall: float, max_
     index, reason = _choose(depths, min_fall, max_fall)
     chosen = Depth(**(asdict(depths[index]) | {"verdict": "picked"}))
     return Choice(index, reason, (*depths[:index], chosen, *depths[index + 1 :]))
-
-
-def _same_run(curve: Curve, other: Curve) -> bool:
-    return other[: len(curve)] == curve
 
 
 def _depth(position: int, curve: Curve, step: int, min_fall: float, max_fall: float) -> Depth:

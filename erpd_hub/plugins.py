@@ -10,7 +10,7 @@ import functools
 import hashlib
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -29,6 +29,15 @@ def code_identity(config: Config) -> dict[str, str]:
     return {path: source_hash(path) for path in sorted(set(function_paths(config)))}
 
 
+_recorded: dict[str, str] = {}
+"""Hashes that the planning process went by, in one that was started for a stage."""
+
+
+def expect(hashes: Mapping[str, str]) -> None:
+    """Hold `load` in this process to the code that another has recorded."""
+    _recorded.update(hashes)
+
+
 @functools.cache
 def source_hash(path: str) -> str:
     """The sha256 of the file that holds a function, found without running it. One value as long as the process lives:
@@ -38,6 +47,15 @@ def source_hash(path: str) -> str:
         ConfigError: see `source_file`.
     """
     return _hash(source_file(path))
+
+
+def recorded_hash(path: str) -> str:
+    """What the run has recorded of a function's file, in whichever process.
+
+    Raises:
+        ConfigError: see `source_file`.
+    """
+    return _recorded.get(path) or source_hash(path)
 
 
 def source_file(path: str) -> Path:
@@ -74,8 +92,11 @@ def load(path: str) -> Callable[..., Any]:
     """
     module, attribute = _split(path)
     file = source_file(path)
-    if _hash(file) != source_hash(path):
-        raise ConfigError(f"{path}: its file changed while the run was going on; start the run again")
+    if _hash(file) != recorded_hash(path):
+        raise ConfigError(
+            f"{path}: its file changed while the run was going on, or this environment has another one; start the run "
+            "again"
+        )
     try:
         found: Any = importlib.import_module(module)
     except Exception as error:  # the user's code runs here, so whatever it raises is news for the user

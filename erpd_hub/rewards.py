@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from erpd_hub.config import PromptFormat
 from erpd_hub.errors import ConfigError, StageError
 from erpd_hub.evaluation.grading import Grade
-from erpd_hub.plugins import source_hash
+from erpd_hub.plugins import recorded_hash
 from erpd_hub.prompts import prompt_messages
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class _Worker:
     def __init__(self, path: str) -> None:
         environment = {name: value for name, value in os.environ.items() if name not in _SECRETS}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "erpd_hub.reward_worker", path, source_hash(path)],
+            [sys.executable, "-m", "erpd_hub.reward_worker", path, recorded_hash(path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**environment, "PYTHONSAFEPATH": "1"},

@@ -23,7 +23,7 @@ def choose(steps: list[int], positives: list[float] = FALL_AND_RETURN, **bounds:
     """The choice among steps of one run, each with the dynamics up to itself except the last, which has all."""
     whole = curve(positives)
     curves = [*(whole[:step] for step in steps[:-1]), whole]
-    return pick(curves, steps, **({"min_fall": 0.03, "max_fall": 0.5} | bounds))
+    return pick(curves, steps, ["run"] * len(curves), **({"min_fall": 0.03, "max_fall": 0.5} | bounds))
 
 
 def verdicts(choice: Choice) -> list[str]:
@@ -43,7 +43,7 @@ def test_the_least_unlearned_of_those_that_clearly_fell() -> None:
 
 
 def test_a_step_is_judged_by_the_batch_after_it_where_a_longer_candidate_has_it() -> None:
-    alone = pick([curve(FALL_AND_RETURN[:3])], [3], min_fall=0.03, max_fall=0.5)
+    alone = pick([curve(FALL_AND_RETURN[:3])], [3], ["run"], min_fall=0.03, max_fall=0.5)
     assert alone.depths[0].fall == pytest.approx(0.05)
     assert choose([3, 9]).depths[0].fall == pytest.approx(0.1)
 
@@ -72,9 +72,16 @@ def test_without_a_fit_candidate_the_nearest_one_and_what_to_do(steps, bounds, p
 def test_runs_at_other_learning_rates_are_compared_by_depth_and_not_by_steps() -> None:
     slow, fast = curve([1.0, 0.999, 0.998]), curve([1.0, 0.93, 0.6])
     medium = curve([1.0, 0.99, 0.96])
-    choice = pick([slow, fast, medium], [3, 3, 3], min_fall=0.03, max_fall=0.5)
+    choice = pick([slow, fast, medium], [3, 3, 3], ["slow", "fast", "medium"], min_fall=0.03, max_fall=0.5)
     assert choice.index == 2
     assert verdicts(choice) == ["too shallow", "clear", "picked"]
+
+
+def test_runs_that_begin_alike_are_not_taken_for_one_another() -> None:
+    """Before its first update every run from one policy sees the same."""
+    mild, heavy = curve([1.0]), curve([1.0, 0.6, 0.5])
+    choice = pick([mild, heavy], [1, 2], ["mild", "heavy"], min_fall=0.03, max_fall=0.5)
+    assert choice.depths[0].fall == 0 and choice.index == 1
 
 
 def test_steps_without_both_outcomes_are_left_out() -> None:

@@ -101,6 +101,14 @@ def test_a_file_that_changes_under_a_run_is_refused(module, tmp_path) -> None:
         plugins.load(f"{module}:longest")
 
 
+def test_a_worker_loads_no_other_code_than_the_run_recorded(module, monkeypatch) -> None:
+    monkeypatch.setattr(plugins, "_recorded", {})
+    path = f"{module}:longest"
+    plugins.expect({path: "0" * 64})
+    with pytest.raises(ConfigError, match="or this environment has another one"):
+        plugins.load(path)
+
+
 def test_the_hash_is_part_of_the_identity_and_the_path_of_the_file_is_not(module, tmp_path) -> None:
     def identity():
         plugins.source_hash.cache_clear()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from erpd_hub import config as c
-from erpd_hub import provenance
+from erpd_hub import plugins, provenance
 from erpd_hub.artifacts import write_json
 from erpd_hub.errors import ErpdError, require_extra
 from erpd_hub.recipe import parse_step
@@ -56,6 +56,7 @@ class Job:
             "inputs": _paths_as_text(self.inputs),
             "context": context,
             "threads": self.threads,
+            "user_code": plugins.code_identity(self.config),
         }
         write_json(path, json.dumps(data, indent=2))
         return path
@@ -64,6 +65,7 @@ class Job:
     def load(cls, path: Path) -> "Job":
         """Read a job; its config is checked again, by the very types that a recipe is checked with."""
         data = json.loads(path.read_text())
+        plugins.expect(data["user_code"])
         return cls(
             name=data["name"],
             config=parse_step(data["stage"], data["config"], data["name"]),

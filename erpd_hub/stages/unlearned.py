@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from erpd_hub.artifacts import is_payload, write_json
+from erpd_hub.artifacts import LINEAGE, is_payload, read_lineage, write_json
 from erpd_hub.config import UnlearnedConfig
 from erpd_hub.errors import ArtifactError
 from erpd_hub.inputs import ADAPTED
@@ -66,7 +66,14 @@ def copy_checkpoint(folder: Path, out: Path) -> dict[str, Any]:
 def _pick(config: UnlearnedConfig, candidates: tuple[Path, ...]) -> Choice:
     curves = [_curve(folder) for folder in candidates]
     steps = [int(_dynamics(folder)[-1]["step"]) for folder in candidates]
-    return pick(curves, steps, min_fall=config.min_fall, max_fall=config.max_fall)
+    runs = [_run(folder, index) for index, folder in enumerate(candidates)]
+    return pick(curves, steps, runs, min_fall=config.min_fall, max_fall=config.max_fall)
+
+
+def _run(folder: Path, index: int) -> str:
+    """What names the run that a saved step is of: all of a run carry its fingerprint."""
+    path = folder / LINEAGE
+    return read_lineage(path).fingerprint if path.is_file() else str(index)
 
 
 def _check_one_base(candidates: tuple[Path, ...]) -> None:
