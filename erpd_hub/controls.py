@@ -63,7 +63,10 @@ class _Expansion:
     def _no_teacher(self) -> c.DistillConfig:
         # A mask by the signal's sign, on an outcome, would drop all right or all wrong responses.
         everything = {"keep_on_right": "all", "keep_on_wrong": "all", "denominator": "fixed"}
-        return self._like_student(advantage="outcome", signal=None, **everything)
+        reference = parse_reference(self.config.signal) if self.config.signal else None
+        number, signal = self._find(self.number, reference) if isinstance(reference, StepRef) else (0, None)
+        old = self._seen_here(number, signal.old) if isinstance(signal, c.SignalConfig) else self.config.old
+        return self._like_student(advantage="outcome", signal=None, old=old, anchor=old, **everything)
 
     def _restart(self) -> c.DistillConfig:
         reference = parse_reference(self.config.init)

@@ -149,6 +149,8 @@ class _Planner:
         scored = scored_roles(config)
         for role, mark in roles(config).items():
             value = getattr(config, role)
+            if value is None and isinstance(config, c.DistillConfig) and role in ("old", "anchor"):
+                value = self._clipped_to(number, config)
             values = value if isinstance(value, tuple) else (value,)
             if role in unused_roles(config):
                 continue
@@ -171,6 +173,19 @@ class _Planner:
         yield from benchmark_edges(config)
         if compares(config):
             self._check_numerics(place, config)
+
+    def _clipped_to(self, number: int, config: c.DistillConfig) -> str:
+        """What a student's clip and KL are relative to: its signal's `old`, as this round has to write it."""
+        reference = parse_reference(config.signal) if config.signal else None
+        if not isinstance(reference, StepRef):
+            return "policy"
+        at = reference.round or number
+        steps = self.recipe.rounds[at - 1].steps if at <= len(self.recipe.rounds) else {}
+        signal = steps.get(reference.name)
+        if not isinstance(signal, c.SignalConfig):
+            return "policy"
+        old = parse_reference(signal.old)
+        return str(self._meant(at, f"r{at}/{reference.name}.old", old)) if at != number else signal.old
 
     def _check_numerics(self, place: str, config: c.StepConfig) -> None:
         """Refuse a training that computes log-probs otherwise than those it is compared with were scored."""

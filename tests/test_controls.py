@@ -57,6 +57,20 @@ def test_without_a_teacher_everything_else_is_the_students():
     assert all(getattr(control, name) == getattr(student, name) for name in SAME)
 
 
+def test_clip_and_kl_of_a_student_and_its_control_are_relative_to_one_policy():
+    """Of an ensemble's second step that is the first one's student, where its signal says so."""
+    second = {**STEPS["student"], "init": "student", "signal": "signal2", "controls": ["no-teacher"]}
+    exact = {"kl_weight": 0.1, "kl_estimator": "exact"}
+    plan = make_plan(recipe_of(signal2={**STEPS["signal"], "stage": "signal", "old": "student"}, second=second | exact))
+
+    def source(step: str, role: str) -> str:
+        return next(str(edge.source) for edge in plan.node(f"r1/{step}").inputs if edge.role == role)
+
+    assert source("second", "anchor") == "r1/student"
+    assert source("second-no-teacher", "anchor") == "r1/student"
+    assert source("second-no-teacher", "old") == "r1/score-student"
+
+
 def test_a_single_stage_is_the_teachers_loss_at_the_students_settings():
     steps = steps_of("single-stage")
     student, control, teacher = steps["student"], steps["student-single-stage"], steps["teacher"]

@@ -118,12 +118,12 @@ class DistillConfig(TrainingConfig):
     advantage: Literal["signal", "outcome"] = "signal"
     """`outcome` is the no-teacher control: the group-centred outcome through the same objective [I]."""
     signal: SignalRef | None = None
-    old: CheckpointRef = "policy"
-    """The policy that sampled, for the advantage `outcome`; a signal brings its own."""
+    old: CheckpointRef | None = None
+    """What clip and KL are relative to, for the advantage `outcome` (default: policy); a signal brings its own."""
     truncated: Annotated[Truncated, Later] = "negative"
     """What becomes of responses that ended by length."""
-    anchor: CheckpointRef = "policy"
-    """What the exact KL is relative to: the policy that sampled, as a checkpoint."""
+    anchor: CheckpointRef | None = None
+    """The same policy as a checkpoint, for the exact KL: by default the signal's `old`, or policy."""
     keep_on_right: Keep = "all"
     """Signs of the signal that stay on right responses, the others become 0 [P Table 12: `negative` gains, `positive`
     loses; its headline rows use `negative`, D]."""
