@@ -10,7 +10,7 @@ so that nobody can forget one or give it other settings; each is evaluated and p
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from math import sqrt
+from math import ceil, sqrt
 
 from erpd_hub import config as c
 from erpd_hub.errors import ConfigError
@@ -103,25 +103,24 @@ class _Expansion:
 
     def _tuned(self) -> Iterator[tuple[str, c.TeacherConfig]]:
         number, teacher = self._teacher()
-        steps = self.config.steps + self._steps_of(*self._numerator())
-        low, high = sorted((self.config.learning_rate, teacher.learning_rate))
-        rates = self.config.control_learning_rates or tuple(sorted({low, float(f"{sqrt(low * high):.2g}"), high}))
+        steps = self.config.steps + ceil(self._prompts_behind(*self._numerator()) / self.config.prompts_per_step)
+        rates = self.config.control_learning_rates or _rates(self.config.learning_rate, teacher.learning_rate)
         for rate in rates:
             control = self._single_stage(number, teacher, learning_rate=rate, steps=steps)
             yield f"{self.name}-tuned-{value_name(rate)}", control
 
-    def _steps_of(self, number: int, text: str) -> int:
-        """Optimizer steps that lie behind a checkpoint of the recipe, up to the policy it started from."""
+    def _prompts_behind(self, number: int, text: str) -> int:
+        """Prompts that a checkpoint of the recipe was trained on, each as often as it was, since the policy it started
+        from: what its training cost."""
         if not isinstance(reference := parse_reference(text), StepRef):
             return 0
         at, config = self._find(number, reference)
-        if isinstance(config, c.SelectConfig):  # which step wins is not known yet: at least as much compute
-            return self._steps_of(at, config.candidates[0])
-        if isinstance(config, c.UnlearnedConfig):
-            return self._steps_of(at, config.teacher or config.candidates[0])
+        if isinstance(config, c.SelectConfig | c.UnlearnedConfig):  # which one wins is not known yet: the dearest
+            among = config.candidates or ((config.teacher,) if isinstance(config, c.UnlearnedConfig) else ())
+            return max((self._prompts_behind(at, one) for one in among if one), default=0)
         if not isinstance(config, c.TeacherConfig):
             return 0
-        return (reference.step or config.steps) + self._steps_of(at, config.init)
+        return (reference.step or config.steps) * config.prompts_per_step + self._prompts_behind(at, config.init)
 
     def _signal(self) -> tuple[int, c.SignalConfig]:
         reference = parse_reference(self.config.signal) if self.config.signal else None
@@ -198,3 +197,10 @@ def _controls_beside(text: str, at: int, number: int, name: str, made: Mapping[s
     for control, config in made.items():
         if reference.step is None or reference.step in config.kept_steps:
             yield str(StepRef(control, reference.round, reference.step))
+
+
+def _rates(student: float, teacher: float) -> tuple[float, ...]:
+    """Learning rates to tune over: both and the one between, or a third and three times of one that they share."""
+    if student == teacher:
+        return tuple(float(f"{rate:.2g}") for rate in (student / 3, student, student * 3))
+    return tuple(sorted({student, float(f"{sqrt(student * teacher):.2g}"), teacher}))

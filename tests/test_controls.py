@@ -78,13 +78,24 @@ def test_a_single_stage_is_the_teachers_loss_at_the_students_settings():
     assert all(getattr(control, name) == getattr(student, name) for name in SAME)
 
 
-def test_tuned_has_the_steps_of_teacher_and_student_at_several_rates():
+def test_tuned_has_the_prompts_of_teacher_and_student_at_several_rates():
     steps = steps_of("tuned")
     rates = {name: (config.steps, config.learning_rate) for name, config in steps.items() if "tuned" in name}
     assert rates == {
-        "student-tuned-1e-4": (16, 1e-4), "student-tuned-2e-4": (16, 2e-4), "student-tuned-4e-4": (16, 4e-4)
+        "student-tuned-1e-4": (46, 1e-4), "student-tuned-2e-4": (46, 2e-4), "student-tuned-4e-4": (46, 4e-4)
     }  # fmt: skip
     assert "student-tuned-5e-5" in steps_of("tuned", student={"control_learning_rates": [5e-5]})
+    shared = steps_of("tuned", student={"learning_rate": 4e-4})
+    assert {config.learning_rate for name, config in shared.items() if "tuned" in name} == {1.3e-4, 4e-4, 1.2e-3}
+
+
+def test_tuned_reckons_with_the_dearest_candidate_of_a_race():
+    race = {"stage": "select", "candidates": ["teacher@step-2", "teacher"], "benchmark": "addition"}
+    steps = steps_of(
+        "tuned", teacher={"save_steps": [2]}, best=race, signal={"numerator": "best"},
+        student={"control_learning_rates": [1e-4]},
+    )  # fmt: skip
+    assert steps["student-tuned-1e-4"].steps == 6 + 10 * 32 // 8
 
 
 def test_the_controls_of_a_recovered_teacher_start_from_the_policy():
