@@ -38,6 +38,8 @@ def make_plan(recipe: Recipe) -> Plan:
     Raises:
         ConfigError: a reference to nothing, to the wrong kind of artifact, to a step that is not saved, or in a circle.
     """
+    for name in recipe.selection:
+        get_benchmark(name)  # a name that is none would mark nothing
     planner = _Planner(recipe)
     for number, round_ in enumerate(recipe.rounds, 1):
         for name in round_.steps:

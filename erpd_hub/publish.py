@@ -48,6 +48,7 @@ def publish_leaderboard(hub: Hub, plan: Plan, finished: list[Finished]) -> str |
     pairs = list(zip(rows, details, strict=True))
     for row, item in pairs:
         known = there.get(item.record.folder, {})
+        row = row._replace(selection=row.selection or bool(known.get("selection")))  # another recipe may have decided
         if (known.get("details_revision"), known.get("selection")) != (item.revision, row.selection):
             there[item.record.folder] = _leaderboard_row(hub, plan, row, item)
     content = leaderboard_bytes([there[folder] for folder in sorted(there)])

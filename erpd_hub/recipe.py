@@ -91,6 +91,9 @@ class Recipe(Config):
     facts: FactsSettings = FactsSettings()
     defaults: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """By stage: keys that its steps take over where they do not say otherwise, also of a step's `type`."""
+    selection: tuple[str, ...] = ()
+    """Benchmarks on which settings of this run were chosen, besides those of its own gates and selections: marked, and
+    in no headline mean."""
     rounds: tuple[Round, ...]
     origin: str = ""
     """What the recipe was read from (a shipped name or a file name), for messages and cards."""

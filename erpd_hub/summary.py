@@ -96,8 +96,9 @@ def evaluations(finished: Iterable[Finished]) -> list[Finished]:
 
 
 def selection_benchmarks(plan: Plan) -> set[str]:
-    """Benchmarks that decided something in the run."""
-    return {n.config.benchmark for n in plan.nodes if isinstance(n.config, c.GateConfig | c.SelectConfig)}
+    """Benchmarks that decided something in the run, or that the recipe says did."""
+    found = {n.config.benchmark for n in plan.nodes if isinstance(n.config, c.GateConfig | c.SelectConfig)}
+    return found | set(plan.recipe.selection)
 
 
 def headline(rows: Iterable[Checkpoint]) -> list[dict[str, Any]]:

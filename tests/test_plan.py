@@ -5,6 +5,7 @@ import pytest
 from erpd_hub.errors import ConfigError
 from erpd_hub.plan import make_plan
 from erpd_hub.recipe import build_recipe, load_recipe
+from erpd_hub.summary import selection_benchmarks
 
 
 def _recipe(steps, **top):
@@ -164,6 +165,14 @@ def test_evaluation_is_planned_with_the_benchmarks_own_k_and_decoding():
     steps = {**COMMON, "evaluate": {"checkpoints": ["base"], "benchmarks": ["addition"]}}
     node = make_plan(_recipe(steps)).node("r1/evaluate/base/addition")
     assert (node.identity["k"], node.identity["decoding"]["max_new_tokens"]) == (8, 64)
+
+
+def test_a_recipe_says_what_it_was_chosen_on() -> None:
+    plan = make_plan(load_recipe("quickstart", ["selection=[addition]"]))
+    assert selection_benchmarks(plan) == {"addition"}
+    assert selection_benchmarks(make_plan(load_recipe("quickstart"))) == set()
+    with pytest.raises(ConfigError, match="additoin"):
+        make_plan(load_recipe("quickstart", ["selection=[additoin]"]))
 
 
 def test_a_repository_id_that_no_hub_takes_is_refused() -> None:

@@ -17,7 +17,7 @@ from erpd_hub.nodes import Plan
 from erpd_hub.pipeline import open_hub
 from erpd_hub.publish import publish_leaderboard, publish_repository_cards
 from erpd_hub.runner import Finished, Runner, Watch
-from erpd_hub.summary import summarise_run, write_summary
+from erpd_hub.summary import selection_benchmarks, summarise_run, write_summary
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ def run_sweep(sweep: Sweep, *, watch: Watch | None = None, launch: Launch | None
 
 def _publish_runs(hub: Hub, sweep: Sweep, finished: dict[str, Finished]) -> None:
     """Leaderboard rows under the run that each artifact is named for, and a summary of each point, as of any run."""
-    recipe = sweep.plan.recipe
+    # A point's part of the plan need not hold what decided something: that lies in the run which the points share.
+    recipe = sweep.plan.recipe.model_copy(update={"selection": tuple(sorted(selection_benchmarks(sweep.plan)))})
     for run, items in groupby(sorted(finished.values(), key=lambda item: item.node.run), lambda item: item.node.run):
         at = recipe.model_copy(update={"run": run})
         own = list(items)
