@@ -24,7 +24,7 @@ from erpd_hub.nodes import Edge, Node, Plan
 from erpd_hub.places import REPO_CHARACTERS, refuse_long_names, refuse_shared_places, with_pushed_steps
 from erpd_hub.recipe import Recipe, suggestion
 from erpd_hub.references import PathRef, Reference, RepoRef, ReservedRef, StepRef, parse_reference
-from erpd_hub.selection import choose
+from erpd_hub.selection import choose, final_seed
 from erpd_hub.stages import STAGES
 from erpd_hub.wiring import benchmark_edges, compares, scored_roles, unused_roles
 
@@ -137,7 +137,7 @@ class _Planner:
             round=number,
             step=step,
             config=config,
-            seed=self._seed(config),
+            seed=self._fresh_seed(number, config, self._seed(config)),
             inputs=inputs,
             run=self.recipe.run,
             repo_id=f"{self.recipe.namespace}/{self.recipe.run}-{suffix}",
@@ -361,6 +361,18 @@ class _Planner:
 
     def _seed(self, config: c.StepConfig) -> int:
         return self.recipe.seed if config.seed is None else config.seed
+
+    def _fresh_seed(self, number: int, config: c.StepConfig, seed: int) -> int:
+        """That of an evaluation: a selected checkpoint gets other samples than it was selected by."""
+        if not isinstance(config, c.EvaluateConfig):
+            return seed
+        reference = self._meant(number, f"r{number}/evaluate", parse_reference(config.checkpoints[0]))
+        if not isinstance(reference, StepRef) or reference.round is None:
+            return seed
+        steps = self.recipe.rounds[reference.round - 1].steps if reference.round <= len(self.recipe.rounds) else {}
+        chosen = steps.get(reference.name)
+        selected = isinstance(chosen, c.SelectConfig) and chosen.benchmark == config.benchmarks[0]
+        return final_seed(seed) if selected else seed
 
     def _score_name(self, number: int, checkpoint: Edge, rollouts: Edge) -> str:
         """`score-teacher-step-8`; with the rollouts' name unless they are the only ones of the round."""

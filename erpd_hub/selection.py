@@ -7,6 +7,7 @@ one looks. The winner's score in the race is biased upwards (it was picked for i
 drawn afresh.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -211,6 +212,12 @@ def _stops(entrants: Sequence[_Entrant], alive: Sequence[int], number: int, rule
     if rules.token_budget is not None and sum(r.tokens for r in entrants) + expected > rules.token_budget:
         return "the token budget is used"
     return None
+
+
+def final_seed(seed: int) -> int:
+    """Seed of the samples that count: none of them was seen in the race."""
+    digest = hashlib.sha256(f"{seed}\x1ffinal samples of a selection".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
 
 
 def race_table(looks: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ import pytest
 from erpd_hub.errors import ConfigError
 from erpd_hub.plan import make_plan
 from erpd_hub.recipe import build_recipe, load_recipe
+from erpd_hub.selection import final_seed
 from erpd_hub.summary import selection_benchmarks
 
 
@@ -165,6 +166,15 @@ def test_evaluation_is_planned_with_the_benchmarks_own_k_and_decoding():
     steps = {**COMMON, "evaluate": {"checkpoints": ["base"], "benchmarks": ["addition"]}}
     node = make_plan(_recipe(steps)).node("r1/evaluate/base/addition")
     assert (node.identity["k"], node.identity["decoding"]["max_new_tokens"]) == (8, 64)
+
+
+def test_a_selected_checkpoint_is_evaluated_on_other_samples_than_its_race() -> None:
+    race = "best={stage: select, candidates: [teacher@step-8, teacher], benchmark: addition}"
+    steps = [f"steps.{race}", "evaluate.checkpoints=[best, student]", "probe.checkpoints=[student]"]
+    plan = make_plan(load_recipe("quickstart", steps))
+    seeds = {node.config.checkpoints[0]: node.seed for node in plan.nodes if node.config.stage == "evaluate"}
+    assert seeds == {"best": final_seed(0), "student": 0}
+    assert plan.node("r1/best").seed == 0
 
 
 def test_a_recipe_says_what_it_was_chosen_on() -> None:

@@ -5,7 +5,6 @@ The samples of the race are kept by candidate and look under `samples/`, those t
 them again without an engine and comes to the same decisions.
 """
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -23,7 +22,7 @@ from erpd_hub.evaluation.statistics import summarise
 from erpd_hub.prompts import Problem
 from erpd_hub.references import PathRef, parse_reference
 from erpd_hub.samples import read_rows
-from erpd_hub.selection import Drawn, Race, Rules, race
+from erpd_hub.selection import Drawn, Race, Rules, final_seed, race
 from erpd_hub.stages import StageContext, StageResult
 from erpd_hub.stages.unlearned import copy_checkpoint
 
@@ -75,12 +74,6 @@ def run(
     write_json(out / "selection.json", json.dumps({"format": FORMAT, **report}, indent=2) + "\n")
     tokens = found.tokens + sum(len(row["response_ids"] or ()) for row in rows)
     return StageResult(_metrics(report, config, candidates[found.winner]) | {"response_tokens": tokens})
-
-
-def final_seed(seed: int) -> int:
-    """Seed of the samples that count: none of them was seen in the race."""
-    digest = hashlib.sha256(f"{seed}\x1ffinal samples of a selection".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
 
 
 def _rules(config: SelectConfig) -> Rules:
