@@ -23,16 +23,25 @@ def random_problems(count: int, *, min_digits: int, max_digits: int, seed: int, 
     Raises:
         ConfigError: the digits are out of order, or there are fewer than `count` problems.
     """
+    sign = " + " if spaces else "+"
+    pairs = random_pairs(count, min_digits=min_digits, max_digits=max_digits, seed=seed)
+    return [(f"{a}{sign}{b}", str(a + b)) for a, b in pairs]
+
+
+def random_pairs(count: int, *, min_digits: int, max_digits: int, seed: int) -> list[tuple[int, int]]:
+    """Draw `count` different pairs of numbers, as `random_problems` says.
+
+    Raises:
+        ConfigError: the digits are out of order, or there are fewer than `count` pairs.
+    """
     available = num_problems(min_digits=min_digits, max_digits=max_digits)
     if count > available:
         raise ConfigError(f"count: expected at most {available} different problems, got {count}; allow more digits")
     rng = random.Random(seed)
-    sign = " + " if spaces else "+"
-    problems: dict[str, str] = {}
-    while len(problems) < count:
-        a, b = (random_number(rng, min_digits, max_digits) for _ in range(2))
-        problems[f"{a}{sign}{b}"] = str(a + b)
-    return list(problems.items())
+    pairs: dict[tuple[int, int], None] = {}
+    while len(pairs) < count:
+        pairs[random_number(rng, min_digits, max_digits), random_number(rng, min_digits, max_digits)] = None
+    return list(pairs)
 
 
 def num_problems(*, min_digits: int, max_digits: int) -> int:

@@ -8,8 +8,7 @@ fixed distance before it, so that two layers learn it at any length; flaws are m
 
 import random
 
-from erpd_hub.arithmetic import num_problems, random_number
-from erpd_hub.errors import ConfigError
+from erpd_hub.arithmetic import random_pairs
 
 SIGNS = ("x", ":")
 """What a chain writes and an addition does not."""
@@ -26,16 +25,9 @@ def chain_problems(
     Raises:
         ConfigError: the digits are out of order, or there are fewer than `count` problems.
     """
-    available = num_problems(min_digits=min_digits, max_digits=max_digits)
-    if count > available:
-        raise ConfigError(f"count: expected at most {available} different problems, got {count}; allow more digits")
-    rng = random.Random(seed)
     plus, times = (" + ", " x ") if spaces else ("+", "x")
-    problems: dict[str, str] = {}
-    while len(problems) < count:
-        first, second = (random_number(rng, min_digits, max_digits) for _ in range(2))
-        problems[f"{first}{plus}{second}{times}{steps}"] = str(_last(first, second, steps) % 10**max_digits)
-    return list(problems.items())
+    pairs = random_pairs(count, min_digits=min_digits, max_digits=max_digits, seed=seed)
+    return [(f"{a}{plus}{b}{times}{steps}", str(_last(a, b, steps) % 10**max_digits)) for a, b in pairs]
 
 
 def chain_solution(

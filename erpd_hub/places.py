@@ -4,10 +4,8 @@ from dataclasses import replace
 
 from erpd_hub import config as c
 from erpd_hub.errors import ConfigError
+from erpd_hub.names import REPO_CHARACTERS
 from erpd_hub.nodes import Node
-
-REPO_CHARACTERS = 96
-"""The Hub's limit on a repository's id."""
 
 
 def with_pushed_steps(nodes: list[Node]) -> list[Node]:

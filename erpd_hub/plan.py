@@ -9,8 +9,6 @@ What a recipe leaves implicit becomes explicit here:
 * a local path in the place of a checkpoint becomes an import.
 """
 
-import hashlib
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import PurePath
@@ -20,8 +18,9 @@ from erpd_hub.config.sampling import check_extension
 from erpd_hub.errors import ConfigError
 from erpd_hub.evaluation.benchmarks import get_benchmark
 from erpd_hub.fields import identity, roles
+from erpd_hub.names import REPO_CHARACTERS, shortened, slug
 from erpd_hub.nodes import Edge, Node, Plan
-from erpd_hub.places import REPO_CHARACTERS, refuse_long_names, refuse_shared_places, with_pushed_steps
+from erpd_hub.places import refuse_long_names, refuse_shared_places, with_pushed_steps
 from erpd_hub.recipe import Recipe, suggestion
 from erpd_hub.references import PathRef, Reference, RepoRef, ReservedRef, StepRef, parse_reference
 from erpd_hub.selection import choose, final_seed
@@ -378,14 +377,12 @@ class _Planner:
         """`score-teacher-step-8`; with the rollouts' name unless they are the only ones of the round."""
         steps = self.recipe.rounds[number - 1].steps.items()
         made = [f"r{number}/{name}{extension_suffix(step)}" for name, step in steps if step.stage == "rollout"]
-        parts = [] if [rollouts.source] == made else [_slug(str(rollouts.source))]
+        parts = [] if [rollouts.source] == made else [slug(str(rollouts.source))]
         source = str(checkpoint.source).removeprefix(f"r{number}/")
-        parts.append(_slug(source) + (f"-step-{checkpoint.saved_step}" if checkpoint.saved_step else ""))
+        parts.append(slug(source) + (f"-step-{checkpoint.saved_step}" if checkpoint.saved_step else ""))
         name = "-".join(["score", *parts])
         room = REPO_CHARACTERS - len(f"{self.recipe.namespace}/{self.recipe.run}-r{number}-")
-        if len(name) <= room:
-            return name
-        return f"{name[: room - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        return shortened(name, room)
 
 
 def _single(config: c.EvaluateConfig, checkpoint: str, name: str) -> c.EvaluateConfig:
@@ -402,8 +399,4 @@ def extension_suffix(config: c.StepConfig) -> str:
 
 
 def _import_name(reference: PathRef) -> str:
-    return "import-" + _slug(PurePath(reference.path).name)
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    return "import-" + slug(PurePath(reference.path).name)

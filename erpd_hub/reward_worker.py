@@ -28,9 +28,8 @@ def main() -> None:
     os.dup2(2, 1)
     sys.stdout = sys.stderr
     try:
+        plugins.expect({path: expected})
         function = plugins.load(path)
-        if plugins.source_hash(path) != expected:
-            raise ErpdError(f"{path}: its file changed while the run was going on; start the run again")
     except ErpdError as error:
         _say(channel, error=str(error))
         return

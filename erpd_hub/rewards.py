@@ -110,9 +110,9 @@ class RewardFunction:
                 f"{self.path}: expected a reward of 0, 1 or None, got {reward:g} for sample {_name(pair)}; the losses "
                 "need outcomes, so compare a score with a bound in the function"
             )
-        if reward == 0 and pair[1].finish_reason == "length":
-            return Grade("truncated", 0, None, None, "function")
-        return Grade("correct" if reward else "wrong", int(reward), None, None, "function")  # type: ignore[arg-type]
+        if reward:
+            return Grade("correct", 1, None, None, "function")
+        return Grade("truncated" if pair[1].finish_reason == "length" else "wrong", 0, None, None, "function")
 
     def _failed(self, pair: Pair, reason: str) -> Grade:
         self._failures += 1
@@ -150,6 +150,8 @@ class _Worker:
             start_new_session=True,  # Ctrl-C is the parent's to handle
             bufsize=0,
         )
+        assert self._process.stdin is not None and self._process.stdout is not None, "both are pipes"
+        self._requests, self._replies = self._process.stdin, self._process.stdout
         self._unread = b""
 
     def ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
@@ -160,15 +162,13 @@ class _Worker:
 
     def receive(self, seconds: float) -> dict[str, Any]:
         """The next line. Raises _Lost: none in time, or the process has ended."""
-        stream = self._process.stdout
-        assert stream is not None
         deadline = time.monotonic() + seconds
         with selectors.DefaultSelector() as selector:
-            selector.register(stream, selectors.EVENT_READ)
+            selector.register(self._replies, selectors.EVENT_READ)
             while b"\n" not in self._unread:
                 if not selector.select(max(deadline - time.monotonic(), 0.0)):
                     raise _Lost(f"no answer in {seconds:g} s")
-                if not (data := os.read(stream.fileno(), 1 << 16)):
+                if not (data := os.read(self._replies.fileno(), 1 << 16)):
                     raise _Lost(f"its process ended with code {self._process.wait()}")
                 self._unread += data
         line, _, self._unread = self._unread.partition(b"\n")
@@ -178,14 +178,14 @@ class _Worker:
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
-        self._process.stdin.close()  # type: ignore[union-attr]
-        self._process.stdout.close()  # type: ignore[union-attr]
+        self._requests.close()
+        self._replies.close()
 
     def _send(self, line: bytes) -> None:
         view = memoryview(line)
         try:
             while view:
-                view = view[os.write(self._process.stdin.fileno(), view) :]  # type: ignore[union-attr]
+                view = view[os.write(self._requests.fileno(), view) :]
         except (OSError, ValueError):
             return  # it was killed meanwhile, which `receive` notices
 

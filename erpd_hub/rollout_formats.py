@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from erpd_hub.errors import ArtifactError
+from erpd_hub.samples import FinishReason
 
 Row = dict[str, Any]
 Messages = list[dict[str, Any]]
@@ -62,7 +63,7 @@ class Drawn:
     problem_id: str | None
     k: int | None
     benchmark: str | None
-    finish_reason: str
+    finish_reason: FinishReason
     sampler_logprobs: list[float] | None
 
 
@@ -201,12 +202,12 @@ def _index(value: Any) -> int | None:
     raise BadRow("k: expected a whole number from 0 on")
 
 
-def _finish(value: Any) -> str:
-    if value is None:
-        return "stop"  # what a file does not say is graded by its text alone
-    if value not in ("stop", "length"):
-        raise BadRow("finish_reason: expected stop or length")
-    return str(value)
+def _finish(value: Any) -> FinishReason:
+    if value is None or value == "stop":  # what a file does not say is graded by its text alone
+        return "stop"
+    if value == "length":
+        return "length"
+    raise BadRow("finish_reason: expected stop or length")
 
 
 def _logprobs(value: Any, response_ids: list[int] | None) -> list[float] | None:

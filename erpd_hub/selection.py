@@ -162,10 +162,9 @@ def race(candidates: int, draw: Draw, rules: Rules) -> Race:
         look = _look(entrants, alive, k, level)
         looks.append(look)
         alive = [row["candidate"] for row in look["candidates"] if row["stays"]]
-        stopped = _stops(entrants, alive, number, rules)
-        if stopped:
-            break
-    return Race(looks[-1]["leader"], stopped, len(entrants), sum(r.tokens for r in entrants), tuple(looks))  # type: ignore[arg-type]
+        if stopped := _stops(entrants, alive, number, rules):
+            return Race(look["leader"], stopped, len(entrants), sum(each.tokens for each in entrants), tuple(looks))
+    raise AssertionError("the last look of a schedule stops a race")
 
 
 def _first_look(candidates: int, draw: Draw, rules: Rules) -> list[_Entrant]:

@@ -145,7 +145,7 @@ def job(tmp_path, config=None, **inputs) -> Job:
 
 def test_a_job_survives_its_file(tmp_path):
     config = RolloutConfig(
-        prompts="prompts", engine=VLLMEngine(type="vllm", tensor_parallel=2), python="/opt/p/bin/python"
+        prompts="prompts", engine=VLLMEngine(type="vllm", tensor_parallel=2), python="other-env/bin/python"
     )
     whole = job(tmp_path, config, prompts=tmp_path, policies=(tmp_path, tmp_path / "b"), by_name={"x": None})
     whole = whole.replica(1, 4)

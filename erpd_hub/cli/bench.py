@@ -1,7 +1,7 @@
 """`bench`: measurements that anyone can repeat."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -68,7 +68,7 @@ def step(context: typer.Context) -> None:
 @app.command()
 def trl(
     shape: Annotated[str, typer.Option(help="Random weights of this shape.")] = "smollm2-135m",
-    lengths: Annotated[str, typer.Option(help="Spread of the responses' lengths: even or heavy.")] = "even",
+    lengths: Annotated[Literal["even", "heavy"], typer.Option(help="Spread of the responses' lengths.")] = "even",
     median: Annotated[int, typer.Option(min=1, help="Tokens of a response.")] = 192,
     rows: Annotated[int, typer.Option(min=4, help="Of an optimizer step, a multiple of 4.")] = 16,
     micro_rows: Annotated[int, typer.Option(min=1, help="TRL's per_device_train_batch_size.")] = 4,
@@ -81,7 +81,7 @@ def trl(
     from erpd_hub.display import print_json
 
     with stdout_for_json(as_json):
-        report = run(TRLBench(shape, lengths, median, rows, micro_rows, steps, repeats))  # type: ignore[arg-type]
+        report = run(TRLBench(shape, lengths, median, rows, micro_rows, steps, repeats))
     print_json(report) if as_json else typer.echo(render(report))
 
 
@@ -89,7 +89,7 @@ def trl(
 def distill(
     shape: Annotated[str, typer.Option(help="Random weights of this shape.")] = "smollm2-135m",
     length: Annotated[str, typer.Option(help="Tokens of the one sequence, comma-separated.")] = "1024,2048,4096",
-    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    dtype: Annotated[Literal["float32", "bfloat16"], typer.Option()] = "float32",
     checkpointing: bool = True,
     repeats: Annotated[int, typer.Option(min=1)] = 3,
     as_json: AsJson = False,
@@ -100,7 +100,7 @@ def distill(
 
     lengths = tuple(int(item) for item in length.split(","))
     with stdout_for_json(as_json):
-        report = run(DistillBench(shape, lengths, dtype, checkpointing, repeats))  # type: ignore[arg-type]
+        report = run(DistillBench(shape, lengths, dtype, checkpointing, repeats))
     print_json(report) if as_json else typer.echo(render(report))
 
 

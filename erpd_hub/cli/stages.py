@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -89,7 +89,7 @@ def _stage_command(stage: str) -> Callable[..., None]:
 def _import_rollouts(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(help="A file of JSON lines or parquet, or a folder of such files.")],
-    format: Annotated[str, typer.Option("--from", metavar="jsonl|trl|verl", help="Whose rows they are.")],
+    format: Annotated[Literal["jsonl", "trl", "verl"], typer.Option("--from", help="Whose rows they are.")],
     name: Annotated[str, typer.Option(help="Name of the run.")] = "manual",
     namespace: Annotated[str, typer.Option(help="User or organisation.")] = "local",
     step: Annotated[str, typer.Option(help="Name of the step.")] = "rollout",
@@ -109,13 +109,13 @@ def _import_rollouts(
 
 def _export_signal(
     reference: Annotated[str, typer.Argument(metavar="REF", help="A signal: namespace/name[@revision].")],
-    format: Annotated[str, typer.Option(metavar="trl|verl", help="The trainer it is for.")],
+    format: Annotated[Literal["trl", "verl"], typer.Option(help="The trainer it is for.")],
     output: Annotated[Path, typer.Option(help="A folder that is empty or not there.")],
     whiten: Annotated[bool, typer.Option(help="Whiten over all response tokens.")] = True,
     shift_mean: Annotated[bool, typer.Option(help="Subtract the mean when whitening.")] = True,
-    keep_on_right: Annotated[str, typer.Option(metavar="all|positive|negative", help="Signs kept there.")] = "all",
-    keep_on_wrong: Annotated[str, typer.Option(metavar="all|positive|negative", help="Signs kept there.")] = "all",
-    whiten_order: Annotated[str, typer.Option(metavar="after_mask|before_mask")] = "after_mask",
+    keep_on_right: Annotated[Literal["all", "positive", "negative"], typer.Option(help="Signs kept there.")] = "all",
+    keep_on_wrong: Annotated[Literal["all", "positive", "negative"], typer.Option(help="Signs kept there.")] = "all",
+    whiten_order: Annotated[Literal["after_mask", "before_mask"], typer.Option()] = "after_mask",
     endpoint: Endpoint = "local",
     as_json: AsJson = False,
 ) -> None:

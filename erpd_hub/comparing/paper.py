@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from erpd_hub.errors import ConfigError
 from erpd_hub.fields import Config
@@ -58,7 +58,7 @@ class Experiment(Config):
     columns: tuple[str, ...]
     """Benchmarks and metrics of the rows."""
     notes: tuple[str, ...] = ()
-    rows: dict[str, dict[str, Row]] = {}  # noqa: RUF012 (a pydantic default is copied)
+    rows: dict[str, dict[str, Row]] = Field(default_factory=dict)
     """By model and name."""
     claims: tuple[Claim, ...]
 

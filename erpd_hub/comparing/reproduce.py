@@ -19,6 +19,8 @@ KL_ABSOLUTE, KL_RELATIVE = 0.005, 0.3
 """[I] A KL agrees within this many nats per token, or this share of what is reported where that is more."""
 ENTROPY = 0.05
 """[I] Nats."""
+LENGTH_RELATIVE = 0.1
+"""[I] Of a mean response."""
 NO_GAIN = 0.01
 """[I] A gain of AVG@K that is at most this, in [0, 1], is none."""
 METRICS = ("kl_to_base", "entropy", "mean_length")
@@ -26,7 +28,7 @@ METRICS = ("kl_to_base", "entropy", "mean_length")
 Verdict = Literal["shown", "not shown", "opposite", "not measured"]
 HOW = (
     f"a score agrees within {POINTS:g} points or two errors of a difference of two such scores, a KL within "
-    f"{KL_ABSOLUTE:g} or {KL_RELATIVE:.0%}, an entropy within {ENTROPY:g}"
+    f"{KL_ABSOLUTE:g} or {KL_RELATIVE:.0%}, an entropy within {ENTROPY:g}, a mean length within {LENGTH_RELATIVE:.0%}"
 )
 
 
@@ -134,6 +136,8 @@ def _tolerance(column: str, reported: float, error: float | None) -> float:
         return max(KL_ABSOLUTE, KL_RELATIVE * reported)
     if column == "entropy":
         return ENTROPY
+    if column == "mean_length":
+        return LENGTH_RELATIVE * reported
     return max(POINTS, 200 * sqrt(2) * (error or 0.0))
 
 

@@ -212,7 +212,8 @@ class _Merged:
         keys: dict[str, str] = {}
         for node, settings in nodes:
             edges = _renamed(node.inputs, keys)
-            key = keys[node.name] = _identity(node, edges)
+            # By name too: of two steps that a point makes equal each keeps its own row.
+            key = keys[node.name] = f"{node.name} {_identity(node, edges)}"
             before = self._nodes.get(key, node)
             steps = tuple(sorted({*node.pushed_steps, *before.pushed_steps}))
             self._nodes[key] = replace(before, inputs=edges, pushed_steps=steps)

@@ -1,8 +1,9 @@
 """From a signal's name on a Hub to an export folder."""
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal
 
+from erpd_hub.config.training import Keep
 from erpd_hub.errors import ConfigError
 from erpd_hub.export import Format, export_signal
 from erpd_hub.hub.client import connect
@@ -14,22 +15,18 @@ def export_reference(
     reference: str,
     out: Path,
     *,
-    format: str,
+    format: Format,
     whiten: bool,
     shift_mean: bool,
-    keep_on_right: str,
-    keep_on_wrong: str,
-    whiten_order: str,
+    keep_on_right: Keep,
+    keep_on_wrong: Keep,
+    whiten_order: Literal["after_mask", "before_mask"],
 ) -> dict[str, Any]:
     """Fetch a signal and its rollouts, check their bytes, and write the export.
 
     Raises:
-        ConfigError: an unknown format or mask, something that is no signal, or a folder that is not empty.
+        ConfigError: something that is no signal, or a folder that is not empty.
     """
-    _one_of("--format", format, get_args(Format))
-    for name, value in (("--keep-on-right", keep_on_right), ("--keep-on-wrong", keep_on_wrong)):
-        _one_of(name, value, ("all", "positive", "negative"))
-    _one_of("--whiten-order", whiten_order, ("after_mask", "before_mask"))
     hub = connect(endpoint)
     place = locate(hub, reference)
     record = hub.lineage(place.repo_type, place.repo_id, place.revision, place.folder)
@@ -42,8 +39,8 @@ def export_reference(
     from erpd_hub.signals import Shaping
 
     shaping = Shaping(
-        right=keep_on_right,  # type: ignore[arg-type]
-        wrong=keep_on_wrong,  # type: ignore[arg-type]
+        right=keep_on_right,
+        wrong=keep_on_wrong,
         whiten=whiten,
         mask_first=whiten_order == "after_mask",
         shift_mean=shift_mean,
@@ -52,11 +49,6 @@ def export_reference(
         hub.pull_artifact(rollouts, above.repo_id, above.revision, above.folder),
         hub.pull_artifact(record, place.repo_id, place.revision, place.folder),
         out,
-        format=format,  # type: ignore[arg-type]
+        format=format,
         shaping=shaping,
     )
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")

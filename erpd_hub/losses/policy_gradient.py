@@ -4,7 +4,7 @@ All take per-token advantages A and the log-probs of the policy that sampled; rh
 How A comes from outcomes (`erpd_hub.advantages`) is not their matter. Every formula was read in a primary source: the
 authors' code, verl or TRL.
 
-Not here, for want of one: DISPO, MinPRO.
+Not here, for want of one: DISPO, MinPRO. Nor BAPO, CTPO, AsymRE and OPMD.
 """
 
 from typing import Literal

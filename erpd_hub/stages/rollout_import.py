@@ -16,7 +16,7 @@ from erpd_hub.artifacts import hash_file
 from erpd_hub.config import ImportedRollouts
 from erpd_hub.errors import StageError
 from erpd_hub.rollout_formats import BadRow, Drawn, data_files, parse, read_rows
-from erpd_hub.samples import SAMPLE_SCHEMA, Sample, sample_seed, shard_path, write_rows
+from erpd_hub.samples import SAMPLE_SCHEMA, Sample, Verdict, sample_seed, shard_path, write_rows
 from erpd_hub.stages import StageResult
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _sample(state: _Import, drawn: Drawn) -> Sample:
         prompt_ids=prompt_ids,
         response_ids=response_ids,
         sampler_logprobs=drawn.sampler_logprobs,
-        finish_reason=drawn.finish_reason,  # type: ignore[typeddict-item]
+        finish_reason=drawn.finish_reason,
         text=text,
         gold=drawn.gold,
         extracted=None,
@@ -209,7 +209,8 @@ def _graded(state: _Import, pairs: list[tuple[Drawn, Sample]]) -> list[Sample]:
             state.counts["regraded"] += 1
             state.counts["disagreements"] += outcome is not None and grade.label is not None and outcome != grade.label
         else:
-            grade = Grade("correct" if outcome else "wrong", outcome, None, None, "none")  # type: ignore[arg-type]
+            wrong: Verdict = "truncated" if drawn.finish_reason == "length" else "wrong"
+            grade = Grade("correct", 1, None, None, "none") if outcome else Grade(wrong, 0, None, None, "none")
         rows.append(_with_grade(sample, grade))
     return rows
 

@@ -9,7 +9,6 @@ Torch only: the step benchmark runs where nothing else is installed. B sequences
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,9 +16,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from erpd_hub.layout import cut_batches
 from erpd_hub.logprobs import Layout, ResponseBatch, make_batch
+from erpd_hub.losses import Reduction
 
 SampleKey = tuple[str, int]
-Reduction = Literal["token", "sequence", "max_len"]
 
 _ATTENTION_LENGTH = 32768
 """Tokens of a sequence whose attention costs as much as everything else, about that of a 4B model; only how evenly

@@ -110,9 +110,10 @@ class OnlineTrainer(PolicyTrainer):
         folder = self._draw(inputs)
         sampled = time.monotonic()
         rows = self._with_start(self._trajectories(folder))
+        described = describe(folder)  # every process, before the step's last meeting: the next step removes the folder
         self.parts = {"sampling_seconds": sampled - started, "kl_seconds": time.monotonic() - sampled}
         loss = super().training_step(model, StepBatch(inputs.step, tuple(rows)), num_items_in_batch)
-        self.metrics = self.metrics | describe(folder)
+        self.metrics = self.metrics | described
         return loss
 
     def publish(self, folder: Path) -> None:
