@@ -70,6 +70,13 @@ def test_known_decoding_makes_log_probs_comparable(tmp_path, bring) -> None:
     assert "sampler_difference_mean" in scored.metrics
 
 
+def test_a_wrong_response_that_ended_by_length_counts_as_truncated(tmp_path, bring) -> None:
+    row = {"prompt_ids": ids("1+1?"), "response_ids": ids("2"), "label": 0}
+    metrics, rows, _ = bring(lines(tmp_path / "rows.jsonl", row, {**row, "k": 1, "finish_reason": "length"}))
+    assert [(row["verdict"], row["label"]) for row in rows] == [("wrong", 0), ("truncated", 0)]
+    assert metrics["truncated"] == 0.5
+
+
 def test_bad_rows_are_named_and_counted_or_refused(tmp_path, bring) -> None:
     good = {"prompt_ids": ids("1+1?"), "response_ids": ids("2"), "label": 1, "problem_id": "p"}
     bad = [

@@ -175,6 +175,18 @@ def test_a_grid_scores_each_checkpoint_once_and_pushes_all_steps_that_it_needs()
     assert len(signals) == len(sweep.points) == 15 - len(refused)
 
 
+def test_two_steps_that_a_point_makes_equal_keep_a_place_each():
+    """A sweep of a weight mostly begins at 0, where the step is its neighbour."""
+    other = "steps.other={stage: distill, rollouts: rollouts, signal: signal, learning_rate: 1e-3, steps: 4, "
+    other += "prompts_per_step: 8, save_steps: [2], checkpoint_every: 2}"
+    sweep = sweep_of(other, "other.kl_weight=0,0.1", "evaluate.checkpoints=[[base,student,other]]")
+    for point in sweep.points:
+        names = [node.name for node in point.plan.nodes]
+        assert len(names) == len(set(names))
+        measured = {n.config.checkpoints[0] for n in point.plan.nodes if n.config.stage == "evaluate"}
+        assert measured == {"base", "student", "other"}
+
+
 def test_a_point_that_is_no_recipe_is_refused_or_left_out():
     with pytest.raises(ConfigError, match=r"steps\.student\.kl_weight: .* \(at student\.kl_weight=-1\)"):
         sweep_of("student.kl_weight=0,-1")
