@@ -52,6 +52,28 @@ def test_a_larger_sampling_error_widens_the_tolerance() -> None:
     assert row.cells[1].agrees is None, "not measured"
 
 
+def test_claims_about_what_a_step_records() -> None:
+    table = {"0.01": -4.0, "0.5": 0.5}
+    steps = {
+        "mse": Measured(record={"explained_variance": 0.93}),
+        "sft": Measured(record={"logprob_positive": -0.1, "logprob_negative": -0.15}),
+        "ce": Measured(record={"logprob_positive": -0.1, "logprob_negative": -0.6}),
+        "signal": Measured(record={"quantiles_positive": table, "std": 0.5}),
+        "critic": Measured(record={"values": {"quantiles_positive": {"0.01": 0.1, "0.5": 0.6}, "std": 0.2}}),
+    }
+
+    def verdict(**claim: object) -> tuple[str, float | None]:
+        found = judge(Claim.model_validate({"says": "x", **claim}), steps)
+        return found.verdict, found.difference
+
+    assert verdict(more="mse", less=0.9, metric="explained_variance") == ("shown", pytest.approx(0.03))
+    assert verdict(more="mse", less=0.95, metric="explained_variance")[0] == "opposite"
+    assert verdict(more="ce", less="sft", metric="gap") == ("shown", pytest.approx(0.45))
+    assert verdict(more="signal", less="critic", metric="low_tail") == ("shown", pytest.approx(9.0 - 2.5))
+    assert verdict(more="ce", less=0.9, metric="explained_variance") == ("not measured", None)
+    assert verdict(more="ce", less="sft") == ("not measured", None), "neither was evaluated"
+
+
 def _measured(right: int, *, kl: float = 0.01, length: int = 10) -> Measured:
     labels = {f"p{index}": [1 if index < right else 0] * 4 for index in range(20)}
     probe = {"kl_checkpoint_to_base": kl, "kl_checkpoint_to_base_stderr": 0.001}

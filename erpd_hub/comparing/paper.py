@@ -16,7 +16,13 @@ from erpd_hub.errors import ConfigError
 from erpd_hub.fields import Config
 from erpd_hub.recipe import suggestion
 
-Metric = Literal["avg", "kl_to_base", "entropy", "mean_length"]
+Metric = Literal["avg", "kl_to_base", "entropy", "mean_length", "explained_variance", "gap", "low_tail"]
+"""Of an evaluation, a probe, or a step's own record.
+
+`explained_variance` and `gap` (log-prob of right minus that of wrong responses, nats a token) are those of a teacher's
+last step; `low_tail` is how far the lowest 1 % on right responses lies below the median, in standard deviations: of a
+signal's log-ratios, or of a critic's values.
+"""
 SELECTION_BENCHMARK = "hmmt_feb_2025"
 """[P] What the paper selects models on: biased, so in no mean."""
 
@@ -39,7 +45,9 @@ class Claim(Config):
 
     says: str
     more: str
-    less: str
+    """A step, or a checkpoint as in references."""
+    less: str | float
+    """Likewise, or a number."""
     metric: Metric = "avg"
     expect: Literal["greater", "no_gain"] = "greater"
     """Whether `more` is expected to have more than `less`, or no more."""

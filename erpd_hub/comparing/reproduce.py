@@ -4,9 +4,10 @@ The tolerances are fixed here, before anything is measured. The paper gives no e
 K has about the error of ours, so two of them differ by chance with sqrt(2) times our sampling error.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import sqrt
 from statistics import fmean, stdev
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from erpd_hub.comparing.paper import SELECTION_BENCHMARK, Claim, Experiment, Row
@@ -63,26 +64,28 @@ class Judged(NamedTuple):
     says: str
     metric: str
     more: str
-    less: str
+    less: str | float
     expect: str
     value_more: float | None
     value_less: float | None
     difference: float | None
     interval: tuple[float, float] | None
-    """95 %; of one seed: problems and samples vary in it, trainings do not."""
+    """95 %; of one seed: problems and samples vary in it, trainings do not. What a step records has no error."""
     verdict: Verdict
     by_seed: tuple[float, ...] = ()
     """The difference at each seed, where there are several."""
 
 
 class Measured(NamedTuple):
-    """One checkpoint of a twin on its benchmark."""
+    """One step of a twin, with its checkpoint on the twin's benchmark where it was evaluated."""
 
-    labels: LabelsByProblem
-    lengths: Mapping[str, Sequence[int]]
+    labels: LabelsByProblem = MappingProxyType({})
+    lengths: Mapping[str, Sequence[int]] = MappingProxyType({})
     """By problem, tokens of each response."""
-    probe: Mapping[str, Any]
+    probe: Mapping[str, Any] = MappingProxyType({})
     """The probe's metrics; empty where it was not probed."""
+    record: Mapping[str, Any] = MappingProxyType({})
+    """The metrics of the step's own artifact; empty for a saved step."""
 
 
 def beside(experiment: Experiment, model: str, checkpoints: Iterable[Mapping[str, Any]]) -> list[Beside]:
@@ -146,8 +149,7 @@ def _tolerance(column: str, reported: float, error: float | None) -> float:
 
 def judge(claim: Claim, measured: Mapping[str, Measured]) -> Judged:
     """What a twin says to a claim: shown or opposite where the 95 % interval of the difference lies on one side."""
-    more, less = measured.get(claim.more), measured.get(claim.less)
-    found = None if more is None or less is None else _difference(claim.metric, more, less)
+    found = _sides(claim, measured)
     named = (claim.says, claim.metric, claim.more, claim.less, claim.expect)
     if found is None:
         return Judged(*named, None, None, None, None, "not measured")
@@ -161,9 +163,7 @@ def judge_over_seeds(claim: Claim, seeds: Sequence[Mapping[str, Measured]]) -> J
     Seeds that lack one of the two checkpoints are left out; a single one gives no interval and no verdict.
     """
     named = (claim.says, claim.metric, claim.more, claim.less, claim.expect)
-    pairs = [(seed.get(claim.more), seed.get(claim.less)) for seed in seeds]
-    found = [_difference(claim.metric, more, less) for more, less in pairs if more is not None and less is not None]
-    values = [item for item in found if item is not None]
+    values = [item for seed in seeds if (item := _sides(claim, seed)) is not None]
     if not values:
         return Judged(*named, None, None, None, None, "not measured")
     differences = tuple(first - second for first, second, _ in values)
@@ -182,8 +182,52 @@ def _verdict(expect: str, interval: tuple[float, float]) -> Verdict:
     return "shown" if low > 0 else "opposite" if high < 0 else "not shown"
 
 
-def _difference(metric: str, more: Measured, less: Measured) -> tuple[float, float, tuple[float, float]] | None:
-    """Both values and the 95 % interval of their difference; None where one is missing."""
+_Sides = tuple[float, float, tuple[float, float]]
+"""Both values of a claim and the 95 % interval of their difference."""
+
+
+def _sides(claim: Claim, measured: Mapping[str, Measured]) -> _Sides | None:
+    """None where one of the two is missing."""
+    more, less = measured.get(claim.more), claim.less if isinstance(claim.less, float) else measured.get(claim.less)
+    if more is None or less is None:
+        return None
+    if claim.metric in RECORDED:
+        first = RECORDED[claim.metric](more.record)
+        second = less if isinstance(less, float) else RECORDED[claim.metric](less.record)
+        return None if first is None or second is None else (first, second, (first - second, first - second))
+    assert isinstance(less, Measured), "the paper's file compares such a metric between two checkpoints"
+    return _difference(claim.metric, more, less)
+
+
+def _explained_variance(record: Mapping[str, Any]) -> float | None:
+    return record.get("explained_variance")
+
+
+def _gap(record: Mapping[str, Any]) -> float | None:
+    if "logprob_positive" not in record or "logprob_negative" not in record:
+        return None
+    return float(record["logprob_positive"] - record["logprob_negative"])
+
+
+def _low_tail(record: Mapping[str, Any]) -> float | None:
+    found = record.get("values", record)  # a critic's record has tables of its own
+    quantiles = found.get("quantiles_positive", {})
+    if not found.get("std") or "0.01" not in quantiles:
+        return None
+    return float((quantiles["0.5"] - quantiles["0.01"]) / found["std"])
+
+
+RECORDED: Mapping[str, Callable[[Mapping[str, Any]], float | None]] = {
+    "explained_variance": _explained_variance,
+    "gap": _gap,
+    "low_tail": _low_tail,
+}
+"""Metrics of `erpd_hub.comparing.paper.Metric` that a step's own record has."""
+
+
+def _difference(metric: str, more: Measured, less: Measured) -> _Sides | None:
+    if not more.labels or not less.labels:
+        return None
     if metric == "avg":
         result = compare(more.labels, less.labels)
         return result.first, result.second, result.interval

@@ -139,12 +139,14 @@ def _with_sampling_errors(outcome: Outcome) -> list[dict[str, Any]]:
 
 
 def _measured(outcome: Outcome, hub: Hub) -> dict[str, Measured]:
-    """Labels, lengths and probe of every checkpoint, by the names that the recipe gives them."""
+    """Labels, lengths and probe of every checkpoint, and the record of every step, by the recipe's names for them."""
     probes = {}
     for item in outcome.finished:
         if isinstance(item.node.config, c.ProbeConfig):
             probes[reference_of(outcome.plan, item.node)] = item.record.metrics
-    found = {}
+    single = len(outcome.plan.recipe.rounds) == 1
+    records = {item.node.name.removeprefix("r1/" if single else ""): item.record.metrics for item in outcome.finished}
+    found = {name: Measured(record=record) for name, record in records.items()}
     for item in evaluations(outcome.finished):
         folder = hub.pull_artifact(item.record, str(item.record.repo_id), item.revision, item.record.folder)
         labels: dict[str, list[int | None]] = {}
@@ -153,7 +155,7 @@ def _measured(outcome: Outcome, hub: Hub) -> dict[str, Measured]:
             labels.setdefault(row["problem_id"], []).append(row["label"])
             lengths.setdefault(row["problem_id"], []).append(len(row["response_ids"] or ()))
         name = reference_of(outcome.plan, item.node)
-        found[name] = Measured(labels, lengths, probes.get(name, {}))
+        found[name] = Measured(labels, lengths, probes.get(name, {}), records.get(name, {}))
     return found
 
 
