@@ -100,7 +100,7 @@ def _collect(name_or_path: str, texts: dict[str, dict[str, Any]], within: tuple[
             f"{name_or_path}: expected a recipe name ({', '.join(sorted(shipped))}), two with + between, or a "
             f".yaml file{hint}"
         )
-    data = _parse_yaml(text, origin)
+    data = parse_mapping(text, origin)
     above = data.pop("extends", None)
     for name in above if isinstance(above, list) else [] if above is None else [above]:
         parent = name if name in shipped else str(folder / str(name))
@@ -120,9 +120,14 @@ def _merge_recipes(below: dict[str, Any], above: dict[str, Any]) -> dict[str, An
     return merged
 
 
+_UNNAMED_TYPES = ("transformers", "sample")
+"""What an engine and a rollout are that say no `type`."""
+
+
 def merge(below: Mapping[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    if "type" in above and above["type"] != below.get("type"):  # the keys of another type mean nothing to this one
-        return above
+    if "type" in above and above["type"] != below.get("type"):
+        if "type" in below or above["type"] not in _UNNAMED_TYPES:  # the keys of another type mean nothing to this one
+            return above
     merged = dict(below)
     for key, value in above.items():
         mergeable = isinstance(value, dict) and isinstance(below.get(key), dict)
@@ -143,7 +148,12 @@ def read_text(path: Path) -> str:
         raise ConfigError(f"{path}: cannot be read: {reason}") from None
 
 
-def _parse_yaml(text: str, origin: str) -> dict[str, Any]:
+def parse_mapping(text: str, origin: str, expected: str = "a mapping with 'run' and 'steps'") -> dict[str, Any]:
+    """A YAML file's mapping.
+
+    Raises:
+        ConfigError: it is not YAML, or not `expected`.
+    """
     try:
         data = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
@@ -151,7 +161,7 @@ def _parse_yaml(text: str, origin: str) -> dict[str, Any]:
         line = f" line {mark.line + 1}:" if mark else ""
         raise ConfigError(f"{origin}:{line} not valid YAML: {getattr(error, 'problem', error)}") from None
     if not isinstance(data, dict):
-        raise ConfigError(f"{origin}: expected a mapping with 'run' and 'steps', got {data!r}")
+        raise ConfigError(f"{origin}: expected {expected}, got {data!r}")
     return _unshared(data)
 
 

@@ -1,5 +1,6 @@
 """Recipes: what is accepted, what is refused, and how the refusal reads."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,21 @@ def test_roles_and_operational_fields_are_no_part_of_the_identity():
     assert identity(plain) == identity(other)
     assert identity(plain) != identity(c.TeacherConfig(**fields | {"steps": 4}))
     assert set(roles(plain)) == {"rollouts", "init", "reference", "old", "critic"}
+
+
+def test_a_type_that_is_the_default_keeps_what_the_defaults_say(tmp_path):
+    steps = {
+        "prompts": {"type": "generator", "generator": "addition", "max_digits": 2, "count": 4},
+        "base": {"type": "tiny"},
+        "rollouts": {"stage": "rollout", "type": "sample", "prompts": "prompts", "engine": {"type": "transformers"}},
+        "served": {"stage": "rollout", "prompts": "prompts", "engine": {"type": "server", "urls": ["http://x"]}},
+    }
+    defaults = {"rollout": {"k": 3, "engine": {"dtype": "float32", "batch_tokens": 19000}}}
+    path = tmp_path / "r.yaml"
+    path.write_text(json.dumps({"run": "x", "defaults": defaults, "steps": steps}))
+    found = load_recipe(str(path)).rounds[0].steps
+    assert (found["rollouts"].k, found["rollouts"].engine.batch_tokens) == (3, 19000)
+    assert found["served"].engine.type == "server", "another type starts from its own defaults"
 
 
 def test_an_override_does_not_reach_a_step_that_was_merged_from_it(tmp_path):
