@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import cli
 
+from erpd_hub.comparing.over_seeds import checkpoints_over_seeds, fingerprints_over_seeds, markdown
 from erpd_hub.comparing.paper import Claim, Experiment
 from erpd_hub.comparing.reproduce import Measured, beside, judge, judge_over_seeds
 
@@ -114,6 +115,31 @@ def test_verdicts_over_seeds_are_students_interval_of_paired_differences() -> No
     assert judge_over_seeds(claim, [seed(5, 10), seed(4, 10), seed(5, 10)]).verdict == "opposite"
     single = judge_over_seeds(claim, [seed(14, 10), {"student": _measured(3)}])
     assert (single.verdict, single.interval, single.by_seed) == ("not measured", None, pytest.approx((0.2,)))
+
+
+def _summary(avg: float, fingerprint: str, *more: dict[str, object]) -> dict[str, object]:
+    row = {"ref": "student", "role": "student", "benchmark": "addition", "k": 8, "n": 200, "avg": avg}
+    row |= {"kl_to_base": 0.01, "entropy": None, "mean_length": 30.0}
+    return {"checkpoints": [row, *more], "artifacts": [{"step": "r1/student", "fingerprint": fingerprint}]}
+
+
+def test_several_seeds_as_tables_for_a_document() -> None:
+    other = {**_summary(0.5, "")["checkpoints"][0], "ref": "base", "role": "base"}
+    summaries = [_summary(0.6, "a" * 64), _summary(0.7, "b" * 64, other)]
+    rows = checkpoints_over_seeds(summaries)
+    assert [(row["ref"], row["avg"]) for row in rows] == [("student", [0.6, 0.7]), ("base", [None, 0.5])]
+    assert fingerprints_over_seeds(summaries) == {"r1/student": ["a" * 16, "b" * 16]}
+    claim = Claim(says="better", more="student", less="base")
+    seeds = [{"student": _measured(12), "base": _measured(10)}, {"student": _measured(14), "base": _measured(10)}]
+    judged = judge_over_seeds(claim, seeds)._asdict()
+    about = {"title": "T", "experiment": "table1", "model": "tiny", "seeds": [10, 11], "claim": "C."}
+    text = markdown(about | {"claims": [judged], "checkpoints": rows})
+    assert "`erpd-hub reproduce table1 --tiny --seeds 10,11`: C." in text
+    assert (
+        "| better | `student` - `base` | 65.0 / 50.0 | +15.0 (-48.5 to +78.5) | +10.0, +20.0 | **not shown** |" in text
+    )
+    assert "| `student` | student | 65.0 (7.1) | 0.0100 | - | 30.0 |" in text
+    assert "| `base` | base | 50.0 | 0.0100 | - | 30.0 |" in text
 
 
 def test_the_bill_comes_first_and_nothing_starts(tmp_path) -> None:

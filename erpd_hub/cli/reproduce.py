@@ -24,7 +24,7 @@ def reproduce(
     gpu: Annotated[str | None, typer.Option(help="h100, h200, a100, b200, l40s: what the bill goes by.")] = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="With --seeds: the claims as a table.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="With --seeds: as tables for a document.")] = False,
 ) -> None:
     """One of the paper's experiments: GPU-hours and GB first, then measured beside reported. Without one: all."""
     from erpd_hub import display
@@ -60,6 +60,7 @@ def _over_seeds(
 ) -> None:
     from erpd_hub import display
     from erpd_hub.comparing import reproduction
+    from erpd_hub.comparing.over_seeds import markdown
     from erpd_hub.errors import ConfigError
 
     numbers = seeds.split(",")
@@ -70,7 +71,7 @@ def _over_seeds(
     with stdout_for_json(as_json or as_markdown):
         found = reproduction.report_over_seeds(experiment, name, plans, gpus=gpus)
     if as_markdown:
-        typer.echo(reproduction.markdown(found), nl=False)
+        typer.echo(markdown(found), nl=False)
     else:
         (display.print_json if as_json else reproduction.print_report)(found)
 

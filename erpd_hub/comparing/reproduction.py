@@ -9,6 +9,7 @@ from rich.table import Table
 
 from erpd_hub import config as c
 from erpd_hub.artifacts import write_json
+from erpd_hub.comparing.over_seeds import checkpoints_over_seeds, fingerprints_over_seeds
 from erpd_hub.comparing.paper import experiments, get_experiment, recipe_of
 from erpd_hub.comparing.reproduce import HOW, Beside, Measured, beside, judge, judge_over_seeds
 from erpd_hub.display import ProgressWatch, make_console, print_json
@@ -118,7 +119,8 @@ def report_over_seeds(experiment: str, model: str, plans: Sequence[Plan], *, gpu
         "notes": list(about.notes),
         "rows": [],
         "claims": [judge_over_seeds(claim, measured)._asdict() for claim in about.claims],
-        "summaries": summaries,
+        "checkpoints": checkpoints_over_seeds(summaries),
+        "fingerprints": fingerprints_over_seeds(summaries),
     }
 
 
@@ -160,31 +162,6 @@ def _measured(outcome: Outcome, hub: Hub) -> dict[str, Measured]:
 
 
 # ------------------------------------------------------------------------------------------- for people
-
-
-def markdown(found: Mapping[str, Any]) -> str:
-    """The claims of a report as a table for a document, in points of AVG@K or the metric's own unit."""
-    lines = [
-        f"### {found['title']} (`erpd-hub reproduce {found['experiment']} --tiny --seeds "
-        f"{','.join(map(str, found['seeds']))}`)",
-        "",
-        "| claim | compared | means | difference (95 %) | by seed | verdict |",
-        "|---|---|---|---|---|---|",
-    ]
-    for claim in found["claims"]:
-        scale, digits = (100, 1) if claim["metric"] == "avg" else (1, 4)
-        cells = ["-"] * 3
-        if claim["difference"] is not None:
-            means = (f"{scale * claim[side]:.{digits}f}" for side in ("value_more", "value_less"))
-            low, high = claim["interval"] or (float("nan"), float("nan"))
-            cells = [
-                " / ".join(means),
-                f"{scale * claim['difference']:+.{digits}f} ({scale * low:+.{digits}f} to {scale * high:+.{digits}f})",
-                ", ".join(f"{scale * value:+.{digits}f}" for value in claim["by_seed"]),
-            ]
-        compared = f"{'' if claim['metric'] == 'avg' else claim['metric'] + ': '}`{claim['more']}` - `{claim['less']}`"
-        lines.append(f"| {claim['says']} | {compared} | {' | '.join(cells)} | {claim['verdict']} |")
-    return "\n".join(lines) + "\n"
 
 
 def print_report(found: Mapping[str, Any]) -> None:
