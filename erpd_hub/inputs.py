@@ -4,6 +4,7 @@ Artifacts of ours resolve to the commit of their finished tag, never to main. Mo
 a commit sha; local paths to the digest of their bytes, and the path itself is never recorded.
 """
 
+import hashlib
 import logging
 import shutil
 import tempfile
@@ -22,11 +23,13 @@ from erpd_hub.artifacts import (
     hash_file,
 )
 from erpd_hub.errors import ArtifactError, ConfigError
-from erpd_hub.home import cache_folder
+from erpd_hub.home import cache_folder, work_folder
 from erpd_hub.hub.client import Hub, RepoType
 from erpd_hub.plan import Edge
-from erpd_hub.references import PathRef, RepoRef
+from erpd_hub.references import EndpointRef, PathRef, RepoRef
 
+ENDPOINT = "endpoint"
+"""Kind of an input that is a model behind an endpoint: only its name is known."""
 _ADAPTER = "adapter_config.json"
 ADAPTED = ("config.json", "generation_config.json")
 """What is said of an adapter's architecture is its base's."""
@@ -123,7 +126,7 @@ class OutsideInputs:
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
-        self._known: dict[tuple[str, RepoRef | PathRef], ResolvedInput] = {}
+        self._known: dict[tuple[str, RepoRef | PathRef | EndpointRef, tuple[str, ...]], ResolvedInput] = {}
 
     def resolve(self, place: str, edge: Edge) -> ResolvedInput | None:
         """The input, or None for an optional one that the endpoint does not have.
@@ -133,11 +136,13 @@ class OutsideInputs:
             ConfigError: it is an artifact of another kind.
         """
         assert not isinstance(edge.source, str), "steps of the run are resolved by the runner"
-        key = (edge.role, edge.source)
+        key = (edge.role, edge.source, edge.files)
         if key not in self._known:
             where = f"{place}.{edge.role}"
             try:
-                if isinstance(edge.source, PathRef):
+                if isinstance(edge.source, EndpointRef):
+                    self._known[key] = _from_endpoint(edge.role, edge.source)
+                elif isinstance(edge.source, PathRef):
                     self._known[key] = _from_path(where, edge.role, edge.source)
                 else:
                     self._known[key] = self._from_repository(where, edge, edge.source)
@@ -159,7 +164,7 @@ class OutsideInputs:
             return pinned(edge.role, record, sha, hub, repo_id=reference.repo_id, upstream=hub is not self.hub)
         if not foreign_allowed:
             raise ArtifactError(f"{where}: {reference}: expected a {edge.kinds[0]} artifact; it has no {LINEAGE}")
-        return self._foreign(edge.role, hub, repo_type, reference.repo_id, sha)
+        return self._foreign(edge, hub, repo_type, reference.repo_id, sha)
 
     def _locate(self, where: str, reference: RepoRef, repo_type: RepoType) -> tuple[Hub, str]:
         """The endpoint, or else its upstream, that has the repository, and the commit to read."""
@@ -173,16 +178,24 @@ class OutsideInputs:
             return hub, sha if record is None else finished_commit(hub, record, reference.repo_id)
         raise ArtifactError(f"{where}: {reference}: no such {repo_type} on {self.hub.identity}")
 
-    def _foreign(self, role: str, hub: Hub, repo_type: RepoType, repo_id: str, sha: str) -> ResolvedInput:
+    def _foreign(self, edge: Edge, hub: Hub, repo_type: RepoType, repo_id: str, sha: str) -> ResolvedInput:
         """Anybody's model or dataset: its digest is that of the files at this commit, as the Hub lists them.
 
         Nothing large is downloaded before a stage asks for it, and then its bytes are compared with the listing.
+
+        Raises:
+            ArtifactError: a file of the edge is not there.
         """
-        listed = digest_files(hub.listed_files(repo_type, repo_id, sha))
+        role, wanted = edge.role, edge.files
+        found = hub.listed_files(repo_type, repo_id, sha, only=wanted)
+        if missing := set(wanted) - set(found):
+            raise ArtifactError(f"{role}: {repo_id}: expected a file {min(missing)}, got none at {sha[:10]}")
+        listed = digest_files(found)
 
         def fetch() -> Path:
-            folder = hub.pull(repo_type, repo_id, sha)
-            if digest_files(foreign_files(folder)) != listed:
+            folder = hub.pull(repo_type, repo_id, sha, only=wanted)
+            there = foreign_files(folder) if not wanted else {name: hash_file(folder / name) for name in wanted}
+            if digest_files(there) != listed:
                 raise ArtifactError(f"{repo_id}@{sha[:10]}: its files are not those the Hub lists; pull it afresh")
             return folder
 
@@ -194,9 +207,22 @@ class OutsideInputs:
             repo_id=repo_id,
             revision=sha,
             upstream=hub is not self.hub,
+            files=wanted,
         )
         card = hub.file(repo_type, repo_id, sha, CARD)
         return ResolvedInput(item, _card_license(card.parent) if card else None, fetch)
+
+
+def _from_endpoint(role: str, reference: EndpointRef) -> ResolvedInput:
+    """A model behind an endpoint: its digest is that of its name, which pins nothing. There are no files of it."""
+    digest = hashlib.sha256(str(reference).encode()).hexdigest()
+
+    def fetch() -> Path:
+        folder = work_folder(str(reference)).with_suffix(".endpoint")
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    return ResolvedInput(InputRecord(role=role, kind=ENDPOINT, digest=digest), None, fetch)
 
 
 def _from_path(where: str, role: str, reference: PathRef) -> ResolvedInput:

@@ -6,7 +6,7 @@ digest and fingerprint, and goes on to the inputs at their recorded commits.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from erpd_hub.artifacts import (
 )
 from erpd_hub.errors import ArtifactError, ConfigError, HubError
 from erpd_hub.hub.client import Hub, RepoType, find_artifact
-from erpd_hub.inputs import finished_commit
+from erpd_hub.inputs import ENDPOINT, finished_commit
 from erpd_hub.references import RepoRef, parse_reference
 
 
@@ -47,11 +47,14 @@ class Ancestor:
     digest: str
     record: LineageRecord | None
     inputs: list[tuple[str, "Ancestor"]] = field(default_factory=list)
+    kind: str = ""
+    """Of an input that is not ours, as its user recorded it."""
 
     @property
     def label(self) -> str:
         if self.record is None:
-            return str(self.place) if self.place else f"local source {self.digest[:12]}"
+            what = "endpoint, which nothing pins" if self.kind == ENDPOINT else "local source"
+            return str(self.place) if self.place else f"{what} {self.digest[:12]}"
         at = f" step {self.record.saved_step}" if self.record.saved_step is not None else ""
         return f"{self.record.stage}{at}  {self.place}"
 
@@ -98,7 +101,7 @@ def _ancestor(hub: Hub, place: Place, known: dict[Place, Ancestor]) -> Ancestor:
     for item in record.inputs if record else ():
         above = input_place(item)
         if above is None or item.kind == "external":
-            found.inputs.append((item.role, Ancestor(above, item.digest, None)))
+            found.inputs.append((item.role, Ancestor(above, item.digest, None, kind=item.kind)))
         else:
             source = hub.upstream if item.upstream and hub.upstream else hub
             found.inputs.append((item.role, _ancestor(source, above, known)))
@@ -139,9 +142,8 @@ def verify(hub: Hub, place: Place) -> Iterator[Finding]:
         for item in record.inputs if record else ():
             above = input_place(item)
             if above is None:
-                yield Finding(
-                    f"{item.role} {item.digest[:12]}", (), "a local source: its digest is all that is recorded"
-                )
+                what = "an endpoint: nothing pins what answered" if item.kind == ENDPOINT else "a local source"
+                yield Finding(f"{item.role} {item.digest[:12]}", (), f"{what}: its digest is all that is recorded")
             else:
                 pending.append((source.upstream if item.upstream and source.upstream else source, above, item))
 
@@ -149,9 +151,10 @@ def verify(hub: Hub, place: Place) -> Iterator[Finding]:
 def _verify_one(hub: Hub, place: Place, expected: InputRecord | None) -> tuple[LineageRecord | None, Finding]:
     """Verify one artifact; also returns its record, to go on from, where it could be read."""
     foreign = expected is not None and expected.kind == "external"
+    only = expected.files if expected is not None else ()
     try:
-        with hub.fresh_download(place.repo_type, place.repo_id, place.revision, place.folder) as root:
-            problems = _tree_problems(hub, place, root)
+        with hub.fresh_download(place.repo_type, place.repo_id, place.revision, place.folder, only=only) as root:
+            problems = tree_problems(hub, place, root, only)
             folder = root / place.folder
             if foreign:
                 record = None
@@ -186,11 +189,13 @@ def _payload_ids(hub: Hub, place: Place, sha: str) -> dict[str, str]:
     return {name: blob_id for name, blob_id in inside.items() if is_payload(name)}
 
 
-def _tree_problems(hub: Hub, place: Place, root: Path) -> list[str]:
+def tree_problems(hub: Hub, place: Place, root: Path, only: Sequence[str] = ()) -> list[str]:
     """Files whose bytes are not what the Hub's tree says they are."""
     problems = []
     for name, entry in hub.tree(place.repo_type, place.repo_id, place.revision).items():
         path = root / name
+        if only and name not in only:
+            continue
         if not path.is_file():
             if place.folder == "" or name.startswith(place.folder + "/"):
                 problems.append(f"{name}: in the tree, but not downloaded")

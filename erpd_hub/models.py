@@ -34,6 +34,7 @@ from erpd_hub.carry import carry_over
 from erpd_hub.chain import SIGNS, chain_tokens
 from erpd_hub.config import TinyBase
 from erpd_hub.errors import ArtifactError
+from erpd_hub.programs import TOKENS as PROGRAM_TOKENS
 
 transformers_logging.disable_progress_bar()  # a checkpoint loads every few seconds; the CLI shows progress of its own
 
@@ -81,12 +82,13 @@ def tiny_policy(config: TinyBase, seed: int) -> tuple[LlamaForCausalLM, PreTrain
 
 def tiny_tokens(config: TinyBase) -> tuple[str, ...]:
     """The vocabulary, with what only some tasks write at its end: the others' models stay what they are."""
-    return (*_TINY_TOKENS, *(METHODS if config.lazy else ()), *(SIGNS if config.task == "chain" else ()))
+    of_task = {"addition": (), "chain": SIGNS, "program": PROGRAM_TOKENS}[config.task]
+    return (*_TINY_TOKENS, *(METHODS if config.lazy else ()), *of_task)
 
 
 def _tiny_context(config: TinyBase) -> int:
     """Positions: enough for twice a chain, prompt and all."""
-    if config.task == "addition":
+    if config.task != "chain":
         return _TINY_CONTEXT
     return 2 * max(_TINY_CONTEXT, chain_tokens(columns=config.max_digits, steps=config.chain_steps))
 
@@ -222,7 +224,9 @@ def context_length(model: PreTrainedModel) -> int | None:
 def _tiny_tokenizer(tokens: Sequence[str]) -> PreTrainedTokenizerFast:
     vocabulary = {token: index for index, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\\boxed\{|[\s\S]"), behavior="isolated")
+    longer = [re.escape(token) for token in tokens[len(_TINY_TOKENS) :] if len(token) > 1]
+    pattern = "|".join([r"\\boxed\{", *longer, r"[\s\S]"])
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

@@ -5,11 +5,11 @@ from typing import Any
 
 from erpd_hub import config as c
 from erpd_hub.errors import ConfigError
-from erpd_hub.evaluation.benchmarks import BENCHMARKS, get_benchmark
+from erpd_hub.evaluation.benchmarks import Benchmark, get_benchmark, searched_benchmarks
 from erpd_hub.fields import identity
 from erpd_hub.plugins import code_identity
 from erpd_hub.recipe import Recipe, suggestion
-from erpd_hub.references import PathRef, RepoRef, ReservedRef, parse_reference
+from erpd_hub.references import EndpointRef, PathRef, RepoRef, ReservedRef, parse_reference
 from erpd_hub.stages import STAGES, Stage
 
 
@@ -19,11 +19,13 @@ class Edge:
 
     role: str
     kinds: tuple[str, ...]
-    source: str | RepoRef | PathRef
+    source: str | RepoRef | PathRef | EndpointRef
     """A node's name, or something outside the run."""
     saved_step: int | None = None
     optional: bool = False
     """Left out (and named in the artifact) when the endpoint does not have it."""
+    files: tuple[str, ...] = ()
+    """What of a repository is needed, and so counts as the input; empty for all of it."""
     choice: int | None = None
     """The strategy it belongs to, of a signal that a gate decides on (see `choices`)."""
 
@@ -54,7 +56,7 @@ class Node:
     def identity(self) -> dict[str, Any]:
         """What goes into the fingerprint besides inputs and seed: the config, the benchmarks it names in full, and the
         hash of the file of each function of the user's."""
-        named = {name: get_benchmark(name).identity for name in benchmark_names(self.config)}
+        named = {benchmark.name: benchmark.identity for benchmark in benchmarks_of(self.config)}
         code = code_identity(self.config)
         return {
             **identity(self.config),
@@ -106,12 +108,14 @@ class Plan:
         return [node for node in found if node.round == found[-1].round]
 
 
-def benchmark_names(config: c.StepConfig) -> tuple[str, ...]:
-    """The benchmarks that a step measures on or decontaminates against."""
+def benchmarks_of(config: c.StepConfig) -> tuple[Benchmark, ...]:
+    """The benchmarks that a step measures on or decontaminates against.
+
+    Raises:
+        ConfigError: one is neither registered nor the user's own.
+    """
     if isinstance(config, c.EvaluateConfig):
-        return config.benchmarks
-    if isinstance(config, c.SelectConfig):
-        return (config.benchmark,)
-    if isinstance(config, c.PromptSelection):
-        return tuple(BENCHMARKS) if config.decontaminate == "all" else tuple(config.decontaminate)
-    return ()
+        return tuple(get_benchmark(name, config.definitions) for name in config.benchmarks)
+    if isinstance(config, c.SelectConfig | c.JudgeConfig):
+        return (get_benchmark(config.benchmark, config.definitions),)
+    return searched_benchmarks(config) if isinstance(config, c.PromptSelection) else ()

@@ -6,6 +6,7 @@ What a recipe leaves implicit becomes explicit here:
 * every checkpoint whose log-probs something needs gets one `score` step per rollouts artifact, shared by all users;
 * `probe` and `evaluate` become one artifact per checkpoint (and benchmark), in folders of one repository;
 * a step with `extend_to` becomes the step without it and its extension, which is what other steps then mean by it;
+* an evaluation with a judge becomes the evaluation without it and a judged copy;
 * a local path in the place of a checkpoint becomes an import.
 """
 
@@ -18,11 +19,12 @@ from erpd_hub.config.sampling import check_extension
 from erpd_hub.errors import ConfigError
 from erpd_hub.evaluation.benchmarks import get_benchmark
 from erpd_hub.fields import identity, roles
+from erpd_hub.judging import judged
 from erpd_hub.names import REPO_CHARACTERS, shortened, slug
 from erpd_hub.nodes import Edge, Node, Plan
 from erpd_hub.places import refuse_long_names, refuse_shared_places, with_pushed_steps
 from erpd_hub.recipe import Recipe, suggestion
-from erpd_hub.references import PathRef, Reference, RepoRef, ReservedRef, StepRef, parse_reference
+from erpd_hub.references import EndpointRef, PathRef, Reference, RepoRef, ReservedRef, StepRef, parse_reference
 from erpd_hub.selection import choose, final_seed
 from erpd_hub.stages import STAGES
 from erpd_hub.wiring import benchmark_edges, compares, scored_roles, unused_roles
@@ -38,7 +40,7 @@ def make_plan(recipe: Recipe) -> Plan:
         ConfigError: a reference to nothing, to the wrong kind of artifact, to a step that is not saved, or in a circle.
     """
     for name in recipe.selection:
-        get_benchmark(name)  # a name that is none would mark nothing
+        get_benchmark(name, recipe.benchmarks)  # a name that is none would mark nothing
     planner = _Planner(recipe)
     for number, round_ in enumerate(recipe.rounds, 1):
         for name in round_.steps:
@@ -82,11 +84,17 @@ class _Planner:
             for name in config.benchmarks:
                 for checkpoint in config.checkpoints:
                     folder = f"{self._details_folder(number, checkpoint)}/{name}"
-                    yield from self._sampled(number, step, _single(config, checkpoint, name), folder)
+                    plain = _single(config, checkpoint, name).model_copy(update={"judge": None})
+                    *_, details = sampled = list(self._sampled(number, step, plain, folder))
+                    yield from sampled
+                    yield from judged(details, config)
         elif isinstance(config, c.SelectConfig):
             yield self._node(number, step, self._with_candidates(number, step, config))
         elif isinstance(config, c.RolloutConfig):
             yield from self._sampled(number, step, config)
+        elif isinstance(config, c.JudgeConfig):
+            raise ConfigError(f"r{number}/{step}: expected a judge as a key of an evaluation, got a step; write it as "
+                              f"evaluate.judge: {{model: {config.judge.model}, url: ...}}")  # fmt: skip
         else:
             yield self._node(number, step, config)
 
@@ -119,12 +127,14 @@ class _Planner:
         """A folder name for a reference; of a path no more than the name of its import."""
         if isinstance(reference := parse_reference(checkpoint), PathRef):
             return _import_name(reference)
+        if isinstance(reference, EndpointRef):
+            return reference.folder
         return checkpoint.replace("/", "--")
 
     def _details_folder(self, number: int, checkpoint: str) -> str:
         """All rounds share the details repository, so a step's folder says its round where there are several."""
         reference = parse_reference(checkpoint)
-        says_where = isinstance(reference, RepoRef) or getattr(reference, "round", None) is not None
+        says_where = isinstance(reference, RepoRef | EndpointRef) or getattr(reference, "round", None) is not None
         several = len(self.recipe.rounds) > 1
         return f"r{number}--{self._folder(checkpoint)}" if several and not says_where else self._folder(checkpoint)
 
@@ -168,6 +178,8 @@ class _Planner:
                     edge = self._evaluated(number, place, config, edge, text)
                 elif role == "candidates":  # their order matters, so it is part of the fingerprint
                     edge = replace(edge, role=f"{role}:{place_among}")
+                elif isinstance(config, c.CodePrompts) and role == "dataset":
+                    edge = replace(edge, files=config.files)
                 yield edge
         if isinstance(config, c.SignalConfig):
             yield from self._choice_edges(number, place, config)
@@ -316,7 +328,7 @@ class _Planner:
 
     def _evaluated(self, number: int, place: str, gate: c.GateConfig, checkpoint: Edge, text: str) -> Edge:
         """The samples of a checkpoint that a gate compares: the recipe's own evaluation where that is the same."""
-        shared = ("engine", "limit", "seed", "python")
+        shared = ("engine", "limit", "seed", "python", "definitions")
         wanted = c.EvaluateConfig(
             checkpoints=(text,), benchmarks=(gate.benchmark,), k=gate.k, decoding=gate.decoding,
             **{name: getattr(gate, name) for name in shared},
@@ -340,7 +352,7 @@ class _Planner:
         for number, round_ in enumerate(self.recipe.rounds, 1):
             for name, config in round_.steps.items():
                 if isinstance(config, c.EvaluateConfig) and benchmark in config.benchmarks:
-                    yield number, name, config.model_copy(update={"extend_to": None})
+                    yield number, name, config.model_copy(update={"extend_to": None, "judge": None})
 
     def _with_candidates(self, number: int, step: str, config: c.SelectConfig) -> c.SelectConfig:
         """With all that a selection is resolved to: every kept step where a training stands by itself."""
@@ -354,8 +366,11 @@ class _Planner:
         if len(candidates) < 2:
             raise ConfigError(f"r{number}/{step}.candidates: expected at least two checkpoints, or a training with "
                               f"save_steps, got {', '.join(candidates)}")  # fmt: skip
-        benchmark = get_benchmark(config.benchmark)
-        resolved = {"final_k": config.final_k or benchmark.k, "decoding": config.decoding or benchmark.decoding}
+        benchmark = get_benchmark(config.benchmark, config.definitions)
+        if benchmark.grader != "math":
+            raise ConfigError(f"r{number}/{step}.benchmark: expected one that compares answers, got {benchmark.name}")
+        decoding = benchmark.decoding.changed(config.decoding)
+        resolved = {"final_k": config.final_k or benchmark.k, "decoding": decoding}
         return config.model_copy(update={"candidates": candidates, **resolved})
 
     def _seed(self, config: c.StepConfig) -> int:
@@ -387,8 +402,9 @@ class _Planner:
 
 def _single(config: c.EvaluateConfig, checkpoint: str, name: str) -> c.EvaluateConfig:
     """The part of an evaluation that is one artifact, with what the benchmark says where the recipe does not."""
-    benchmark = get_benchmark(name)
-    resolved = {"k": config.k or benchmark.k, "decoding": config.decoding or benchmark.decoding}
+    benchmark = get_benchmark(name, config.definitions)
+    resolved = {"k": config.k or benchmark.k, "decoding": benchmark.decoding.changed(config.decoding)}
+    resolved["definitions"] = {own: entry for own, entry in config.definitions.items() if own == name}
     return config.model_copy(update={"checkpoints": (checkpoint,), "benchmarks": (name,), **resolved})
 
 

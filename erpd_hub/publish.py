@@ -1,31 +1,46 @@
-"""What a run publishes besides its artifacts: cards of repositories that hold many, and leaderboard rows.
+"""What a run publishes besides its artifacts: cards of repositories that hold many, leaderboard rows, and the results
+in the repositories of its checkpoints.
 
-Leaderboard rows are computed from the samples of the details artifacts; nothing can be typed in.
+Leaderboard rows are computed from the samples of the details artifacts; nothing can be typed in. Everything here may be
+written to by several runs at once, so each commit is made on the state that it was computed from.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from erpd_hub.artifacts import CARD, LINEAGE, LineageRecord
-from erpd_hub.evaluation.leaderboard import DetailsRecord, leaderboard_bytes, leaderboard_rows
+from erpd_hub.evaluation.leaderboard import LEADERBOARD_SCHEMA, PROBED, leaderboard_bytes
 from erpd_hub.hub.client import Hub, RepoType
+from erpd_hub.hub.merging import commit_merged
+from erpd_hub.judging import SUFFIX
 from erpd_hub.model_cards import render_leaderboard, render_repo_card
 from erpd_hub.plan import Plan
+from erpd_hub.results.metadata import publish_results
+from erpd_hub.results.origin import decided_or_unknown, origin_of
+from erpd_hub.results.rows import Probe, Row, row_of
+from erpd_hub.results.verify import rows_of, same
 from erpd_hub.runner import Finished
-from erpd_hub.samples import read_rows
-from erpd_hub.summary import Checkpoint, checkpoints, evaluations
+from erpd_hub.summary import Checkpoint, as_counted, checkpoints, evaluations, probe_of
+
+LEADERBOARD = "erpd-leaderboard"
+_FROM_RECORD = ("avg", "stderr", "k", "n", "coverage", "mean_length", "truncated", "no_answer", "avg_judged")
+"""Figures that the details' record has too: a published row that differs from it is computed again."""
 
 
 def publish_repository_cards(hub: Hub, finished: Iterable[Finished]) -> None:
     """Bring the card of every repository with artifacts in folders up to date."""
     for repo_type, repo_id in sorted({(f.record.repo_type, f.record.repo_id) for f in finished if f.node.folder}):
-        records = [record.model_dump(mode="json", by_alias=True) for record in folder_records(hub, repo_type, repo_id)]
-        _push_if_new(hub, repo_type, repo_id, {CARD: render_repo_card(records).encode()}, "card")
+
+        def card(head: str | None, repo_type: RepoType = repo_type, repo_id: str = repo_id) -> dict[str, bytes | None]:
+            records = [r.model_dump(mode="json", by_alias=True) for r in folder_records(hub, repo_type, repo_id, head)]
+            return {CARD: render_repo_card(records).encode()}
+
+        commit_merged(hub, repo_type, repo_id, card, message="card")
 
 
-def folder_records(hub: Hub, repo_type: RepoType, repo_id: str) -> list[LineageRecord]:
-    """The records of all artifacts in the folders of a repository, as main has them."""
-    head = hub.resolve(repo_type, repo_id)
+def folder_records(hub: Hub, repo_type: RepoType, repo_id: str, head: str | None = None) -> list[LineageRecord]:
+    """The records of all artifacts in the folders of a repository, as a commit (main) has them."""
+    head = head or hub.resolve(repo_type, repo_id)
     assert head is not None, "an artifact was pushed there"
     suffix = "/" + LINEAGE
     folders = [name.removesuffix(suffix) for name in hub.tree(repo_type, repo_id, head) if name.endswith(suffix)]
@@ -36,58 +51,83 @@ def folder_records(hub: Hub, repo_type: RepoType, repo_id: str) -> list[LineageR
 def publish_leaderboard(hub: Hub, plan: Plan, finished: list[Finished]) -> str | None:
     """Put this run's rows, computed from its samples, into the namespace's leaderboard; returns its repository.
 
-    Rows of checkpoints that this run did not measure stay; a kill before this is made good by the next run.
+    Rows of checkpoints that this run did not measure stay; a kill before this is made good by the next run. What the
+    rows say is then written into the checkpoints' own repositories.
     """
     rows = checkpoints(plan, finished)
     if not rows:
         return None
-    repo_id = f"{plan.recipe.namespace}/erpd-leaderboard"
+    repo_id = f"{plan.recipe.namespace}/{LEADERBOARD}"
     path = f"data/{plan.recipe.run}.parquet"
-    details = evaluations(finished)
-    there = {row["details_folder"]: row for row in _published_rows(hub, repo_id, path)}
-    pairs = list(zip(rows, details, strict=True))
-    for row, item in pairs:
-        known = there.get(item.record.folder, {})
-        row = row._replace(selection=row.selection or bool(known.get("selection")))  # another recipe may have decided
-        if (known.get("details_revision"), known.get("selection")) != (item.revision, row.selection):
-            there[item.record.folder] = _leaderboard_row(hub, plan, row, item)
-    content = leaderboard_bytes([there[folder] for folder in sorted(there)])
-    _push_if_new(hub, "dataset", repo_id, {path: content, CARD: render_leaderboard(repo_id).encode()}, plan.recipe.run)
+    by_name = {item.node.name: item for item in finished}
+    pairs = [(row, as_counted(item, by_name), probe_of(item, finished)) for row, item in
+             zip(rows, evaluations(finished), strict=True)]  # fmt: skip
+    made: dict[str, Row] = {}
+
+    def merged(head: str | None) -> dict[str, bytes | None]:
+        there = {row["details_folder"]: _complete(row) for row in rows_of(hub, repo_id, head, path)}
+        for row, item, probe in pairs:
+            if not _is_judged_already(hub, item, there):
+                there |= _updated(hub, row, item, probe, there, made)
+                there.pop(_counterpart(item.record.folder), None)
+        content = leaderboard_bytes([there[folder] for folder in sorted(there)])
+        return {path: content, CARD: render_leaderboard(repo_id).encode()}
+
+    commit_merged(hub, "dataset", repo_id, merged, message=plan.recipe.run)
+    publish_results(hub, repo_id, finished)
     return repo_id
 
 
-def _leaderboard_row(hub: Hub, plan: Plan, row: Checkpoint, item: Finished) -> dict[str, Any]:
-    record = DetailsRecord(
-        run=plan.recipe.run,
-        role=row.role,
-        checkpoint=row.ref,
-        checkpoint_repo=row.repo,
-        checkpoint_revision=row.revision,
-        step=row.step,
-        benchmark=row.benchmark,
-        version=item.record.metrics["benchmark_version"],
-        selection=row.selection,
-        details_repo=item.record.repo_id,
-        details_folder=item.record.folder,
-        details_revision=item.revision,
-        fingerprint=item.record.fingerprint,
-        samples=read_rows(hub.pull("dataset", item.record.repo_id, item.revision, item.record.folder)),
+def _updated(
+    hub: Hub, row: Checkpoint, item: Finished, probe: Finished | None, there: dict[str, Row], made: dict[str, Row]
+) -> dict[str, Row]:
+    """The row of a details artifact as it should be, by its folder; `made` keeps what an earlier try computed."""
+    folder = item.record.folder
+    known = there.get(folder, {})
+    origin = origin_of(hub, item.record)
+    decided = origin is not None and decided_or_unknown(hub, origin.item, row.benchmark)
+    selection = row.selection or decided or bool(known.get("selection"))  # another recipe may have decided
+    if _is_current(known, item, probe, selection):
+        return {folder: known}
+    if folder not in made or made[folder]["selection"] != selection:
+        samples = hub.pull("dataset", item.record.repo_id, item.revision, item.record.folder)
+        made[folder] = row_of(
+            hub, item.record, item.revision, samples, selection=selection, probe=_probe(probe) if probe else None
+        )
+    return {folder: made[folder]}
+
+
+def _is_current(known: Row, item: Finished, probe: Finished | None, selection: bool) -> bool:
+    """Whether a published row is of these very details and says what their records do."""
+    metrics = item.record.metrics
+    probed = probe.record.metrics if probe else {}
+    return (
+        (known.get("details_revision"), known.get("selection")) == (item.revision, selection)
+        and known.get("details_digest") == item.record.digest
+        and (known.get("probe_revision") == (probe.revision if probe else None))
+        and all(same(known[name], metrics.get(name)) for name in _FROM_RECORD)
+        and all(same(known[name], probed.get(name)) for name in PROBED)
     )
-    probe = {"kl_checkpoint_to_base": row.kl_to_base, "entropy": row.entropy}
-    return leaderboard_rows([record], {(row.repo, row.revision): probe})[0]
 
 
-def _published_rows(hub: Hub, repo_id: str, path: str) -> list[dict[str, Any]]:
-    import pyarrow.parquet as pq
-
-    head = hub.resolve("dataset", repo_id)
-    found = hub.file("dataset", repo_id, head, path) if head else None
-    return pq.read_table(found).to_pylist() if found else []
+def _probe(item: Finished) -> Probe:
+    return Probe(item.record.repo_id, item.record.folder, item.revision, item.record.metrics)
 
 
-def _push_if_new(hub: Hub, repo_type: RepoType, repo_id: str, files: dict[str, bytes], message: str) -> None:
-    """Commit the files unless main has just these."""
-    head = hub.resolve(repo_type, repo_id)
-    there = {name: hub.file(repo_type, repo_id, head, name) for name in files} if head else {}
-    if not all((path := there.get(name)) and path.read_bytes() == content for name, content in files.items()):
-        hub.push_files(repo_type, repo_id, files, message=message)
+def _counterpart(folder: str) -> str:
+    """The folder of the same evaluation with a judge, or without it."""
+    return folder.removesuffix(SUFFIX) if folder.endswith(SUFFIX) else folder + SUFFIX
+
+
+def _is_judged_already(hub: Hub, item: Finished, there: Mapping[str, Row]) -> bool:
+    """Whether the board has the judged copy of these very details, which says all that they do and more."""
+    row = there.get(item.record.folder + SUFFIX)
+    if row is None:
+        return False
+    record = hub.lineage("dataset", row["details_repo"], row["details_revision"], row["details_folder"])
+    return record is not None and any(above.digest == item.record.digest for above in record.inputs)
+
+
+def _complete(row: dict[str, Any]) -> Row:
+    """A row of an earlier schema, with nulls for what it lacks."""
+    return {name: row.get(name) for name in LEADERBOARD_SCHEMA.names}

@@ -8,12 +8,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationError
 
 from erpd_hub import config as c
+from erpd_hub.benchmark_files import own_benchmarks, with_definitions
+from erpd_hub.config.benchmarks import BenchmarkEntry
 from erpd_hub.controls import with_controls
 from erpd_hub.errors import ConfigError
-from erpd_hub.fields import CheckpointRef, Config
+from erpd_hub.fields import CheckpointRef, Config, as_tuple
 from erpd_hub.recipe_files import merge, parse_value, read_files
 from erpd_hub.recipe_files import read_text as read_text
 from erpd_hub.recipe_files import shipped_recipes as shipped_recipes
@@ -22,7 +24,12 @@ from erpd_hub.references import NAME, RESERVED
 
 STEP_TYPES: dict[str, type[c.StepConfig] | dict[str, type[c.StepConfig]]] = {
     "base": {"tiny": c.TinyBase, "import": c.ImportBase},
-    "prompts": {"generator": c.GeneratedPrompts, "jsonl": c.JsonlPrompts, "hub": c.HubPrompts},
+    "prompts": {
+        "generator": c.GeneratedPrompts,
+        "jsonl": c.JsonlPrompts,
+        "hub": c.HubPrompts,
+        "code": c.CodePrompts,
+    },
     "rollout": {"sample": c.RolloutConfig, "import": c.ImportedRollouts},
     "score": c.ScoreConfig,
     "critic": c.CriticConfig,
@@ -33,6 +40,7 @@ STEP_TYPES: dict[str, type[c.StepConfig] | dict[str, type[c.StepConfig]]] = {
     "online": c.OnlineConfig,
     "probe": c.ProbeConfig,
     "evaluate": c.EvaluateConfig,
+    "judge": c.JudgeConfig,
     "gate": c.GateConfig,
     "select": c.SelectConfig,
 }
@@ -94,6 +102,9 @@ class Recipe(Config):
     selection: tuple[str, ...] = ()
     """Benchmarks on which settings of this run were chosen, besides those of its own gates and selections: marked, and
     in no headline mean."""
+    benchmarks: dict[str, BenchmarkEntry] = Field(default_factory=dict)
+    """The user's own, by name: those written here and those of `benchmark_files`, YAML of the same form."""
+    benchmark_files: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()
     rounds: tuple[Round, ...]
     origin: str = ""
     """What the recipe was read from (a shipped name or a file name), for messages and cards."""
@@ -126,19 +137,20 @@ def build_recipe(data: Mapping[str, Any], origin: str) -> Recipe:
     fields = dict(data)
     if ("steps" in fields) == ("rounds" in fields):
         raise ConfigError(f"{origin}: expected either 'steps' or 'rounds'")
-    fields["scoring"] = _validate(Scoring, fields.get("scoring") or {}, data.get("scoring"), origin, "scoring.")
+    own = fields["benchmarks"] = own_benchmarks(fields, origin, check_part)
+    fields["scoring"] = check_part(Scoring, fields.get("scoring") or {}, data.get("scoring"), origin, "scoring.")
     numerics = {name: getattr(fields["scoring"], name) for name in (*SHARED_NUMERICS, "noise_samples")}
     defaults = _defaults(fields.get("defaults"), origin)
     if "steps" in fields:
-        rounds = [_round({"steps": fields.pop("steps")}, origin, "", numerics, defaults)]
+        rounds = [_round({"steps": fields.pop("steps")}, origin, "", numerics, defaults, own)]
     else:
         raw = fields.pop("rounds")
         if not isinstance(raw, list) or not raw:
             raise ConfigError(f"{origin}: rounds: expected a list of rounds, got {raw!r}")
-        rounds = [_round(item, origin, f"rounds.{index}.", numerics, defaults) for index, item in enumerate(raw)]
+        rounds = [_round(item, origin, f"rounds.{index}.", numerics, defaults, own) for index, item in enumerate(raw)]
     expanded = with_controls([round_.steps for round_ in rounds], origin)
     rounds = [round_.model_copy(update={"steps": steps}) for round_, steps in zip(rounds, expanded, strict=True)]
-    return _validate(Recipe, {**fields, "rounds": rounds, "origin": origin}, data, origin, "")
+    return check_part(Recipe, {**fields, "rounds": rounds, "origin": origin}, data, origin, "")
 
 
 def _defaults(data: Any, origin: str) -> dict[str, dict[str, Any]]:
@@ -157,15 +169,17 @@ def _round(
     where: str,
     numerics: Mapping[str, Any],
     defaults: Mapping[str, Mapping[str, Any]],
+    own: Mapping[str, BenchmarkEntry],
 ) -> Round:
     if not isinstance(data, Mapping) or not isinstance(data.get("steps"), Mapping) or not data["steps"]:
         raise ConfigError(f"{origin}: {where}steps: expected a mapping of step names to steps")
     steps = {}
     for name, step in data["steps"].items():
         if isinstance(step, dict):
-            step = merge(defaults.get(str(step.get("stage", name)), {}), step)
+            stage = str(step.get("stage", name))
+            step = with_definitions(stage, merge(defaults.get(stage, {}), step), own)
         steps[str(name)] = parse_step(str(name), step, origin, f"{where}steps.", numerics)
-    return _validate(Round, {**data, "steps": steps}, data, origin, where)
+    return check_part(Round, {**data, "steps": steps}, data, origin, where)
 
 
 def parse_step(
@@ -197,10 +211,18 @@ def parse_step(
         types = types[chosen]
     known = types.model_fields if issubclass(types, c.Compute) else {}
     shared = {name: value for name, value in (numerics or {}).items() if name in known}
-    return _validate(types, {**shared, **data, "stage": stage}, data, origin, f"{where}{name}.")
+    return check_part(types, {**shared, **data, "stage": stage}, data, origin, f"{where}{name}.")
 
 
-def _validate(model: type[M], values: Mapping[str, Any], raw: Any, origin: str, where: str) -> M:
+def check_part(model: type[M], values: Mapping[str, Any], raw: Any, origin: str, where: str) -> M:
+    """A part of a recipe by its model.
+
+    Args:
+        raw: The part as the user wrote it.
+
+    Raises:
+        ConfigError: a line for each mistake, with the key's full path and the nearest valid name.
+    """
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:

@@ -125,9 +125,9 @@ _UNNAMED_TYPES = ("transformers", "sample")
 
 
 def merge(below: Mapping[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    if "type" in above and above["type"] != below.get("type"):
-        if "type" in below or above["type"] not in _UNNAMED_TYPES:  # the keys of another type mean nothing to this one
-            return above
+    named = below.get("type", above.get("type") if above.get("type") in _UNNAMED_TYPES else None)
+    if "type" in above and above["type"] != named:  # the keys of another type mean nothing to this one
+        return above
     merged = dict(below)
     for key, value in above.items():
         mergeable = isinstance(value, dict) and isinstance(below.get(key), dict)

@@ -114,7 +114,7 @@ def inherited_license(config: c.StepConfig, inputs: list[ResolvedInput]) -> str 
     if not inputs:
         return "apache-2.0"
     # Benchmarks that prompts are merely compared with leave nothing in them.
-    holds_problems = isinstance(config, c.EvaluateConfig | c.SelectConfig)
+    holds_problems = isinstance(config, c.EvaluateConfig | c.JudgeConfig | c.SelectConfig)
     sources = [item for item in inputs if holds_problems or not item.is_benchmark]
     if any(item.license is None for item in sources):
         return None

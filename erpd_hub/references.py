@@ -1,11 +1,10 @@
 """References: the one grammar by which recipes, the command line, the Space and lineage name an artifact.
 
-    base | policy | none            reserved words: the run's base, the round's start, nothing
-    [rK/]NAME[@step-N]              a step of this run, optionally one of its saved steps
-    namespace/name[@revision]       a repository on the Hub
-    ./path, ../path, /path, ~/path  a local path, imported as an artifact first
-
-`endpoint:MODEL` (evaluation only) belongs to the evaluation harness and is refused here.
+base | policy | none            reserved words: the run's base, the round's start, nothing
+[rK/]NAME[@step-N]              a step of this run, optionally one of its saved steps
+namespace/name[@revision]       a repository on the Hub
+./path, ../path, /path, ~/path  a local path, imported as an artifact first
+endpoint:MODEL                  a model behind an endpoint, for evaluation only: nothing pins what answers there
 """
 
 import re
@@ -17,6 +16,8 @@ from erpd_hub.errors import ConfigError
 NAME = r"[a-z0-9][a-z0-9-]*"
 _STEP = re.compile(rf"(?:r(?P<round>[1-9]\d*)/)?(?P<name>{NAME})(?:@step-(?P<step>\d+))?")
 _REPO = re.compile(r"(?P<repo>[\w][\w.-]*/[\w][\w.-]*)(?:@(?P<revision>[\w][\w./-]*))?")
+
+_ENDPOINT = re.compile(r"endpoint:(?P<model>[\w][\w./:@+-]*)")
 
 RESERVED = ("base", "policy", "none")
 
@@ -60,19 +61,36 @@ class PathRef:
         return self.path
 
 
-Reference = ReservedRef | StepRef | RepoRef | PathRef
+@dataclass(frozen=True)
+class EndpointRef:
+    """A model that answers over HTTP; whoever runs it may change it at any time."""
+
+    model: str
+
+    def __str__(self) -> str:
+        return f"endpoint:{self.model}"
+
+    @property
+    def folder(self) -> str:
+        """Its name as a folder of a repository."""
+        return "endpoint--" + re.sub(r"[^\w.-]+", "--", self.model)
+
+
+Reference = ReservedRef | StepRef | RepoRef | PathRef | EndpointRef
 
 
 def parse_reference(text: str) -> Reference:
     """Parse one reference.
 
     Raises:
-        ConfigError: the text is none of the four forms.
+        ConfigError: the text is none of the forms.
     """
     if text in RESERVED:
         return ReservedRef(text)  # type: ignore[arg-type]
     if text.startswith(("./", "../", "/", "~")):
         return PathRef(text)
+    if match := _ENDPOINT.fullmatch(text):
+        return EndpointRef(match["model"])
     if match := _STEP.fullmatch(text):
         return StepRef(match["name"], _integer(match["round"]), _integer(match["step"]))
     if match := _REPO.fullmatch(text):

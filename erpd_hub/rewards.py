@@ -21,7 +21,8 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from erpd_hub.config import PromptFormat
 from erpd_hub.errors import ConfigError, StageError
@@ -39,6 +40,31 @@ _FAILURES_IN_A_ROW = 8
 _SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "ERPD_HUB_TOKEN", "ERPD_SERVER_KEY")
 
 Pair = tuple["Draw", "Completion"]
+
+
+class Reward(Protocol):
+    """What says which samples are right, in place of a gold answer."""
+
+    def grade(self, pairs: Sequence[Pair], format: PromptFormat) -> list[Grade]:
+        """Grades of samples, in order."""
+
+    def close(self) -> None: ...
+
+
+def open_reward(name: str, *, seconds: float, prompts: Path) -> Reward | None:
+    """The reward of a rollout on a prompt set; None for `math`, which compares with the gold.
+
+    Raises:
+        ConfigError: the function cannot be loaded.
+        StageError: `unit_tests` on prompts without tests, or where programs cannot be run safely.
+    """
+    if name == "math":
+        return None
+    if name == "unit_tests":
+        from erpd_hub.prompt_tests import unit_tests
+
+        return unit_tests(prompts)
+    return RewardFunction(name, seconds=seconds)
 
 
 class _Lost(Exception):

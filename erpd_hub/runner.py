@@ -5,11 +5,9 @@ for what it writes. `lineage.json` is written last, so its existence means compl
 commit, so its existence means pushed. A run that is killed anywhere goes on from there, and the artifact is the same.
 """
 
-import fcntl
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,7 +34,9 @@ from erpd_hub.launching.machine import check_machine
 from erpd_hub.launching.worker import Job
 from erpd_hub.plan import Edge, Node, Plan
 from erpd_hub.recording import Attempts, make_record
+from erpd_hub.relatives import complete, find_relatives, variants, with_samples_of
 from erpd_hub.stages import StageContext
+from erpd_hub.work_lock import exclusive, lock_file
 
 
 @dataclass(frozen=True)
@@ -152,9 +152,9 @@ class Runner:
             node = self.decided[node.name] = decide(node, self._strategies(node))
         if any(isinstance(e.source, str) and e.source not in self.finished for e in node.inputs):
             return "make"
-        inputs = self._resolve_all(node)
+        inputs, found = self._with_earlier(node, self._resolve_all(node))
         value = self._fingerprint(node, inputs)
-        found = self._find(node, value, inputs)
+        found = found or self._find(node, value, inputs)
         if found:
             self.finished[node.name] = found
         made = (_payload(self._work(node, value) / "out", node) / LINEAGE).exists()
@@ -188,6 +188,23 @@ class Runner:
         pairs = [(item.record.role, item.record.digest) for item in inputs]
         return fingerprint(node.config.stage, node.stage.version, inputs=pairs, identity=node.identity, seed=node.seed)
 
+    def _with_earlier(self, node: Node, inputs: list[ResolvedInput]) -> tuple[list[ResolvedInput], Finished | None]:
+        """Inputs with the evaluation that this one takes samples over from, and itself where it is there already."""
+        if not isinstance(node.config, c.EvaluateConfig) or self._begun(node, inputs):
+            return inputs, None
+        found = find_relatives(self.hub, node, variants(self.hub, node, inputs, self._above))
+        if (done := complete(found, node)) is not None:
+            return inputs, Finished(node, done.record, done.sha, {}, reused=True, seconds=0.0, origins=_origins(inputs))
+        choices = with_samples_of(found, self.hub, node, inputs)
+        return next((choice for choice in choices if self._begun(node, choice)), [*choices, inputs][0]), None
+
+    def _begun(self, node: Node, inputs: list[ResolvedInput]) -> bool:
+        """What has been begun is gone on with, so that a killed evaluation ends as it would have."""
+        return self._work(node, self._fingerprint(node, inputs)).exists()
+
+    def _above(self, name: str) -> tuple[Node, list[ResolvedInput]]:
+        return self.finished[name].node, self._resolve_all(self.finished[name].node)
+
     def _used_steps(self, node: Node) -> set[int | None]:
         """Saved steps of a node that the run needs; others may have been pruned. The last is the artifact itself."""
         edges = (edge for user in self.plan.nodes for edge in user.inputs if edge.source == node.name)
@@ -208,7 +225,9 @@ class Runner:
         return Finished(node, record, sha, steps, reused=True, seconds=0.0, origins=_origins(inputs))
 
     def _finish(self, node: Node, *, must_exist: bool) -> Finished:
-        inputs = self._resolve_all(node)
+        inputs, there = self._with_earlier(node, self._resolve_all(node))
+        if there is not None:
+            return there
         value = self._fingerprint(node, inputs)
         work = self._work(node, value)
         if not work.exists() and (found := self._find(node, value, inputs)):
@@ -216,7 +235,7 @@ class Runner:
         if must_exist and not self._find(node, value, inputs):
             raise ArtifactError(f"{node.name}: not finished; run without --from, or from an earlier step")
         started = time.monotonic()
-        with _exclusive(work):
+        with exclusive(work):
             # A run may have been killed between push and clean-up, or have finished while this one waited.
             self.hub.forget(node.stage.repo_type, node.repo_id)
             done = self._find(node, value, inputs) or self._make_and_push(node, inputs, value, work)
@@ -314,26 +333,3 @@ def _message(record: LineageRecord) -> str:
 
 def _origins(inputs: list[ResolvedInput]) -> dict[str, LineageRecord | None]:
     return {item.record.role: item.origin for item in inputs}
-
-
-def lock_file(work: Path) -> Path:
-    return work.with_suffix(".lock")
-
-
-@contextmanager
-def _exclusive(work: Path) -> Iterator[None]:
-    """The work directory of one fingerprint, for one process at a time; a second one waits.
-
-    Raises:
-        StageError: the directory cannot be written (full disk, permissions).
-    """
-    lock = lock_file(work)
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        stream = lock.open("w")
-    except OSError as error:
-        raise StageError(f"work directory: {error.strerror}; free space or set ERPD_HOME elsewhere") from None
-    with stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        work.mkdir(parents=True, exist_ok=True)
-        yield

@@ -5,9 +5,9 @@ Token ids are the truth; text is for people and graders and is never re-tokenise
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,6 +33,14 @@ SAMPLE_SCHEMA = pa.schema(
         ("judge", pa.string()),  # JSON of the judge's part; null where no judge was asked
     ]
 )
+
+EXTRA_COLUMNS = pa.schema(
+    [
+        ("num_tokens", pa.int32()),  # response tokens as a server counts them, where it gives no ids
+        ("problem_sha256", pa.string()),  # of [problem_id, problem, gold], where prompt and gold are left out
+    ]
+)
+"""Columns that only artifacts have in which they hold something."""
 
 LOGPROB_SCHEMA = pa.schema(
     [
@@ -90,6 +98,18 @@ class Sample(TypedDict):
     verdict: Verdict
     label: int | None
     judge: str | None
+    num_tokens: NotRequired[int | None]
+
+
+def sample_schema(extras: Iterable[str] = ()) -> pa.Schema:
+    """SAMPLE_SCHEMA with the named columns of EXTRA_COLUMNS after it, in their order."""
+    named = set(extras)
+    return pa.schema([*SAMPLE_SCHEMA, *(column for column in EXTRA_COLUMNS if column.name in named)])
+
+
+def response_length(row: Mapping[str, Any]) -> int | None:
+    """Tokens of a row's response: of its ids, or as a server counted them; None where nobody says."""
+    return row.get("num_tokens") if row["response_ids"] is None else len(row["response_ids"])
 
 
 def sample_seed(recipe_seed: int, benchmark: str, problem_id: str, k: int) -> int:

@@ -4,7 +4,7 @@ Every number comes from the records of `evaluate` and `probe` artifacts; none is
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import sqrt
 from pathlib import Path
 from statistics import fmean
@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 from erpd_hub import config as c
 from erpd_hub.checkpoint_role import Role, role_of
+from erpd_hub.inputs import ENDPOINT
+from erpd_hub.judging import SUFFIX
 from erpd_hub.plan import Node, Plan
 from erpd_hub.runner import Finished
 
@@ -48,6 +50,41 @@ class Checkpoint(NamedTuple):
     """Of the checkpoint's payload: the same on every machine that made the same bytes."""
     details: str
     """Folder of the details repository, at the commit that holds every sample."""
+    interval: list[float] | None = None
+    """Of `avg`, at 95 %."""
+    stderr_sampling: float | None = None
+    """On these very problems."""
+    equal_k: bool = True
+    """Whether each problem has as many graded samples."""
+    no_answer: float | None = None
+    coverage: float | None = None
+    """Graded share of the n * k samples."""
+    errors: int = 0
+    """Samples that failed; the same command tries them again."""
+    cut_short: int = 0
+    """Samples that a server ended by a limit of its own."""
+    duplicates: int = 0
+    """Samples that repeat another of their problem."""
+    seeds_ignored: bool = False
+    """Whether that is more than chance, so that whatever drew them ignores seeds."""
+    temperature: float | None = None
+    pinned: bool = True
+    """False for an endpoint: nothing says what answered."""
+    avg_judged: float | None = None
+    """AVG@K with what the judge accepted; null without one, as all that follows."""
+    stderr_judged: float | None = None
+    judge: str | None = None
+    """The model that judged."""
+    judge_share: float | None = None
+    """Share of samples that are right by the judge's word alone."""
+    judge_unjudged: int | None = None
+    """Samples it was asked about and gave no verdict on."""
+    judge_kappa: float | None = None
+    """Cohen's kappa of judge and rule in the audit."""
+    canary_acceptance: float | None = None
+    """Share of injected wrong answers that the judge took for right."""
+    canaries_alarm: bool | None = None
+    """Whether that is more than the recipe allows."""
 
 
 def summarise_run(plan: Plan, finished: Iterable[Finished], seconds: float) -> dict[str, Any]:
@@ -95,6 +132,18 @@ def evaluations(finished: Iterable[Finished]) -> list[Finished]:
     return [item for item in found if item.node.name not in extended]
 
 
+def as_counted(item: Finished, by_name: Mapping[str, Finished]) -> Finished:
+    """The artifact whose rows count for an evaluation: its judged copy, where it has one."""
+    return by_name.get(item.node.name + SUFFIX, item)
+
+
+def probe_of(evaluation: Finished, finished: Iterable[Finished]) -> Finished | None:
+    """The probe of the checkpoint that was evaluated, where the run has one."""
+    wanted = _measured(evaluation)
+    probes = [f for f in finished if isinstance(f.node.config, c.ProbeConfig) and _measured(f) == wanted]
+    return probes[-1] if probes else None
+
+
 def selection_benchmarks(plan: Plan) -> set[str]:
     """Benchmarks that decided something in the run, or that the recipe says did."""
     found = {n.config.benchmark for n in plan.nodes if isinstance(n.config, c.GateConfig | c.SelectConfig)}
@@ -134,7 +183,9 @@ def _measured(item: Finished) -> tuple[str, str]:
 
 
 def _checkpoint(plan: Plan, evaluation: Finished, probe: Finished | None, by_name: dict[str, Finished]) -> Checkpoint:
-    metrics = evaluation.record.metrics
+    details = as_counted(evaluation, by_name)
+    metrics = details.record.metrics
+    judge = metrics.get("judge", {})
     probed = probe.record.metrics if probe else {}
     edge = next(e for e in evaluation.node.inputs if e.role == "checkpoints")
     item = next(i for i in evaluation.record.inputs if i.role == "checkpoints")
@@ -143,7 +194,7 @@ def _checkpoint(plan: Plan, evaluation: Finished, probe: Finished | None, by_nam
     spent = sum(f.seconds for f in (by_name.get(str(edge.source)), evaluation, probe) if f is not None)
     return Checkpoint(
         ref=reference_of(plan, evaluation.node),
-        role=role_of(origin),
+        role="endpoint" if item.kind == ENDPOINT else role_of(origin),
         step=origin.saved_step if origin else None,
         stage=origin.stage if origin else "base",
         benchmark=evaluation.node.config.benchmarks[0],
@@ -159,10 +210,29 @@ def _checkpoint(plan: Plan, evaluation: Finished, probe: Finished | None, by_nam
         truncated=metrics.get("truncated"),
         well_formed=metrics.get("well_formed"),
         seconds=round(spent, 2),
-        repo=str(item.repo_id),
-        revision=str(item.revision),
+        repo=evaluation.node.config.checkpoints[0] if item.kind == ENDPOINT else str(item.repo_id),
+        revision="" if item.kind == ENDPOINT else str(item.revision),
         digest=item.digest,
-        details=f"{evaluation.record.repo_id}/{evaluation.record.folder}@{evaluation.revision[:10]}",
+        details=f"{details.record.repo_id}/{details.record.folder}@{details.revision[:10]}",
+        interval=metrics.get("interval"),
+        stderr_sampling=metrics.get("stderr_sampling"),
+        equal_k=metrics.get("equal_k", True),
+        no_answer=metrics.get("no_answer"),
+        coverage=metrics.get("coverage"),
+        errors=metrics.get("errors", 0),
+        cut_short=metrics.get("cut_short", 0),
+        duplicates=metrics.get("duplicates", 0),
+        seeds_ignored=metrics.get("seeds_ignored", False),
+        temperature=metrics["decoding"]["temperature"],
+        pinned=item.kind != ENDPOINT,
+        avg_judged=metrics.get("avg_judged"),
+        stderr_judged=metrics.get("stderr_judged"),
+        judge=judge.get("model"),
+        judge_share=metrics.get("judge_share"),
+        judge_unjudged=judge.get("unjudged"),
+        judge_kappa=judge.get("audit", {}).get("kappa"),
+        canary_acceptance=judge.get("canary_acceptance"),
+        canaries_alarm=judge.get("canaries_alarm"),
     )
 
 

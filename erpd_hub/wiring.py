@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 
 from erpd_hub import config as c
-from erpd_hub.evaluation.benchmarks import HubSource, get_benchmark
-from erpd_hub.nodes import Edge, benchmark_names
-from erpd_hub.references import RepoRef, StepRef, parse_reference
+from erpd_hub.nodes import Edge, benchmarks_of
+from erpd_hub.references import PathRef, StepRef, parse_reference
 
 
 def scored_roles(config: c.StepConfig) -> tuple[str, ...]:
@@ -40,10 +39,9 @@ def compares(config: c.StepConfig) -> bool:
 
 
 def benchmark_edges(config: c.StepConfig) -> Iterator[Edge]:
-    """Benchmarks that live on a Hub; those that are generated need no input."""
+    """Benchmarks that live on a Hub or in a file; those that are generated need no input."""
     optional = isinstance(config, c.PromptSelection)
-    for name in benchmark_names(config):
-        source = get_benchmark(name).source
-        if isinstance(source, HubSource):
-            reference = RepoRef(source.dataset, source.revision)
-            yield Edge(f"benchmark:{name}", ("dataset",), reference, optional=optional)
+    for benchmark in benchmarks_of(config):
+        if (reference := benchmark.reference) is not None:
+            kind = "external" if isinstance(reference, PathRef) else "dataset"
+            yield Edge(f"benchmark:{benchmark.name}", (kind,), reference, optional=optional, files=benchmark.files)

@@ -7,10 +7,12 @@ import re
 import unicodedata
 from typing import Literal
 
-Extract = Literal["boxed", "first-line"]
+Extract = Literal["boxed", "first-line", "whole"]
 
 _MINUS = "\N{MINUS SIGN}"
-_BRACE = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
+_BOX = re.compile(r"\\+(?:boxed|fbox)\s*\{")
+_BRACE = re.compile(r"\\+(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
+_TRIES = 4  # boxes looked at from the end, each to the end of the text, before one pass from the start
 _WRAPPERS = re.compile(
     r"\$\$?(?P<dollar>[^$]*)\$\$?"
     r"|\\\((?P<round>.*)\\\)|\\\[(?P<square>.*)\\\]"
@@ -20,6 +22,7 @@ _WRAPPERS = re.compile(
 _INTEGER = re.compile(r"(?P<sign>[+-]?)(?P<digits>\d+|\d{1,3}(?:,\d{3})+)")
 _SPACING = re.compile(r"\\[,;:!> ()\[\]]|\\q?quad(?![a-zA-Z])|\\(?:left|right|displaystyle)(?![a-zA-Z])|~")
 _TEXT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
+_CHOICE = re.compile(r"\(?([A-J])(?:\)[.:]?|[.:]|$)")
 _SYNONYMS = (
     (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
     (re.compile(r"\\(?:ge|le|ne)q(?![a-zA-Z])"), lambda match: match[0][:-1]),
@@ -33,18 +36,48 @@ _SHORT_WORDS = frozenset(("yes", "no", "true", "false", "odd", "even", "all", "n
 def extract_answer(text: str, *, extract: Extract, thinking: bool) -> str | None:
     """The final answer of a response, or None.
 
-    `boxed`: the content of the last balanced box after the last `</think>`. `first-line`: the first line.
-    With `thinking` (the prompt opened a think block) a response that never closes it has no answer.
+    `boxed`: the content of the last balanced box after the last `</think>`. `first-line`: the first line. `whole`: all
+    of it, or the last box where there is one. A response that begins with `<think>`, or whose prompt did (`thinking`),
+    and never closes it has no answer.
     """
     _, closed, tail = text.rpartition("</think>")
-    if thinking and not closed:
+    if not closed and (thinking or text[:100].lstrip().startswith("<think>")):
         return None
-    answer = last_boxed(tail) if extract == "boxed" else tail.split("\n", 1)[0]
+    answer = tail.split("\n", 1)[0] if extract == "first-line" else last_boxed(tail)
+    if answer is None and extract == "whole":
+        answer = tail
     return (answer.strip() or None) if answer is not None else None
 
 
 def last_boxed(text: str) -> str | None:
-    """Content of the last `\\boxed{}` whose braces balance (of nested ones the innermost), in one pass."""
+    """Content of the last `\\boxed{}` whose braces balance (of nested ones the innermost); linear in the text."""
+    end = len(text)
+    for _ in range(_TRIES):
+        start = max(text.rfind("\\boxed", 0, end), text.rfind("\\fbox", 0, end))
+        if start < 0:
+            return None
+        box = _BOX.match(text, start)
+        if box and (close := _closing(text, box.end())) is not None:
+            return text[box.end() : close]
+        end = start
+    return _last_boxed_in_one_pass(text)
+
+
+def _closing(text: str, start: int) -> int | None:
+    """Where the brace that was opened before `start` is closed."""
+    depth = 1
+    for match in _BRACE.finditer(text, start):
+        token = match[0]
+        if token == "}":
+            depth -= 1
+            if depth == 0:
+                return match.start()
+        elif token.endswith("{") and token != "\\{":
+            depth += 1
+    return None
+
+
+def _last_boxed_in_one_pass(text: str) -> str | None:
     open_braces: list[tuple[int, bool]] = []
     last: tuple[int, int] | None = None
     for match in _BRACE.finditer(text):
@@ -75,7 +108,8 @@ def parse_integer(text: str) -> str | None:
 
 def is_plain_sum(text: str) -> bool:
     """Whether an answer is digits and signs only, a sum left undone (`876+530`): the question, not its answer."""
-    return re.fullmatch(r"[\d+\s-]+", unwrap(text)) is not None
+    bare = unwrap(text)
+    return re.fullmatch(r"[\d+\s-]+", bare) is not None and not re.fullmatch(r"-?\d{1,3}(?: \d{3})+", bare)
 
 
 def unwrap(text: str) -> str:
@@ -88,6 +122,15 @@ def unwrap(text: str) -> str:
             break
         bare = next(group for group in match.groups() if group is not None).strip()
     return bare
+
+
+def same_choice(gold: str, answer: str) -> bool | None:
+    """Whether an answer picks the gold's letter (`B`, `(B)`, `\\textbf{(B)} 5`); None where the gold is no choice."""
+    choice = _CHOICE.fullmatch(unwrap(_TEXT.sub(r"\1", gold)))
+    if choice is None:
+        return None
+    picked = _CHOICE.match(unwrap(_TEXT.sub(r"\1", answer)))
+    return picked[1] == choice[1] if picked else None
 
 
 def normalise_answer(text: str) -> str:
@@ -103,6 +146,6 @@ def normalise_answer(text: str) -> str:
 
 def is_prose(text: str) -> bool:
     """Whether an answer holds words ("odd $n$", "Yes"), which algebra cannot compare."""
-    without_commands = re.sub(r"\\[a-zA-Z]+", " ", _TEXT.sub(r" \1 ", text))
+    without_commands = re.sub(r"\\(?:begin|end)\{\w+\}|\\[a-zA-Z]+", " ", _TEXT.sub(r" \1 ", text))
     words = [word.casefold() for word in re.findall(r"[A-Za-z]{2,}", without_commands)]
     return any(word in _SHORT_WORDS or (len(word) > 3 and word not in _FUNCTION_WORDS) for word in words)

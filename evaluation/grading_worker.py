@@ -1,9 +1,12 @@
-"""The child process that compares two answers by algebra; run as `python -m erpd_hub.evaluation.grading_worker`.
+"""The child process that compares answers with golds; run as `python -m erpd_hub.evaluation.grading_worker`.
 
 Answers are hostile: a tower of powers or a deep nest can take all time and memory there is. So the comparison runs
-here, under resource limits, where `grading_pool` can kill it. One JSON object a line comes in: {gold, answer, seconds}.
-Out go the progress lines "taken" (the clock starts) and "gold" (it is parsed: what follows is the answer's fault), then
-the outcome. Only the LaTeX parser reads model text; math-verify's plain-expression reader is left out: it evaluates.
+here, under resource limits, where `grading_pool` can kill it. One JSON object a line comes in: {gold, answer, seconds,
+method}. Out go progress lines, "loading" (math-verify is imported), "taken" (the clock starts) and "gold" (it is read:
+what follows is the answer's fault), then the outcome and who decided.
+
+The reader of `maths` comes first: exact, and quick. What it cannot read goes to math-verify, which is loaded only then.
+Of that only the LaTeX parser sees model text; its plain-expression reader is left out: it evaluates.
 """
 
 import json
@@ -11,12 +14,18 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any, Literal
 
+from erpd_hub.evaluation.maths.comparing import compare, read_gold
+from erpd_hub.evaluation.maths.guards import refuses
+
 Outcome = Literal["equal", "different", "unparsed", "bad_gold"]
+Method = Literal["reader first", "math-verify"]
 
 _MEMORY_BYTES = 2 << 30  # sympy itself takes a tenth of it
 _ORPHAN_SECONDS = 5  # past the deadline a worker whose parent died kills itself
+_LOADING_SECONDS = 600
 _DIGITS = 60  # enough to tell 50 (1 - 2**-101) from 50
 _TOLERANCE = 1e-40
 
@@ -25,30 +34,66 @@ def main() -> None:
     """Serve comparisons until standard input ends."""
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1, encoding="utf-8")
     sys.stdout = sys.stderr  # whatever a library prints must not look like an outcome
-    import math_verify  # noqa: F401  imported before the limits, so that those cover the comparison alone
+    sys.dont_write_bytecode = True
+    import mpmath  # noqa: F401  before the limits, so that those cover the comparison alone
 
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    def say(line: str) -> None:
+        print(line, file=channel)
+
     for line in sys.stdin:
         job = json.loads(line)
         signal.alarm(int(job["seconds"]) + _ORPHAN_SECONDS)  # the default action ends the process even in C code
-        print("taken", file=channel)
-        gold = _parse(job["gold"])
-        print("gold", file=channel)
-        print(_compare(gold, job["answer"]) if gold else "bad_gold", file=channel)
+        say("taken")
+        say(" ".join(_outcome(job, say)))
         signal.alarm(0)
 
 
-def _compare(gold: list[Any], answer: str) -> Outcome:
-    """Compare a parsed gold with an answer's text; no failure here is anything but the answer's."""
+def _outcome(job: dict[str, Any], say: Callable[[str], None]) -> tuple[Outcome, str]:
+    """The outcome and the layer that decided."""
+    gold, answer, readable = job["gold"], job["answer"], False
+    if job["method"] == "reader first":
+        try:
+            read_gold(gold)
+            say("gold")
+            readable = True
+            opinion = compare(gold, answer)
+        except Exception:  # what cannot be read, or trips the reader up, is unread; the worker lives on
+            opinion = None
+        if opinion is not None:
+            return ("equal" if opinion else "different"), "reader"
+        if refuses(gold, answer):
+            return "different", "reader"
+    return _algebra(job, say, gold_is_read=readable), "math-verify"
+
+
+def _algebra(job: dict[str, Any], say: Callable[[str], None], *, gold_is_read: bool) -> Outcome:
+    """math-verify's opinion; no failure once the gold is parsed is anything but the answer's."""
+    if "math_verify" not in sys.modules:
+        signal.alarm(_LOADING_SECONDS)
+        say("loading")
+        import math_verify  # noqa: F401
+
+        say("taken")
+        signal.alarm(int(job["seconds"]) + _ORPHAN_SECONDS)
+    if gold_is_read:
+        say("gold")
+    gold = _parse(job["gold"])
+    say("gold")
+    if not gold:
+        return "unparsed" if gold_is_read else "bad_gold"
     from math_verify import verify
 
-    parsed = _parse(answer)
+    parsed = _parse(job["answer"])
     if not parsed:
         return "unparsed"
     try:
-        equal = verify(gold, parsed, timeout_seconds=None) and not _differ_exactly(gold[0], parsed[0])
+        equal = verify(gold, parsed, timeout_seconds=None)
+        if equal and job["method"] == "reader first":
+            equal = not _differ_exactly(gold[0], parsed[0])
     except Exception:  # the boundary that turns whatever algebra raises on hostile text into data
         return "unparsed"
     return "equal" if equal else "different"

@@ -1,6 +1,7 @@
 """Intervals over repetitions such as seeds: the mean of a few numbers and Student's t. Pure, standard library only."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import atan, cos, pi, sin, sqrt
 from statistics import fmean, stdev
 from typing import NamedTuple
@@ -30,6 +31,7 @@ def t_interval(values: Sequence[float], *, level: float = 0.95) -> Interval:
     return Interval(mean, stderr, mean - half, mean + half)
 
 
+@lru_cache(maxsize=256)
 def t_quantile(probability: float, degrees: int) -> float:
     """The quantile of Student's distribution, for a probability in [0.5, 1)."""
     low, high = 0.0, 1.0

@@ -1,9 +1,10 @@
 """Leaderboard rows, computed from the samples of details artifacts: no score is taken from a record or typed in. Pure.
 
-A row says what was measured (checkpoint, benchmark, version), the figures, and where every sample behind it is. It
-holds no time, so the same details give the same bytes.
+A row says what was measured (checkpoint, benchmark, version, settings), the figures, and where every sample behind it
+is. It holds no time, so the same details give the same bytes.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -12,23 +13,24 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from erpd_hub.evaluation.judge import judged_label
 from erpd_hub.evaluation.statistics import summarise
 
 LEADERBOARD_SCHEMA = pa.schema(
     [
         ("run", pa.string()),
-        ("role", pa.string()),  # base, teacher, unlearned, student, control, online
+        ("role", pa.string()),  # base, teacher, unlearned, student, control, online, endpoint
         ("checkpoint", pa.string()),  # reference as in the recipe
-        ("checkpoint_repo", pa.string()),
+        ("checkpoint_repo", pa.string()),  # of an endpoint endpoint:MODEL
         ("checkpoint_revision", pa.string()),
         ("step", pa.int32()),  # saved step; null where there are none
         ("benchmark", pa.string()),
         ("version", pa.int32()),  # of the benchmark
         ("selection", pa.bool_()),  # a gate or a selection of the run decided on it: in no headline mean
-        ("avg", pa.float64()),  # AVG@K in [0, 1]; null without a graded sample
+        ("avg", pa.float64()),  # AVG@K in [0, 1] by the rule alone; null without a graded sample
         ("stderr", pa.float64()),  # over problems
         ("stderr_sampling", pa.float64()),  # on these problems
-        ("interval", pa.list_(pa.float64())),  # 95 %, bootstrap over problems
+        ("interval", pa.list_(pa.float64())),  # 95 %, over problems, by interval_method
         ("k", pa.int32()),
         ("n", pa.int32()),  # problems
         ("coverage", pa.float64()),  # graded share of n * k
@@ -41,8 +43,37 @@ LEADERBOARD_SCHEMA = pa.schema(
         ("details_folder", pa.string()),
         ("details_revision", pa.string()),
         ("fingerprint", pa.string()),  # of the details
+        ("details_digest", pa.string()),
+        ("checkpoint_digest", pa.string()),
+        ("pinned", pa.bool_()),  # false for an endpoint: nothing says what answered
+        ("base_repo", pa.string()),  # root of the checkpoint's lineage; itself for a base
+        ("base_revision", pa.string()),
+        ("teacher_repo", pa.string()),  # whose signal went into it; null for what has none
+        ("teacher_revision", pa.string()),
+        ("interval_method", pa.string()),
+        ("equal_k", pa.bool_()),  # whether each problem has as many graded samples
+        ("ungradable", pa.float64()),  # share of samples
+        ("avg_judged", pa.float64()),  # with what the judge accepted; null without a judge, as all to judge_share
+        ("stderr_judged", pa.float64()),
+        ("interval_judged", pa.list_(pa.float64())),
+        ("judge", pa.string()),  # model
+        ("judge_share", pa.float64()),  # of samples that are right by the judge's word alone
+        ("canary_acceptance", pa.float64()),  # share of injected wrong answers that the judge took for right
+        ("temperature", pa.float64()),
+        ("top_p", pa.float64()),
+        ("max_new_tokens", pa.int32()),
+        ("limit", pa.int32()),  # the first problems only; null for all
+        ("problems_state", pa.string()),  # known, other, unrecorded: whether the problems are those of the registry
+        ("harness", pa.string()),  # versions of package, grader and benchmark, as text
+        ("licence", pa.string()),  # of the benchmark's problems
+        ("probe_repo", pa.string()),  # where KL and entropy are from
+        ("probe_folder", pa.string()),
+        ("probe_revision", pa.string()),
     ]
 )
+
+PROBED = ("kl_checkpoint_to_base", "entropy")
+_JUDGED = ("avg", "stderr", "interval")
 
 
 @dataclass(frozen=True)
@@ -63,7 +94,26 @@ class DetailsRecord:
     details_revision: str
     fingerprint: str
     samples: Iterable[Mapping[str, Any]]
-    """Rows of SAMPLE_SCHEMA."""
+    """Rows of SAMPLE_SCHEMA, or their columns that figures need."""
+    details_digest: str | None = None
+    checkpoint_digest: str | None = None
+    pinned: bool = True
+    base_repo: str | None = None
+    base_revision: str | None = None
+    teacher_repo: str | None = None
+    teacher_revision: str | None = None
+    judge: str | None = None
+    canary_acceptance: float | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    max_new_tokens: int | None = None
+    limit: int | None = None
+    problems_state: str | None = None
+    harness: str | None = None
+    licence: str | None = None
+    probe_repo: str | None = None
+    probe_folder: str | None = None
+    probe_revision: str | None = None
 
 
 Checkpoint = tuple[str, str]
@@ -84,7 +134,29 @@ def leaderboard_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
     return buffer.getvalue()
 
 
+def judged_figures(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """`avg_judged`, its error and interval, and `judge_share`, from samples that a judge has seen."""
+    labels = [judged_label(row) for row in samples]
+    judged = summarise(
+        ({**row, "label": label} for row, label in zip(samples, labels, strict=True)), votes=False
+    )  # fmt: skip
+    raised = sum(label == 1 and row["label"] != 1 for row, label in zip(samples, labels, strict=True))
+    return {
+        **{f"{name}_judged": judged[name] for name in _JUDGED},
+        "judge_share": raised / max(len(samples), 1),
+    }
+
+
+def harness_text(harness: Mapping[str, Any]) -> str | None:
+    """The versions behind a score in one line; None where the details have none."""
+    return json.dumps(harness, sort_keys=True) if harness else None
+
+
 def _row(record: DetailsRecord, probe: Mapping[str, Any]) -> dict[str, Any]:
-    available = {**summarise(record.samples), **vars(record)}
-    available |= {name: probe.get(name) for name in ("kl_checkpoint_to_base", "entropy")}
+    samples = list(record.samples)
+    figures = dict.fromkeys((*(f"{name}_judged" for name in _JUDGED), "judge_share"), None)
+    figures |= summarise(samples, votes=False)
+    if record.judge is not None:
+        figures |= judged_figures(samples)
+    available = {**figures, **vars(record), **{name: probe.get(name) for name in PROBED}}
     return {name: available[name] for name in LEADERBOARD_SCHEMA.names}

@@ -3,7 +3,11 @@
 `first` and `second` map a problem's id to the labels of its samples: 1, 0 or None (ungradable: left out, and counted).
 Problems are the unit: the K samples of one are a cluster, and what is compared is d_i, the problem's mean under the
 first checkpoint minus that under the second. Pairing takes the problems' difficulty out of the error.
-Leaves out: pooling over benchmarks.
+Several benchmarks are pooled in `erpd_hub.evaluation.strata`.
+
+The interval is Gaffke's (`erpd_hub.evaluation.bounded`) for differences that lie within +-`reach`, the largest one seen
+and 1 / sqrt(K) more, at most 1. That is its one assumption, and what it cannot know: a jump on a few problems in a
+hundred, none of which is in the benchmark. `widest` assumes nothing but that a difference lies in [-1, 1].
 """
 
 import random
@@ -14,7 +18,7 @@ from statistics import StatisticsError, correlation, fmean, stdev
 from typing import Any, NamedTuple
 
 from erpd_hub.errors import ArtifactError
-from erpd_hub.evaluation.statistics import resampled_interval
+from erpd_hub.evaluation.bounded import bounded_interval
 
 LabelsByProblem = Mapping[str, Sequence[int | None]]
 
@@ -44,7 +48,10 @@ class Comparison(NamedTuple):
     stderr: float | None
     """sd over problems of d_i (ddof 1) / sqrt(problems); None for fewer than two problems."""
     interval: tuple[float, float]
-    """95 %, percentile bootstrap over problems."""
+    """95 %, Gaffke's over problems, for differences within `reach`."""
+    reach: float
+    widest: tuple[float, float]
+    """95 %, Gaffke's for differences in [-1, 1]."""
     p_greater: float
     """Of the null that the difference is no more than `margin`."""
     p_two_sided: float
@@ -76,12 +83,15 @@ def compare(first: LabelsByProblem, second: LabelsByProblem, *, margin: float = 
     differences = [a - b for a, b in means]
     flipped = sign_flip([d - Fraction(str(margin)) for d in differences])
     every = [_graded(labels) for labels in (*first.values(), *second.values())]
+    reach = reach_of(differences, min(len(labels) for sides in graded.values() for labels in sides))
     return Comparison(
         first=fmean(a for a, _ in means),
         second=fmean(b for _, b in means),
         difference=float(sum(differences) / len(means)),
         stderr=clustered_error(differences),
-        interval=resampled_interval([float(d) for d in differences]),
+        interval=difference_interval(differences, reach),
+        reach=reach,
+        widest=difference_interval(differences, 1.0),
         p_greater=flipped.greater,
         p_two_sided=flipped.two_sided,
         margin=margin,
@@ -102,6 +112,16 @@ def differences_by_problem(first: LabelsByProblem, second: LabelsByProblem) -> l
     """
     graded = _graded_on_both(first, second)
     return [Fraction(sum(a), len(a)) - Fraction(sum(b), len(b)) for a, b in graded.values()]
+
+
+def reach_of(differences: Sequence[Fraction], k: int) -> float:
+    """Largest difference that one more problem may have: the largest seen, and 1 / sqrt(K) for the noise of K draws."""
+    return min(1.0, float(max(map(abs, differences))) + 1 / sqrt(k))
+
+
+def difference_interval(differences: Sequence[Fraction], reach: float) -> tuple[float, float]:
+    """95 % interval of the mean difference."""
+    return bounded_interval([float(d) for d in differences], low=-reach, high=reach)
 
 
 def clustered_error(differences: Sequence[Fraction]) -> float | None:

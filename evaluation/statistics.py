@@ -4,23 +4,26 @@
 AVG@K is the mean over problems of the mean over the problem's samples. Two errors, which answer different questions:
 `stderr_problem` for "how good on problems like these" (problems are the sample, their K draws one cluster) and
 `stderr_sampling` for "how good on these very problems" (what matters between checkpoints); the error of nK independent
-draws, sqrt(p (1 - p) / (n K)), is neither.
-Leaves out: cons@k. Two checkpoints are compared in `erpd_hub.evaluation.paired`.
+draws, sqrt(p (1 - p) / (n K)), is neither. The interval is of the first kind (`erpd_hub.evaluation.bounded`).
+Two checkpoints are compared in `erpd_hub.evaluation.paired`; majority@K is in `erpd_hub.evaluation.voting`.
 """
 
-import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from math import comb, fsum, sqrt
+from math import comb, sqrt
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from erpd_hub.evaluation.answers import parse_integer
+from erpd_hub.evaluation.bounded import METHOD, bounded_interval
+from erpd_hub.evaluation.voting import ballots, majority_at_k
 
 Labels = Sequence[Sequence[int | None]]
 
-_DRAWS = 10_000
-_BOOTSTRAP_SEED = 20_240_517  # any fixed number: the same labels must give the same interval everywhere
+QUANTILES = (0.1, 0.5, 0.9, 0.99)
+"""Of the responses' lengths."""
+_REPORTED = (5,)
+"""Of pass@k, beside the powers of two: LiveCodeBench reports pass@5."""
 
 
 class Average(NamedTuple):
@@ -62,21 +65,13 @@ def stderr_sampling(labels: Labels) -> float | None:
     return sqrt(fmean(fmean(row) * (1 - fmean(row)) / (len(row) - 1) for row in rows) / len(rows))
 
 
-def bootstrap_interval(labels: Labels, *, level: float = 0.95, draws: int = _DRAWS) -> tuple[float, float] | None:
-    """Percentile interval of AVG@K when problems are drawn again with replacement; None without graded samples.
+def score_interval(labels: Labels, *, level: float = 0.95) -> tuple[float, float] | None:
+    """Interval of AVG@K on problems like these: Gaffke's, with the problems as the sample; None without graded samples.
 
-    Problems that all score the same give an interval of no width: an artefact of the bootstrap, not certainty.
+    It has a width where every problem is solved, or none is, and needs no number of problems to be right.
     """
     means = [fmean(row) for row in _graded(labels) if row]
-    return resampled_interval(means, level=level, draws=draws) if means else None
-
-
-def resampled_interval(values: Sequence[float], *, level: float = 0.95, draws: int = _DRAWS) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of `values`, one a problem."""
-    rng = random.Random(_BOOTSTRAP_SEED)
-    averages = sorted(fsum(rng.choices(values, k=len(values))) / len(values) for _ in range(draws))
-    tail = round((1 - level) / 2 * (draws - 1))
-    return averages[tail], averages[draws - 1 - tail]
+    return bounded_interval(means, level=level) if means else None
 
 
 def pass_at_k(labels: Labels, k: int) -> float | None:
@@ -90,14 +85,19 @@ def pass_at_k(labels: Labels, k: int) -> float | None:
     return fmean(1 - comb(len(row) - sum(row), k) / comb(len(row), k) for row in rows)
 
 
-def summarise(samples: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def summarise(samples: Iterable[Mapping[str, Any]], *, votes: bool = True) -> dict[str, Any]:
     """All figures of one checkpoint on one benchmark, from its sample rows (see `erpd_hub.samples.SAMPLE_SCHEMA`).
 
-    `n` problems and `k` samples each (the most of any problem); `avg`, both errors, `interval` [low, high] at 95 % and
-    `pass_at_k` (k as text, powers of two up to K) in [0, 1]; `mean_length` in tokens; `truncated`, `no_answer`,
+    `n` problems and `k` samples each (the most of any problem); `avg`, both errors, `interval` [low, high] at 95 % (by
+    `interval_method`), `pass_at_k` and `majority_at_k` (k as text, powers of two up to K, and pass@5) in [0, 1];
+    `mean_length` and `length_quantiles` in tokens, the latter also of correct responses; `truncated`, `no_answer`,
     `timeout` and `ungradable` as shares of all samples; `coverage` the graded share of n * k. `well_formed` is the
     share of samples that end by themselves in an answer of the gold's kind (an integer for an integer), and
-    `avg_well_formed` the accuracy among those: what is format apart from what is mathematics.
+    `avg_well_formed` the accuracy among those: what is format apart from what is mathematics; both None where the rows
+    have no golds.
+
+    Args:
+        votes: Whether there is a majority@K: answers that are wrong can be equal, programs that are wrong cannot.
     """
     rows = list(samples)
     by_problem: dict[str, list[int | None]] = {}
@@ -106,10 +106,9 @@ def summarise(samples: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     labels = list(by_problem.values())
     average = avg_at_k(labels)
     n, k = len(labels), max(map(len, labels), default=0)
-    interval = bootstrap_interval(labels)
-    lengths = [len(row["response_ids"]) for row in rows if row["response_ids"] is not None]
+    interval = score_interval(labels)
+    lengths = [(length, row["label"]) for row in rows if (length := _length(row)) is not None]
     verdicts = Counter(row["verdict"] for row in rows)
-    formed = [row["label"] for row in rows if _is_well_formed(row) and row["label"] is not None]
     return {
         "n": n,
         "k": k,
@@ -118,19 +117,51 @@ def summarise(samples: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         "stderr": stderr_problem(labels),
         "stderr_sampling": stderr_sampling(labels),
         "interval": list(interval) if interval else None,
+        "interval_method": METHOD,
         "pass_at_k": _pass_at_powers(labels, k),
-        "mean_length": fmean(lengths) if lengths else None,
+        "majority_at_k": _majority_at_powers(rows, k) if votes else {},
+        "mean_length": fmean(length for length, _ in lengths) if lengths else None,
+        "length_quantiles": {
+            "all": quantiles([length for length, _ in lengths]),
+            "correct": quantiles([length for length, label in lengths if label == 1]),
+        },
         **{name: _share(verdicts[name], len(rows)) for name in ("truncated", "no_answer", "timeout", "ungradable")},
         "coverage": _share(len(rows) - average.num_ungradable, n * k),
-        "well_formed": _share(len(formed), len(rows)),
-        "avg_well_formed": fmean(formed) if formed else None,
+        **_format_figures(rows),
     }
 
 
+def quantiles(values: Sequence[float], at: Sequence[float] = QUANTILES) -> dict[str, float]:
+    """Quantiles by linear interpolation between the values, and the largest as "1"; empty without values."""
+    ordered = sorted(values)
+    found = {}
+    for share in (*at, 1) if ordered else ():
+        whole, part = divmod(share * (len(ordered) - 1), 1)
+        above = ordered[min(int(whole) + 1, len(ordered) - 1)]
+        found[f"{share:g}"] = ordered[int(whole)] + part * (above - ordered[int(whole)])
+    return found
+
+
+def _format_figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    if any(row["gold"] is None for row in rows):
+        return {"well_formed": None, "avg_well_formed": None}
+    formed = [row["label"] for row in rows if _is_well_formed(row) and row["label"] is not None]
+    return {"well_formed": _share(len(formed), len(rows)), "avg_well_formed": fmean(formed) if formed else None}
+
+
 def _pass_at_powers(labels: Labels, most: int) -> dict[str, float]:
-    powers = [2**exponent for exponent in range(most.bit_length())]
-    values = {str(k): pass_at_k(labels, k) for k in powers if k <= most}
+    sizes = sorted({*_powers(most), *(k for k in _REPORTED if k <= most)})
+    values = {str(k): pass_at_k(labels, k) for k in sizes}
     return {k: value for k, value in values.items() if value is not None}
+
+
+def _majority_at_powers(rows: Iterable[Mapping[str, Any]], most: int) -> dict[str, float]:
+    return {str(k): value for k, value in majority_at_k(ballots(rows), _powers(most)).items()}
+
+
+def _powers(most: int) -> list[int]:
+    """1, 2, 4, ... up to `most`."""
+    return [2**exponent for exponent in range(most.bit_length())]
 
 
 def _is_well_formed(row: Mapping[str, Any]) -> bool:
@@ -138,6 +169,11 @@ def _is_well_formed(row: Mapping[str, Any]) -> bool:
     if row["finish_reason"] != "stop" or row["extracted"] is None:
         return False
     return parse_integer(row["gold"]) is None or parse_integer(row["extracted"]) is not None
+
+
+def _length(row: Mapping[str, Any]) -> int | None:
+    """Tokens of a response: its ids, or what a server without ids has counted."""
+    return row.get("num_tokens") if row["response_ids"] is None else len(row["response_ids"])
 
 
 def _graded(labels: Labels) -> list[list[int]]:

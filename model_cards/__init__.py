@@ -50,6 +50,8 @@ def render_repo_card(records: Sequence[Record], *, recipe: str = "") -> str:
         steps=list(dict.fromkeys(f"r{record['round']}/{record['step']}" for record in records)),
         recipes=_recipes(records, recipe),
         results=[_flatten(record["metrics"]) for record in records],
+        benchmarks=_by_benchmark(records),
+        judged=any(record["metrics"].get("judge") for record in records),
         tag=_tag,
         config_name=front_matter.config_name,
         remote_code=any(record["config"].get("trust_remote_code") for record in records),
@@ -92,7 +94,17 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"code": text.code, "fenced": text.fenced, "link": text.link, "number": text.number}
+    environment.filters |= {"percent": text.percent, "interval": text.interval, "yaml": text.yaml_block}
     return environment
+
+
+def _by_benchmark(records: Iterable[Record]) -> list[Record]:
+    """One record for each benchmark, version and state of its problems."""
+    found = {
+        tuple(record["metrics"].get(name) for name in ("benchmark", "benchmark_version", "problems_sha256")): record
+        for record in records
+    }
+    return list(found.values())
 
 
 def _tag(record: Record) -> str:
@@ -105,11 +117,15 @@ def _tag(record: Record) -> str:
 def _recipes(records: Iterable[Record], recipe: str) -> list[dict[str, Any]]:
     """Command and config of the records, each config once, with the folders that came from it."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
+    records = list(records)
     for record in records:
         step = record["step"] if record["round"] == 1 else f"r{record['round']}/{record['step']}"
         by_itself = recipe.startswith("erpd-hub ")  # a single stage, which has no recipe
         command = recipe if by_itself else f"erpd-hub run {recipe or record['run'] + '.yaml'} --until {step}"
-        config = text.yaml_block(text.public(record["config"]))
+        # Of details the folder says which checkpoint it is of, so equal settings are shown once.
+        named = ("checkpoints",) if record["kind"] == "details" and len(records) > 1 else ()
+        kept = {name: value for name, value in record["config"].items() if name not in named}
+        config = text.yaml_block(text.public(kept))
         entry = found.setdefault((command, config), {"command": command, "config": config, "folders": []})
         entry["folders"].append(record["folder"])
     return list(found.values())

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
+from erpd_hub.model_cards.licences import licence_fields
 from erpd_hub.model_cards.text import yaml_block
 
 BASE_ROLES = ("init", "source", "teacher")
@@ -15,9 +16,7 @@ Record = Mapping[str, Any]
 def dump(records: Sequence[Record]) -> str:
     """Front matter of a repository's card, without the `---` lines."""
     data = _model(records[0]) if records[0]["repo_type"] == "model" else _dataset(records)
-    licenses = _unique(record["license"] for record in records)
-    if licenses:
-        data = {"license": licenses[0] if len(licenses) == 1 else licenses} | data
+    data = licence_fields(_licences(records)) | data
     return yaml_block({name: value for name, value in data.items() if value})
 
 
@@ -83,6 +82,12 @@ def _repositories(records: Sequence[Record], repo_type: str) -> list[str]:
     items = (item for record in records for item in record["inputs"] if item["repo_type"] == repo_type)
     own = {record["repo_id"] for record in records}
     return [repo_id for repo_id in _unique(item["repo_id"] for item in items) if repo_id not in own]
+
+
+def _licences(records: Sequence[Record]) -> list[str]:
+    """Of the records, and of the problems that details are about."""
+    inherited = (part for record in records for part in str(record["license"] or "").split(" AND "))
+    return _unique([*inherited, *(record["metrics"].get("licence") for record in records)])
 
 
 def _unique(values: Iterable[str | None]) -> list[str]:

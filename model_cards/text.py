@@ -37,7 +37,7 @@ def fenced(value: str, language: str) -> Markup:
 def link(item: Mapping[str, Any]) -> Markup:
     """`namespace/name@short-sha` of an input, linked to that revision relative to the endpoint."""
     if not item["repo_id"]:
-        return Markup("a local source")
+        return Markup("an endpoint, which nothing pins" if item["kind"] == "endpoint" else "a local source")
     repo_id, folder = (_NO_CODE.sub("_", item[key] or "") for key in ("repo_id", "folder"))
     revision = _NO_CODE.sub("_", item["revision"] or "main")
     section = "/datasets" if item["repo_type"] == "dataset" else ""
@@ -51,6 +51,16 @@ def number(value: object) -> object:
     if value is None:
         return Markup("-")
     return f"{value:.4g}" if isinstance(value, float) else value
+
+
+def percent(value: float | None) -> object:
+    """A share in percent for a table; a dash for nothing."""
+    return Markup("-") if value is None else f"{100 * value:.1f}"
+
+
+def interval(value: list[float] | None) -> object:
+    """Two shares in percent; a dash for nothing."""
+    return Markup("-") if value is None else f"{100 * value[0]:.1f} to {100 * value[1]:.1f}"
 
 
 def public(value: Any) -> Any:

@@ -65,7 +65,7 @@ class App:
         """Gold answer, range of k, and for each side the table of samples and the text of the first."""
         pair = [data.of_problem(rows, problem) for rows in (left, right)]
         last = max((row["k"] or 0 for rows in pair for row in rows), default=0)
-        gold = next((str(row["gold"]) for rows in pair for row in rows), "")
+        gold = next((data.gold_text(row) for rows in pair for row in rows), "")
         slider = gr.update(maximum=max(last, 1), value=0, interactive=last > 0)
         return gold, slider, *(data.sample_table(rows) for rows in pair), *self.show_sample(left, right, problem, 0)
 

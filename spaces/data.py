@@ -129,6 +129,11 @@ def common_problems(left: Sequence[Row], right: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(str(row["problem_id"]) for row in left if row["problem_id"] in answered))
 
 
+def gold_text(sample: Row) -> str:
+    """The right answer, which details of some benchmarks must not show."""
+    return "(left out, as the benchmark's licence asks)" if sample["gold"] is None else str(sample["gold"])
+
+
 def of_problem(samples: Sequence[Row], problem_id: str | None) -> list[Row]:
     """The samples of one problem by k."""
     return sorted((row for row in samples if row["problem_id"] == problem_id), key=lambda row: row["k"] or 0)

@@ -33,6 +33,16 @@ def drawn(prompt, seed, max_tokens):
     return ([*ids, EOS], "stop") if len(ids) < max_tokens else (ids[:max_tokens], "length")
 
 
+def solved(body):
+    """A chat choice: the sum in the last message, right or wrong by the seed."""
+    question = body["messages"][-1]["content"]
+    a, b = (int("".join(c for c in part if c.isdigit())) for part in question.split("+"))
+    rng = random.Random(f"{question}/{body.get('seed')}")
+    answer = a + b + (rng.random() < 0.5)
+    content = f"Let me see {rng.random()} \\boxed{{{answer}}}"
+    return {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
+
+
 def probe(body):
     return body["max_tokens"] == 1 and body["temperature"] == 0.5
 
@@ -51,6 +61,7 @@ class CompletionsServer:
         self.answer, self.delay, self.change, self.healthy, self.hold = answer, delay, change, True, None
         self.listed = {"data": [{"id": name, "owned_by": owner, "max_model_len": context} for name in models]}
         self.bodies, self.headers, self.times, self.finished = [], [], [], []
+        self.talk = solved
         self.running = self.peak = self.given_up = self.joins = 0
 
     async def _models(self, request):
@@ -59,6 +70,19 @@ class CompletionsServer:
 
     async def _health(self, request):
         return Response(status_code=200 if self.healthy else 503)
+
+    async def _chat(self, request):
+        """`answer` comes first, also for the greeting; `talk(body) -> dict` is the choice that is sent."""
+        body = await request.json()
+        self.headers.append(request.headers)
+        self.bodies.append(body)
+        special = self.answer(self, body) if self.answer else None
+        if special is not None:
+            return special
+        self.finished.append(body)
+        choice = self.talk(body)
+        tokens = choice.pop("tokens", len(str(choice["message"]["content"]).split()))
+        return JSONResponse({"choices": [choice], "usage": {"prompt_tokens": 7, "completion_tokens": tokens}})
 
     async def _completions(self, request):
         body = await request.json()
@@ -104,6 +128,7 @@ class CompletionsServer:
                 Route("/v1/models", self._models),
                 Route("/health", self._health),
                 Route("/v1/completions", self._completions, methods=["POST"]),
+                Route("/v1/chat/completions", self._chat, methods=["POST"]),
             ]
         )
         config = uvicorn.Config(app, host="127.0.0.1", port=self.port, log_level="critical", ws="none", lifespan="off")

@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from erpd_hub.arithmetic import random_problems
-from erpd_hub.config import Decoding, EvaluateConfig, TinyBase
+from erpd_hub.config import Decoding, EvaluateConfig, PromptFormat, TinyBase
+from erpd_hub.config.benchmarks import Generated, HubSource
 from erpd_hub.errors import ArtifactError, ConfigError
-from erpd_hub.evaluation.benchmarks import BENCHMARKS, Generated, HubSource, get_benchmark, load_problems, problems_hash
+from erpd_hub.evaluation.benchmarks import BENCHMARKS, get_benchmark, load_problems, problems_hash, state_of
 from erpd_hub.evaluation.grading import Response, check_golds, grade_many
 from erpd_hub.evaluation.statistics import summarise
 from erpd_hub.evaluation.tables import read_split, require_columns, split_files
@@ -43,6 +44,14 @@ BENCHDATA = {
     "gsm8k": "openai__gsm8k__main__test",
 }
 HUB_NAMES = [name for name, benchmark in BENCHMARKS.items() if isinstance(benchmark.source, HubSource)]
+GENERATED = {
+    "addition": '{"count": 200, "max_digits": 3, "min_digits": 2, "seed": 7919000001, "spaces": false}',
+    "addition-1digit": '{"count": 40, "max_digits": 1, "min_digits": 1, "seed": 7919000003, "spaces": false}',
+    "addition-lazy": '{"count": 200, "max_digits": 2, "min_digits": 2, "seed": 7919000004, "spaces": false}',
+    "chain": '{"count": 64, "max_digits": 2, "min_digits": 2, "seed": 7919000005, "steps": 40}',
+    "addition-2digit": '{"count": 100, "max_digits": 2, "min_digits": 2, "seed": 7919000002, "spaces": true}',
+}
+"""Sources as they stand in the fingerprints of artifacts."""
 
 
 def pulled(folder: Path, name: str, text: str) -> Path:
@@ -67,12 +76,37 @@ def test_entries_are_whole() -> None:
         assert benchmark.licence
         assert benchmark.note
         assert benchmark.k > 1
+        assert benchmark.grader == ("code" if benchmark.source.type in ("livecodebench", "programs") else "math")
+        assert benchmark.share == (
+            "full" if "NC" not in benchmark.licence and "LeetCode" not in benchmark.licence else "ids"
+        )
+        assert benchmark.problems_sha256 or benchmark.grader == "code", name
     assert (BENCHMARKS["beyond_aime"].k, BENCHMARKS["imo_answerbench"].k, BENCHMARKS["aime_2024"].k) == (16, 4, 32)
 
 
 def test_unknown_name_says_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean 'aime_2025'"):
         get_benchmark("aime2025")
+
+
+def test_generated_entries_are_those_of_published_fingerprints() -> None:
+    for name, source in GENERATED.items():
+        identity = BENCHMARKS[name].identity
+        assert set(identity) == {"version", "source", "format", "decoding"}
+        assert (identity["version"], json.dumps(identity["source"], sort_keys=True)) == (1, source)
+        assert state_of(BENCHMARKS[name], load_problems(BENCHMARKS[name], None)) == "known"
+
+
+def test_what_decides_on_a_score_is_in_the_identity() -> None:
+    aime = BENCHMARKS["aime_2025"]
+    changes = (
+        {"version": 9}, {"share": "full"}, {"decoding": Decoding()}, {"format": PromptFormat()},
+        {"source": BENCHMARKS["aime_2024"].source},
+    )  # fmt: skip
+    shas = {replace(aime, **change).definition_sha256 for change in changes}
+    assert len(shas | {aime.definition_sha256}) == len(changes) + 1
+    for free in ({"k": 1}, {"note": "x"}, {"licence": "x"}, {"num_problems": 1}, {"problems_sha256": None}):
+        assert replace(aime, **free).identity == aime.identity
 
 
 @pytest.mark.parametrize("name", ["addition", "addition-2digit"])
@@ -108,20 +142,20 @@ def test_grader_accepts_golds_of_own_rows(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", HUB_NAMES)
-def test_grader_accepts_golds_of_the_real_rows(name: str, tmp_path: Path) -> None:
+def test_the_real_rows_are_those_the_entry_knows(name: str, tmp_path: Path) -> None:
     if not (folder := os.environ.get("ERPD_BENCHDATA")):
         pytest.skip("ERPD_BENCHDATA is not set")
     text = (Path(folder) / f"{BENCHDATA[name]}.jsonl").read_text()
     problems = load_problems(get_benchmark(name), pulled(tmp_path, name, text))
     assert len(problems) == get_benchmark(name).num_problems
-    refused = [reason for reason in check_golds([p.gold for p in problems], extract="boxed") if reason]
-    assert len(refused) == (4 if name == "imo_answerbench" else 0), refused
+    assert state_of(get_benchmark(name), problems) == "known"
+    assert state_of(get_benchmark(name), problems[1:]) == "other"
 
 
 def test_gold_of_gsm8k_follows_the_last_marker(tmp_path: Path) -> None:
     rows = [{"question": "q", "answer": "#### 1\n#### 1,200"}, {"question": "r", "answer": "no marker"}]
     problems = load_problems(get_benchmark("gsm8k"), pulled(tmp_path, "gsm8k", as_lines(rows)))
-    assert [p.gold for p in problems] == ["1,200", ""]
+    assert [p.gold for p in problems] == ["1200", ""]
 
 
 def test_a_row_without_a_usable_gold_stays(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_card_of_many_folders() -> None:
     card = model_cards.render_repo_card(folders, recipe="quickstart")
     configs = {config["config_name"]: config["data_files"][0]["path"] for config in front_matter(card)["configs"]}
     assert configs == {"base--toy": "base/toy/data/*.parquet", "student--toy": "student/toy/data/*.parquet"}
-    assert "| `base/toy` | 0.5 |" in card
+    assert "| `base/toy` | 50.0 |" in card
     assert card.count("erpd-hub run quickstart") == 1
     assert 'load_dataset("local/quick-r1-x", "base--toy", split="train")' in card
 
@@ -140,7 +140,7 @@ def test_hostile_values_stay_text() -> None:
         config={"template": HOSTILE, HOSTILE: HOSTILE}, inputs=[an_input(HOSTILE, HOSTILE, HOSTILE, folder=HOSTILE)],
     )  # fmt: skip
     card = model_cards.render(record)
-    assert front_matter(card)["license"] == HOSTILE
+    assert (front_matter(card)["license"], front_matter(card)["license_name"]) == ("other", HOSTILE)
     _, _, body = card.partition("\n---\n\n#")
     prose = re.sub(r"(?ms)^(`{3,})\w*\n.*?^\1$", "", body)
     assert "<script" not in prose
@@ -148,6 +148,36 @@ def test_hostile_values_stay_text() -> None:
     assert not re.search(r"(?m)^# owned|^license: evil", prose)
     (row,) = [line for line in prose.splitlines() if line.startswith("| &lt;script") and line.count("owned") == 2]
     assert row.count("|") - row.count("\\|") == 3
+
+
+def test_licences_are_identifiers_of_the_hub() -> None:
+    """The Hub refuses a card with another; those of the problems count too, in details."""
+    metrics = [{"licence": "CC-BY-NC-SA-4.0"}, {"licence": "Apache-2.0 (dataset card; problems MAA)"}, {}]
+    records = [
+        a_dataset("details", folder=f"base/{i}", metrics=m, license="apache-2.0 AND mit") for i, m in enumerate(metrics)
+    ]
+    front = front_matter(model_cards.render_repo_card(records))
+    assert front["license"] == ["apache-2.0", "mit", "cc-by-nc-sa-4.0"]
+    front = front_matter(model_cards.render_repo_card([a_dataset("details", license="my own")]))
+    assert (front["license"], front["license_name"]) == ("other", "my own")
+    assert "license" not in front_matter(model_cards.render_repo_card([a_dataset("details", license=None)]))
+
+
+def test_details_say_what_a_score_stands_on() -> None:
+    metrics = {
+        "avg": 0.5, "benchmark": "aime_2025", "benchmark_version": 2, "n": 30, "k": 32, "share": "ids",
+        "decoding": {"temperature": 0.6, "top_p": 0.95, "max_new_tokens": 81920}, "bad_golds": {"7": "unreadable"},
+        "harness": {"erpd-hub": "0.1.0", "grader": "math v1", "math-verify": "0.9.0"}, "licence": "CC-BY-NC-SA-4.0",
+        "judge": {"model": "judge-1", "canary_acceptance": 0.25}, "avg_judged": 0.75, "problems_state": "known",
+    }  # fmt: skip
+    source = an_input("benchmark:aime_2025", "dataset", "MathArena/aime_2025", "dataset")
+    card = model_cards.render_repo_card([a_dataset("details", folder="a/aime_2025", metrics=metrics, inputs=[source])])
+    assert "| `a/aime_2025` | 50.0 | - | - | - | 75.0 | - | 25.0 |" in card
+    assert "| 30 | 32 | 0.6 | 0.95 | - | 81920 |" in card
+    assert "math v1, math-verify 0.9.0; then `judge-1` | erpd-hub 0.1.0 |" in card
+    assert "MathArena/aime_2025@0123456" in card
+    assert "CC-BY-NC-SA-4.0 | problem ids and hashes; no prompts, no golds | as registered" in card
+    assert "| 1: `7` |" in card
 
 
 def test_nothing_of_the_machine_in_a_card() -> None:

@@ -6,8 +6,9 @@ import pytest
 
 from erpd_hub.evaluation.statistics import (
     avg_at_k,
-    bootstrap_interval,
     pass_at_k,
+    quantiles,
+    score_interval,
     stderr_problem,
     stderr_sampling,
     summarise,
@@ -65,16 +66,24 @@ def test_sampling_error_matches_repeated_draws() -> None:
     assert estimate == pytest.approx(spread, rel=0.1)
 
 
-def test_bootstrap_interval() -> None:
-    # two problems, 0 and 1: averages 0, 1/2, 1 with chances 1/4, 1/2, 1/4
-    assert bootstrap_interval([[0], [1]]) == (0.0, 1.0)
-    assert bootstrap_interval([[0], [1]], level=0.4) == (0.5, 0.5)
-    assert bootstrap_interval([[1, 1]] * 5) == (1.0, 1.0)
-    assert bootstrap_interval([[None]]) is None
+def test_the_interval_is_over_problems() -> None:
+    assert score_interval([[None]]) is None
     labels = [[1, 0], [0, 0], [1, 1], [0, 1]] * 10
-    low, high = bootstrap_interval(labels)
+    low, high = score_interval(labels)
     assert low == pytest.approx(0.5 - 1.96 * stderr_problem(labels), abs=0.02)
-    assert (low, high) == bootstrap_interval(labels)
+    assert high == pytest.approx(0.5 + 1.96 * stderr_problem(labels), abs=0.02)
+    assert score_interval([[*row, None] for row in labels]) == (low, high)
+
+
+def test_the_interval_has_a_width_where_every_problem_is_solved() -> None:
+    low, high = score_interval([[1] * 32] * 30)
+    assert (low, high) == (pytest.approx(0.025 ** (1 / 30), abs=1e-8), 1.0)  # Clopper and Pearson's of 30 of 30
+
+
+def test_quantiles_interpolate() -> None:
+    assert quantiles([3, 1, 2], at=(0.25, 0.5)) == {"0.25": 1.5, "0.5": 2, "1": 3}
+    assert quantiles([7], at=(0.9,)) == {"0.9": 7, "1": 7}
+    assert quantiles([]) == {}
 
 
 def test_pass_at_k() -> None:
@@ -98,6 +107,11 @@ def test_summary() -> None:
     assert [summary[name] for name in ("truncated", "no_answer", "timeout", "ungradable")] == [0.25, 0.25, 0, 0.25]
     assert summary["coverage"] == 0.75
     assert summary["pass_at_k"] == {"1": 0.25}
+    assert summary["majority_at_k"] == {"1": 0.25}
+    assert summary["interval_method"] == "gaffke"
+    assert summary["length_quantiles"]["all"] == {"0.1": 4, "0.5": 4, "0.9": pytest.approx(13.6),
+                                                  "0.99": pytest.approx(15.76), "1": 16}  # fmt: skip
+    assert summary["length_quantiles"]["correct"]["1"] == 4
     assert summary["stderr"] == pytest.approx(0.25)
     assert summary["stderr_sampling"] is None
 
@@ -121,3 +135,16 @@ def test_well_formed_tells_format_from_mathematics() -> None:
     assert summary["well_formed"] == 0.5  # "eight" is no integer, and a response that was cut off has no end
     assert summary["avg_well_formed"] == 0.5
     assert summary["avg"] == 0.25
+
+
+def test_without_golds_the_format_is_not_told() -> None:
+    summary = summarise([{**a_sample("a", 1, "correct"), "gold": None}], votes=False)
+    assert (summary["well_formed"], summary["avg_well_formed"], summary["avg"]) == (None, None, 1)
+    assert summary["majority_at_k"] == {}
+
+
+def test_pass_at_5_is_reported_beside_the_powers() -> None:
+    rows = [a_sample("a", int(i == 0), "correct" if i == 0 else "wrong") for i in range(10)]
+    found = summarise(rows)["pass_at_k"]
+    assert list(found) == ["1", "2", "4", "5", "8"]
+    assert found == pytest.approx({k: int(k) / 10 for k in found})

@@ -6,7 +6,23 @@ from typing import Annotated
 
 import typer
 
-from erpd_hub.cli import bench, hub, lineage, planning, prune, recipes, reproduce, stages, sweep
+from erpd_hub.cli import (
+    bench,
+    benchmarks,
+    compare,
+    evaluate,
+    grade,
+    hub,
+    leaderboard,
+    lineage,
+    planning,
+    prune,
+    recipes,
+    regrade,
+    reproduce,
+    stages,
+    sweep,
+)
 from erpd_hub.errors import ErpdError
 
 app = typer.Typer(
@@ -43,9 +59,15 @@ def _options(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say 
 recipes.register(app)
 sweep.register(app)
 stages.register(app)
+evaluate.register(app)
+grade.register(app)
 planning.register(app)
 reproduce.register(app)
+compare.register(app)
 prune.register(app)
+regrade.register(app)
+app.add_typer(benchmarks.app, name="benchmarks")
+app.add_typer(leaderboard.app, name="leaderboard")
 app.add_typer(lineage.app, name="lineage")
 app.add_typer(hub.app, name="hub")
 app.add_typer(bench.app, name="bench")

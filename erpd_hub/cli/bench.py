@@ -104,6 +104,20 @@ def distill(
     print_json(report) if as_json else typer.echo(render(report))
 
 
+@app.command()
+def sandbox(
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of each side, taking turns.")] = 50,
+    workers: Annotated[int, typer.Option(min=1, help="Programs at once, for the throughput.")] = 2,
+    as_json: AsJson = False,
+) -> None:
+    """What the sandbox adds to running a program, against a bare interpreter in the same run."""
+    from erpd_hub.benchmarks.sandbox import SandboxBench, render, run
+    from erpd_hub.display import print_json
+
+    report = run(SandboxBench(repeats, workers))
+    print_json(report) if as_json else typer.echo(render(report))
+
+
 @app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def memory(context: typer.Context) -> None:
     """Peak memory of a training pass against length, ours against whole logits; `--help` has its options."""
@@ -168,3 +182,36 @@ def tail(
 
     config = VLLMEngine(type="vllm", max_num_seqs=max_num_seqs, enforce_eager=eager)
     print_json(heavy_tail(checkpoint, config, Workload(prompts, k, mean_tokens, repeats)))
+
+
+@app.command()
+def coverage(
+    problems: Annotated[str, typer.Option(help="Numbers of problems, comma-separated.")] = "15,30,100,400",
+    k: Annotated[str, typer.Option(help="Samples a problem, comma-separated.")] = "1,4,8,32",
+    trials: Annotated[int, typer.Option(min=1, help="Of each setting.")] = 400,
+    as_json: AsJson = False,
+) -> None:
+    """How often the 95 % intervals of AVG@K and of paired differences hold the truth, beside the bootstrap's."""
+    from erpd_hub.benchmarks.coverage import render, run
+    from erpd_hub.display import print_json
+
+    sizes = [[int(item) for item in text.split(",")] for text in (problems, k)]
+    report = run(
+        problems=sizes[0], samples=sizes[1], trials=trials, progress=lambda line: typer.echo(f"  {line}", err=True)
+    )
+    print_json(report) if as_json else typer.echo(render(report))
+
+
+@app.command()
+def grade(
+    problems: Annotated[int, typer.Option(min=1, help="Of all benchmarks together, each with 32 answers.")] = 400,
+    words: Annotated[int, typer.Option(min=1, help="Of reasoning before an answer.")] = 300,
+    sample: Annotated[int, typer.Option(min=1, help="Different answers that math-verify alone is timed on.")] = 200,
+    as_json: AsJson = False,
+) -> None:
+    """Answers graded a minute from a cold start, and the ratio to math-verify alone."""
+    from erpd_hub.benchmarks.grade import GradeBench, render, run
+    from erpd_hub.display import print_json
+
+    report = run(GradeBench(problems, words, sample))
+    print_json(report) if as_json else typer.echo(render(report))

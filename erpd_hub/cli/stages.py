@@ -23,7 +23,6 @@ STAGE_HELP = {
     "distill": "Stage 2: distil a signal into the policy under a trust region.",
     "online": "On-policy training: each step samples from the policy as it is.",
     "probe": "KL and entropy of checkpoints on their own samples.",
-    "evaluate": "AVG@K of checkpoints on benchmarks.",
     "gate": "Whether a teacher is better than the policy: a paired test on a benchmark.",
     "select": "The best of several checkpoints by a race on a benchmark.",
 }
@@ -73,7 +72,7 @@ def _stage_command(stage: str) -> Callable[..., None]:
     ) -> None:
         from erpd_hub.recipe import build_recipe
 
-        data = _single_step(stage, step or stage, context.args)
+        data = single_step(stage, step or stage, context.args)
         data |= {"run": name, "namespace": namespace, "hub": {"endpoint": endpoint, "private": not public}}
         if stage == "distill":
             from erpd_hub.implicit import with_own_signal
@@ -102,7 +101,7 @@ def _import_rollouts(
     from erpd_hub.recipe import build_recipe
 
     words = ["type=import", f"format={format}", f"source={json.dumps(str(file.expanduser().absolute()))}"]
-    data = _single_step("rollout", step, [*words, *context.args])
+    data = single_step("rollout", step, [*words, *context.args])
     data |= {"run": name, "namespace": namespace, "hub": {"endpoint": endpoint, "private": not public}}
     carry_out(build_recipe(data, "erpd-hub rollout import"), dry_run=dry_run, as_json=as_json)
 
@@ -135,7 +134,7 @@ def _export_signal(
         typer.echo(f"{report['samples']} samples of {report['prompts']} prompts in {output}; its README.md says how on")
 
 
-def _single_step(stage: str, step: str, words: list[str]) -> dict[str, Any]:
+def single_step(stage: str, step: str, words: list[str]) -> dict[str, Any]:
     """A one-step recipe from `key=value` and `--key value` words; `policy`, `seed`, `threads` belong to the run."""
     from erpd_hub.recipe import SHARED_NUMERICS, apply_override
 

@@ -68,6 +68,9 @@ class Experiment(Config):
     notes: tuple[str, ...] = ()
     rows: dict[str, dict[str, Row]] = Field(default_factory=dict)
     """By model and name."""
+    also: dict[str, dict[str, dict[str, float]]] = Field(default_factory=dict)
+    """Reported beside the columns, which no recipe measures: by model, row and column. `mean` is the paper's own mean
+    over benchmarks, `hours` are cumulative."""
     claims: tuple[Claim, ...]
 
 

@@ -11,6 +11,7 @@ from erpd_hub.config.common import Compute, Dtype, Layout, Numerics, StepConfig
 from erpd_hub.config.critic import CriticConfig
 from erpd_hub.config.data import (
     BaseConfig,
+    CodePrompts,
     GeneratedPrompts,
     HubPrompts,
     ImportBase,
@@ -21,6 +22,7 @@ from erpd_hub.config.data import (
     RangeFilter,
     TinyBase,
 )
+from erpd_hub.config.judge import JudgeConfig, JudgeSettings
 from erpd_hub.config.losses import (
     CELoss,
     CISPOLoss,
@@ -73,6 +75,7 @@ AnyStep = Annotated[
     | OnlineConfig
     | ProbeConfig
     | EvaluateConfig
+    | JudgeConfig
     | GateConfig
     | SelectConfig,
     Field(discriminator="stage"),
@@ -83,6 +86,7 @@ __all__ = [
     "BaseConfig",
     "CELoss",
     "CISPOLoss",
+    "CodePrompts",
     "Compute",
     "CriticConfig",
     "CustomLoss",
@@ -101,6 +105,8 @@ __all__ = [
     "ImportBase",
     "ImportedRollouts",
     "JsonlPrompts",
+    "JudgeConfig",
+    "JudgeSettings",
     "Layout",
     "LoRA",
     "LossConfig",

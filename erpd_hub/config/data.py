@@ -1,13 +1,19 @@
 """Where a run starts: the base policy and the prompts."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from erpd_hub.config.benchmarks import Definitions, with_ad_hoc
 from erpd_hub.config.common import Fraction, StepConfig
+from erpd_hub.config.formats import PromptFormat
 from erpd_hub.fields import Config, DatasetRef, ExternalRef, Later, Operational, PromptsRef
 
-Task = Literal["addition", "chain"]
+Task = Literal["addition", "chain", "program"]
+_CODE_FORMAT = PromptFormat(
+    template="{problem}\n\nSolve it in Python, and enclose the whole program in ```python and ``` at the end."
+)
 
 
 class TinyBase(StepConfig):
@@ -30,7 +36,9 @@ class TinyBase(StepConfig):
     """Share of demonstrations that answer without the steps [I]."""
     task: Annotated[Task, Later] = "addition"
     """`addition`, 20 to 40 tokens a response; `chain`, `chain_steps` additions one after the other, 24 tokens each at 2
-    digits: there carry_error is the chance of each carry and digit_error of each column, in all of them [I]."""
+    digits: there carry_error is the chance of each carry and digit_error of each column, in all of them [I].
+    `program`, one line of Python a response: there carry_error is the share that forget to add, digit_error the chance
+    of each digit to be off, and no_work the share that do not compile [I]."""
     chain_steps: Annotated[PositiveInt, Later] = 40
     grow_steps: Annotated[PositiveInt, Later] = 300
     """Steps of the warm start over which its chains grow to their full length [I]."""
@@ -55,8 +63,8 @@ class TinyBase(StepConfig):
             raise ValueError(f"heads: expected {self.hidden_size} to divide into {self.heads} even parts")
         if self.min_digits > self.max_digits:
             raise ValueError(f"min_digits: expected at most max_digits {self.max_digits}, got {self.min_digits}")
-        if self.task == "chain" and self.lazy:
-            raise ValueError(f"lazy: expected 0 with the task chain, got {self.lazy}")
+        if self.task != "addition" and self.lazy:
+            raise ValueError(f"lazy: expected 0 with the task {self.task}, got {self.lazy}")
         return self
 
 
@@ -72,27 +80,6 @@ class ImportBase(StepConfig):
     license: str | None = None
     """SPDX id for the card when the source does not carry one."""
     trust_remote_code: bool = False
-
-
-class PromptFormat(Config):
-    """How a problem becomes a prompt and how a response becomes an answer. Benchmarks and prompt sets have one each."""
-
-    template: str = "{problem}"
-    """Text of the user turn (chat) or of the whole prompt (completion); `{problem}` is replaced."""
-    chat: bool = True
-    """Render with the policy's chat template; False is plain completion."""
-    system_prompt: str | None = None
-    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
-    stop: tuple[str, ...] = ()
-    """Strings that end a response, besides the model's own end tokens."""
-    extract: Literal["boxed", "first-line"] = "boxed"
-    """The answer is the last balanced box after the last `</think>`, or the first line."""
-
-    @model_validator(mode="after")
-    def _has_problem(self) -> "PromptFormat":
-        if "{problem}" not in self.template:
-            raise ValueError("template: expected the placeholder {problem} in it")
-        return self
 
 
 class RangeFilter(Config):
@@ -113,10 +100,18 @@ class PromptSelection(StepConfig):
     disjoint_from: tuple[PromptsRef, ...] = ()
     """Prompt sets of earlier rounds whose problems are not drawn again."""
     decontaminate: tuple[str, ...] | Literal["all"] = "all"
-    """Benchmarks whose problems (13-gram overlap, or equality when shorter) are dropped and listed."""
+    """Benchmarks whose problems (13-gram overlap, or equality when shorter) are dropped and listed; `all` are those
+    with an answer to compare: name the ones with programs, which are large."""
+    definitions: Definitions = Field(default_factory=dict)
     on_bad_row: Literal["skip", "refuse"] = "skip"
     """Rows without a problem or an answer the grader accepts: counted and listed, or an error."""
     format: PromptFormat = PromptFormat()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_datasets(cls, data: Any) -> Any:
+        asked = data.get("decontaminate") if isinstance(data, Mapping) else None
+        return data if asked == "all" else with_ad_hoc(data, "decontaminate")
 
 
 class GeneratedPrompts(PromptSelection):
@@ -157,5 +152,22 @@ class HubPrompts(PromptSelection):
     filters: tuple[RangeFilter, ...] = ()
 
 
+class CodePrompts(PromptSelection):
+    """Programming problems with unit tests, from JSON lines as AReaL-boba-2's code set has them [P]."""
+
+    type: Literal["code"]
+    dataset: DatasetRef = "inclusionAI/AReaL-boba-2-RL-Code"
+    files: Annotated[tuple[str, ...], Field(min_length=1)] = ("train/train.jsonl",)
+    """Only these of the dataset are downloaded; read line by line."""
+    problem_column: str = "question"
+    """[S] AReaL's preprocessing; `prompt` in files that went through it."""
+    tests_column: str = "input_output"
+    id_column: str = "query_id"
+    max_test_bytes: PositiveInt = 500 * 1024
+    """Rows with larger tests are bad rows [S: AReaL's own limit]."""
+    filters: tuple[RangeFilter, ...] = ()
+    format: PromptFormat = _CODE_FORMAT
+
+
 BaseConfig = Annotated[TinyBase | ImportBase, Field(discriminator="type")]
-PromptsConfig = Annotated[GeneratedPrompts | JsonlPrompts | HubPrompts, Field(discriminator="type")]
+PromptsConfig = Annotated[GeneratedPrompts | JsonlPrompts | HubPrompts | CodePrompts, Field(discriminator="type")]

@@ -1,12 +1,14 @@
 """Probes and evaluation."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
+from erpd_hub.config.benchmarks import Definitions, with_ad_hoc
 from erpd_hub.config.common import Compute, StepConfig
-from erpd_hub.config.sampling import Decoding, EngineConfig, TransformersEngine, check_extension
-from erpd_hub.fields import CheckpointRef, PromptsRef, as_tuple
+from erpd_hub.config.judge import JudgeSettings
+from erpd_hub.config.sampling import Decoding, EngineConfig, ServerEngine, TransformersEngine, check_extension
+from erpd_hub.fields import CheckpointRef, EvaluatedRef, Later, Operational, PromptsRef, as_tuple
 
 
 class ProbeConfig(StepConfig, Compute):
@@ -25,11 +27,14 @@ class ProbeConfig(StepConfig, Compute):
 
 
 class EvaluateConfig(StepConfig):
-    """AVG@K of checkpoints on registered benchmarks, every sample kept."""
+    """AVG@K of checkpoints on benchmarks, every sample kept."""
 
     stage: Literal["evaluate"] = "evaluate"
-    checkpoints: Annotated[tuple[CheckpointRef, ...], BeforeValidator(as_tuple), Field(min_length=1)]
+    checkpoints: Annotated[tuple[EvaluatedRef, ...], BeforeValidator(as_tuple), Field(min_length=1)]
+    """`endpoint:MODEL` is a model behind the URLs of a `server` engine, asked by chat completions."""
     benchmarks: Annotated[tuple[str, ...], BeforeValidator(as_tuple), Field(min_length=1)]
+    """Registered names, names of the recipe's own, or `namespace/name[@revision]:[config/]split:problem:answer`."""
+    definitions: Definitions = Field(default_factory=dict)
     k: PositiveInt | None = None
     """Samples a problem; None takes the benchmark's own K."""
     decoding: Decoding | None = None
@@ -39,8 +44,34 @@ class EvaluateConfig(StepConfig):
     engine: EngineConfig = TransformersEngine()
     limit: PositiveInt | None = None
     """First problems only; the score says so."""
+    max_sequence_tokens: Annotated[PositiveInt | None, Later] = None
+    """Of prompt and response together, beside the decoding's own limit [P: 81,920 is a length of sequences]."""
+    on_error: Annotated[Literal["stop", "record"], Operational] = "stop"
+    """What becomes of samples that a server fails at for good: `record` makes them rows of finish_reason `error` that
+    no score counts, and the same command tries them again."""
+    judge: Annotated[JudgeSettings | None, Later] = None
+    """Asked about what the rule turns down; its score stands beside the rule's, in an artifact of its own."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_datasets(cls, data: Any) -> Any:
+        return with_ad_hoc(data, "benchmarks")
 
     @model_validator(mode="after")
     def _extends(self) -> "EvaluateConfig":
         check_extension(self.extend_to, self.decoding)
+        return self
+
+    @model_validator(mode="after")
+    def _reaches_endpoints(self) -> "EvaluateConfig":
+        endpoint = next((text for text in self.checkpoints if text.startswith("endpoint:")), None)
+        if endpoint is None:
+            return self
+        if not isinstance(self.engine, ServerEngine):
+            raise ValueError(f"engine: expected type server with urls for {endpoint}, got {self.engine.type}")
+        if self.engine.model is not None:
+            raise ValueError(f"engine.model: expected none, as {endpoint} names the model, got {self.engine.model!r}")
+        for name in ("extend_to", "max_sequence_tokens"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name}: expected none for {endpoint}, which gives no token ids")
         return self

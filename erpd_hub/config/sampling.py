@@ -14,8 +14,8 @@ from pydantic import (
     model_validator,
 )
 
-from erpd_hub.config.common import Fraction, NonNegative, StepConfig
-from erpd_hub.config.data import PromptFormat
+from erpd_hub.config.common import Fraction, StepConfig
+from erpd_hub.config.formats import Decoding, PromptFormat
 from erpd_hub.fields import (
     CheckpointRef,
     Config,
@@ -30,18 +30,6 @@ from erpd_hub.fields import (
 
 EngineDtype = Literal["auto", "float32", "bfloat16"]
 """`auto`: bfloat16 where the machine is fast at it, else float32; what it came to stands in `rollout.json`."""
-
-
-class Decoding(Config):
-    """Sampling parameters; a null falls back to the benchmark's default."""
-
-    temperature: NonNegative = 1.0
-    """0.6 in the paper, 1.0 for Qwen3.5 [P]; 0 is greedy."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    top_k: Annotated[int, Field(ge=0)] = 0
-    """0 keeps the whole vocabulary."""
-    max_new_tokens: PositiveInt = 1024
-    """32,768 in the paper's rollouts [P]."""
 
 
 class TransformersEngine(Config):
@@ -107,7 +95,9 @@ def plain_urls(urls: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _default_type(value: Any) -> Any:
-    """`engine: {batch_tokens: 1024}` is the transformers engine."""
+    """`engine: {batch_tokens: 1024}` is the transformers engine, `engine: vllm` that engine as it comes."""
+    if isinstance(value, str):
+        return {"type": value}
     return {"type": "transformers", **value} if isinstance(value, Mapping) else value
 
 
@@ -117,13 +107,8 @@ EngineConfig = Annotated[
 
 
 def check_reward(text: str) -> str:
-    """`math`, or the import path of a function."""
-    if text == "unit_tests":
-        raise ValueError(
-            "expected math or package.module:function, got unit_tests, which would run the policy's code and needs a "
-            "sandbox that this version does not have"
-        )
-    return text if text == "math" else check_function_path(text)
+    """`math`, `unit_tests`, or the import path of a function."""
+    return text if text in ("math", "unit_tests") else check_function_path(text)
 
 
 class RolloutConfig(StepConfig):
@@ -140,8 +125,9 @@ class RolloutConfig(StepConfig):
     """Continue the samples that ended by length, from their token ids, up to this many new tokens [P]."""
     engine: EngineConfig = TransformersEngine()
     reward: Annotated[str, AfterValidator(check_reward), UserCode] = "math"
-    """`math` compares the final answer with the gold; `package.module:function` is a reward function as TRL's trainers
-    take it, whose rewards are 0, 1 or None (`erpd_hub.rewards`)."""
+    """`math` compares the final answer with the gold; `unit_tests` runs the program in the response on the tests that
+    came with its prompt, and all of them have to pass [P: code]; `package.module:function` is a reward function as
+    TRL's trainers take it, whose rewards are 0, 1 or None (`erpd_hub.rewards`)."""
     reward_seconds: Annotated[PositiveFloat, Later] = 60.0
     """One call of such a function may take."""
     limit: PositiveInt | None = None

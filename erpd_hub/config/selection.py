@@ -3,10 +3,11 @@
 [P] validates on HMMT Feb 25. A benchmark that decides something is marked wherever a score on it is shown.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
+from erpd_hub.config.benchmarks import Definitions, with_ad_hoc
 from erpd_hub.config.common import StepConfig
 from erpd_hub.config.sampling import Decoding, EngineConfig, ServerEngine, TransformersEngine
 from erpd_hub.fields import CheckpointRef, as_tuple
@@ -19,11 +20,17 @@ class _Validation(StepConfig):
 
     benchmark: str
     """One that no reported number rests on; [P] HMMT Feb 25."""
+    definitions: Definitions = Field(default_factory=dict)
     decoding: Decoding | None = None
     """None takes the benchmark's own decoding."""
     engine: EngineConfig = TransformersEngine()
     limit: PositiveInt | None = None
     """First problems only."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_dataset(cls, data: Any) -> Any:
+        return with_ad_hoc(data, "benchmark")
 
     @model_validator(mode="after")
     def _has_weights_of_each(self) -> "_Validation":

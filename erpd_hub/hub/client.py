@@ -94,11 +94,14 @@ class Hub:
         except NotOnHub:
             return None
 
-    def pull(self, repo_type: RepoType, repo_id: str, revision: str, folder: str = "") -> Path:
-        """Download an artifact (or any repository) at a commit; returns its folder. Cached by commit."""
-        key = (repo_type, repo_id, revision, folder)
+    def pull(
+        self, repo_type: RepoType, repo_id: str, revision: str, folder: str = "", *, only: Sequence[str] = ()
+    ) -> Path:
+        """Download an artifact (or any repository, or `only` these files of one) at a commit; returns its folder.
+        Cached by commit."""
+        key = (repo_type, repo_id, revision, "\n".join((folder, *only)) if only else folder)
         if key not in self._pulled:
-            patterns = [f"{folder}/**"] if folder else None
+            patterns = [f"{folder}/**"] if folder else [*only] or None
             path = self._try(
                 lambda: self.api.snapshot_download(
                     repo_id, repo_type=repo_type, revision=revision, allow_patterns=patterns, cache_dir=self._cache
@@ -120,12 +123,14 @@ class Hub:
         return path
 
     @contextmanager
-    def fresh_download(self, repo_type: RepoType, repo_id: str, revision: str, folder: str = "") -> Iterator[Path]:
+    def fresh_download(
+        self, repo_type: RepoType, repo_id: str, revision: str, folder: str = "", *, only: Sequence[str] = ()
+    ) -> Iterator[Path]:
         """Download past every cache into a folder that goes away."""
         import tempfile
 
         with tempfile.TemporaryDirectory(prefix="erpd-verify-") as temporary:
-            patterns = [f"{folder}/**", CARD] if folder else None
+            patterns = [f"{folder}/**", CARD] if folder else [*only] or None
             self._try(
                 lambda: self.api.snapshot_download(
                     repo_id, repo_type=repo_type, revision=revision, allow_patterns=patterns, local_dir=temporary
@@ -144,11 +149,14 @@ class Hub:
 
         return {item.path: item for item in self._try(listing) if isinstance(item, RepoFile)}
 
-    def listed_files(self, repo_type: RepoType, repo_id: str, revision: str) -> dict[str, FileRecord]:
-        """Hash and size of every file at a commit; of large ones the Hub says them, only small ones are downloaded."""
+    def listed_files(
+        self, repo_type: RepoType, repo_id: str, revision: str, *, only: Sequence[str] = ()
+    ) -> dict[str, FileRecord]:
+        """Hash and size of every file at a commit, or of `only` these; of large ones the Hub says them, only small ones
+        are downloaded."""
         found = {}
         for name, entry in self.tree(repo_type, repo_id, revision).items():
-            if name.split("/")[0] in (".cache", ".git"):
+            if name.split("/")[0] in (".cache", ".git") or (only and name not in only):
                 continue
             if entry.lfs is not None:
                 found[name] = FileRecord(sha256=entry.lfs.sha256, size=entry.lfs.size)

@@ -29,7 +29,7 @@ from erpd_hub.launching.worker import Job, StageRun, answer_path, read_answer, r
 Preset = Literal["single", "ddp", "fsdp2", "zero3"]
 
 _REPLICATED = (c.RolloutConfig, c.ScoreConfig, c.ProbeConfig, c.EvaluateConfig)
-_LIGHT = ("prompts", "unlearned", "signal", "gate")
+_LIGHT = ("prompts", "unlearned", "signal", "gate", "judge")
 """Stages that never open a GPU."""
 
 _OF_RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_",

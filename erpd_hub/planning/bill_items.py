@@ -105,7 +105,7 @@ def draw_of(plan: Plan, node: Node) -> Draw | None:
     elif isinstance(config, c.ProbeConfig):
         return Draw(config.num_prompts * config.k, config.max_new_tokens, config.max_new_tokens, config.engine)
     elif isinstance(config, c.EvaluateConfig):
-        benchmark = get_benchmark(config.benchmarks[0])
+        benchmark = get_benchmark(config.benchmarks[0], config.definitions)
         count, k = config.limit or benchmark.num_problems, config.k or benchmark.k
         decoding = config.decoding or benchmark.decoding
     elif isinstance(config, c.SelectConfig):
@@ -123,8 +123,8 @@ def _race(config: c.SelectConfig) -> Draw:
     """A race and the winner's fresh samples; half of the candidates are taken to leave at each look [I]."""
     from erpd_hub.selection import Rules
 
-    benchmark = get_benchmark(config.benchmark)
-    problems, final = config.limit or benchmark.num_problems, config.final_k or benchmark.k
+    benchmark = get_benchmark(config.benchmark, config.definitions)
+    problems, final = config.limit or benchmark.num_problems or 0, config.final_k or benchmark.k
     looks = len(Rules(config.k_start, config.k_max, config.alpha).schedule)
     expected = len(config.candidates) * config.k_start * (1 + (looks - 1) / 2) + final
     most = len(config.candidates) * config.k_max + final

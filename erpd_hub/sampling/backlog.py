@@ -37,9 +37,9 @@ class Backlog:
     """
 
     def __init__(self, requests: Sequence[Request]) -> None:
-        groups: dict[tuple[int, ...], deque[Job]] = {}
+        groups: dict[Hashable, deque[Job]] = {}
         for index, request in enumerate(requests):
-            groups.setdefault(request.prompt_ids, deque()).append(Job(index, request))
+            groups.setdefault((request.prompt_ids, request.messages), deque()).append(Job(index, request))
         self._groups = deque(groups.values())
         self._open: dict[Hashable, deque[Job]] = {}
         self._returned: list[_Returned] = []

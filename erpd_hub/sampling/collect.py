@@ -15,15 +15,19 @@ from typing import Any
 
 from erpd_hub.errors import StageError
 from erpd_hub.evaluation.grading import Grade
-from erpd_hub.samples import SAMPLE_SCHEMA, Sample, shard_path, write_rows
-from erpd_hub.sampling.engine import Engine
+from erpd_hub.samples import Sample, shard_path, write_rows
+from erpd_hub.sampling.draws import Draw, draw_name
+from erpd_hub.sampling.engine import Completion, Engine
 from erpd_hub.sampling.job import Job
 from erpd_hub.sampling.journal import Journal
-from erpd_hub.sampling.plan import Draw, chunked, request_of
-from erpd_hub.sampling.rows import BackgroundGrader, Progress
+from erpd_hub.sampling.plan import chunked
+from erpd_hub.sampling.progress import Progress
+from erpd_hub.sampling.rows import BackgroundGrader
 
 _GRADED_TOGETHER = 256
 """Samples of earlier calls that are read back and graded at once."""
+_FAILED = Completion(None, None, "error", "")
+"""What stands in the row of a sample that failed: never in the journal, so that the next call tries again."""
 
 logger = logging.getLogger(__name__)
 
@@ -37,15 +41,22 @@ def collect(job: Job, opened: Callable[[], Engine]) -> None:
     draws = job.open_draws
     with ExitStack() as stack:
         journal = stack.enter_context(closing(Journal(job.context.work / "journal", job.context.replica)))
-        missing = [draw for draw in _share(job, draws) if draw.seed not in journal]
-        progress = Progress(len(missing))
+        share = _share(job, draws)
+        missing = [draw for draw in share if draw.seed not in journal]
+        kept = len(job.draws) - len(draws) if job.context.replicas == 1 else 0
+        progress = job.progress(len(missing), kept + len(share) - len(missing))
         grader = stack.enter_context(closing(BackgroundGrader(job.grade, progress)))
+        failed: dict[int, str] = {}
         if missing:
             if len(journal):
                 logger.info("%d of %d samples are there from before", len(journal), len(draws))
-            _draw_missing(job, missing, opened, journal, grader, progress)
+            failed = _draw_missing(job, missing, opened, journal, grader, progress)
         if job.context.replicas == 1:
-            _write_shards(job, journal, _all_grades(job, journal, grader.finish()))
+            grades = {seed: Grade("ungradable", None, None, reason, "none") for seed, reason in failed.items()}
+            grades |= grader.finish()
+            if missing:
+                progress.log(now=True)
+            _write_shards(job, journal, _all_grades(job, journal, grades))
 
 
 def _share(job: Job, draws: Sequence[Draw]) -> list[Draw]:
@@ -64,40 +75,47 @@ def _draw_missing(
     journal: Journal,
     grader: BackgroundGrader,
     progress: Progress,
-) -> None:
-    """Into the journal, as they finish.
+) -> dict[int, str]:
+    """Into the journal, as they finish; returns why others failed, by seed.
 
     Raises:
         StageError: see `collect`.
     """
-    requests = [request_of(draw, job.earlier) for draw in missing]
-    failed: dict[str, str] = {}
+    requests = [job.request(draw) for draw in missing]
+    failed: dict[int, str] = {}
     try:
         with stop_signals(), closing(opened()) as engine:
             for index, completion in engine.generate(requests, job.decoding, job.format.stop):
                 draw = missing[index]
                 if completion.finish_reason == "error":
-                    failed[f"{draw.prompt.problem.problem_id}#{draw.k}"] = completion.text
+                    failed[draw.seed] = completion.text
                     continue
                 journal.append(draw.seed, completion)
-                progress.drawn(len(completion.response_ids or ()) - len(requests[index].response_ids))
+                progress.drawn(completion.num_tokens - len(requests[index].response_ids))
                 grader.add(draw, completion)
                 progress.log()
     except Stopped:
         kept = f"{progress.total - progress.samples} samples to go, {len(journal)} kept"
         raise StageError(f"sampling: stopped by a signal with {kept}; run it again to go on") from None
-    progress.log(now=True)
     if failed:
-        name, reason = next(iter(failed.items()))
-        raise StageError(
-            f"sampling: {len(failed)} samples failed after all retries ({name}: {reason}), {len(journal)} are kept; "
-            "run it again to go on"
-        )
+        _report(job, missing, failed, len(journal))
+    return failed
+
+
+def _report(job: Job, missing: Sequence[Draw], failed: dict[int, str], kept: int) -> None:
+    """Raises StageError: failures are to stop the stage, or there is nothing else."""
+    name = next(draw_name(draw) for draw in missing if draw.seed in failed)
+    reason = next(iter(failed.values()))
+    what = f"sampling: {len(failed)} samples failed after all retries ({name}: {reason})"
+    if job.record_errors and len(failed) < len(job.draws):
+        logger.warning("%s; recorded as errors and left out of the score, run it again to try them again", what)
+        return
+    raise StageError(f"{what}, {kept} are kept; run it again to go on")
 
 
 def _all_grades(job: Job, journal: Journal, known: dict[int, Grade]) -> dict[int, Grade]:
     """Also of what earlier calls and other replicas have drawn."""
-    rest = [draw for draw in job.open_draws if draw.seed not in known]
+    rest = [draw for draw in job.open_draws if draw.seed not in known]  # none of them failed: all are in the journal
     for start in range(0, len(rest), _GRADED_TOGETHER):
         pairs = [(draw, journal.read(draw.seed)) for draw in rest[start : start + _GRADED_TOGETHER]]
         grades = job.grade(pairs)
@@ -107,22 +125,23 @@ def _all_grades(job: Job, journal: Journal, known: dict[int, Grade]) -> dict[int
 
 def _write_shards(job: Job, journal: Journal, grades: dict[int, Grade]) -> None:
     """All samples in the plan's order; a kill in between is made good by writing them again."""
-    shard: list[Sample | dict[str, Any]] = []
+    schema = job.schema(counted=journal.counted)
     for index, part in enumerate(chunked([_length(job, journal, draw) for draw in job.draws])):
         shard = [_row(job, journal, grades, job.draws[place]) for place in part]
-        write_rows(shard_path(job.out, index), shard, SAMPLE_SCHEMA)  # type: ignore[arg-type]
+        write_rows(shard_path(job.out, index), shard, schema)  # type: ignore[arg-type]
 
 
 def _length(job: Job, journal: Journal, draw: Draw) -> int:
-    if job.earlier and not job.earlier.is_open(draw):
-        return job.earlier.num_tokens(draw)
-    return journal.num_tokens(draw.seed)
+    if not job.is_open(draw):
+        return job.kept_tokens(draw)
+    return journal.num_tokens(draw.seed) if draw.seed in journal else 0
 
 
 def _row(job: Job, journal: Journal, grades: dict[int, Grade], draw: Draw) -> Sample | dict[str, Any]:
-    if job.earlier and not job.earlier.is_open(draw):
-        return job.earlier.row(draw)
-    return job.row(draw, journal.read(draw.seed), grades[draw.seed])
+    if not job.is_open(draw):
+        return job.kept_row(draw)
+    completion = journal.read(draw.seed) if draw.seed in journal else _FAILED
+    return job.row(draw, completion, grades[draw.seed])
 
 
 class Stopped(BaseException):

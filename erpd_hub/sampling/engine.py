@@ -14,9 +14,19 @@ class Request:
     """One sample to draw; its result depends on nothing else."""
 
     prompt_ids: tuple[int, ...]
+    """Empty where `messages` are sent instead."""
     seed: int
     response_ids: tuple[int, ...] = ()
     """What a sample that ended by length has so far; it is continued, and its tokens count."""
+    max_new_tokens: int | None = None
+    """Of this sample's whole response, where it is less than the decoding's: the prompt has taken the rest."""
+    messages: tuple[tuple[str, str], ...] = ()
+    """(role, content) of a conversation, for an endpoint whose tokens are not known here."""
+
+    def limit(self, decoding: Decoding) -> int:
+        """Tokens that its response may have, with what is continued."""
+        most = decoding.max_new_tokens
+        return most if self.max_new_tokens is None else min(most, self.max_new_tokens)
 
 
 def request_seed(request: Request) -> int:
@@ -37,7 +47,14 @@ class Completion:
     None where the engine gives none; of a continued sample those of its new tokens only."""
     finish_reason: FinishReason
     text: str
-    """Of all of `response_ids`: special tokens left out, cut before a stop string."""
+    """Of all of `response_ids`: special tokens left out, cut before a stop string. Of an error the reason."""
+    counted: int | None = None
+    """Response tokens as a server says, where it gives no ids."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Response tokens; 0 where nobody says."""
+        return len(self.response_ids) if self.response_ids is not None else self.counted or 0
 
 
 class Engine(Protocol):
@@ -51,7 +68,7 @@ class Engine(Protocol):
     ) -> Iterator[tuple[int, Completion]]:
         """Completions as they finish, each with the index of its request; each exactly once.
 
-        `decoding.max_new_tokens` bounds the whole response, with what is continued.
+        `Request.limit` bounds the whole response, with what is continued.
         """
         ...
 

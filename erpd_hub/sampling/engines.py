@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from erpd_hub.config import EngineConfig, EngineDtype, ServerEngine, TransformersEngine
+from erpd_hub.config import EngineConfig, EngineDtype, PromptFormat, ServerEngine, TransformersEngine
 from erpd_hub.fields import recorded
 from erpd_hub.sampling.engine import Engine
+from erpd_hub.sampling.server_chat import ChatSettings
 from erpd_hub.sampling.stopping import model_config, stop_token_ids
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def open_engine(
     longest: int,
     needs_ids: bool,
     scratch: Path,
+    tolerant: bool = False,
 ) -> Engine:
     """An engine with the checkpoint in it.
 
@@ -48,6 +50,7 @@ def open_engine(
         longest: Tokens of the longest sample, prompt and response together.
         needs_ids: Whether samples without token ids are of no use.
         scratch: Where merged weights of an adapter may go.
+        tolerant: A sample that a server refuses fails by itself, and does not end the call.
 
     Raises:
         ErpdError: its packages are not installed, or its servers cannot serve this.
@@ -62,8 +65,17 @@ def open_engine(
         from erpd_hub.sampling.server_engine import FleetEngine
 
         vocabulary = model_config(checkpoint).get_text_config().vocab_size
-        return FleetEngine(config, tokenizer, stop_ids, needs_ids=needs_ids, vocabulary=vocabulary)
+        return FleetEngine(config, tokenizer, stop_ids, needs_ids=needs_ids, vocabulary=vocabulary, tolerant=tolerant)
     from erpd_hub.sampling.vllm_engine import InProcessEngine
 
     dtype = fast_dtype(config.dtype)
     return InProcessEngine(config, checkpoint, tokenizer, stop_ids, dtype=dtype, longest=longest, scratch=scratch)
+
+
+def open_endpoint(config: ServerEngine, model: str, format: PromptFormat, *, tolerant: bool = False) -> Engine:
+    """Servers that are sent messages: a model of which neither weights nor tokenizer are here."""
+    from erpd_hub.sampling.server_engine import FleetEngine
+
+    served = config.model_copy(update={"model": model})
+    chat = ChatSettings(format.chat_template_kwargs)
+    return FleetEngine(served, None, (), needs_ids=False, chat=chat, tolerant=tolerant)

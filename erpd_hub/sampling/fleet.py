@@ -17,7 +17,7 @@ from erpd_hub.errors import ErpdError, StageError
 from erpd_hub.sampling.backlog import Backlog, Job
 from erpd_hub.sampling.engine import Completion, Request
 from erpd_hub.sampling.server import Server
-from erpd_hub.sampling.server_client import ServerClient, server_key
+from erpd_hub.sampling.server_client import Refused, ServerClient, server_key
 from erpd_hub.sampling.server_reply import Setback, Wanted
 
 _HEALTH_PERIOD = 10.0
@@ -28,6 +28,10 @@ _REJOIN_FIRST, _REJOIN_LAST = 0.5, 15.0
 """Seconds between attempts to reach a server that is away, doubling."""
 _RETRY_FIRST, _RETRY_LAST = 0.5, 60.0
 """Seconds before a failed sample is sent again, doubling."""
+_AT_FAULT = (400, 413, 422)
+"""Statuses that say something about the request, not about whoever sends it."""
+_REFUSALS = 16
+"""Refused samples without one that was taken: then it is not the samples."""
 _LOSSES = 16
 """Servers that may go away under one sample: beyond that it is the sample that takes them down."""
 
@@ -51,6 +55,7 @@ class Fleet:
         self._probe = min(requests, key=lambda request: len(request.prompt_ids))
         self._longest = max(len(request.prompt_ids) for request in requests) + wanted.decoding.max_new_tokens
         self._left = len(requests)
+        self._taken = self._refused = 0
         self._servers: list[Server] = []
         self._tasks: set[asyncio.Task] = set()
         self._failure: BaseException | None = None
@@ -124,6 +129,13 @@ class Fleet:
         setback = None
         try:
             completion = await server.draw(job.request, self._wanted)
+            self._taken += 1
+        except Refused as error:
+            self._refused += 1
+            hopeless = not self._taken and self._refused > _REFUSALS
+            if hopeless or not self._wanted.tolerant or error.status not in _AT_FAULT:
+                raise
+            completion = Completion(None, None, "error", f"refused with HTTP {error.status}")
         except Setback as error:
             setback = error
             if setback.retry_after is None:
@@ -250,7 +262,7 @@ class Fleet:
     async def _join(self, server: Server) -> None:
         """Raises: Setback, ConfigError: as `Server.admit`."""
         server.served = await server.admit(self._probe, self._wanted, longest=self._longest)
-        if not self._wanted.keeps_logprobs(server.processed):
+        if self._wanted.chat is None and not self._wanted.keeps_logprobs(server.processed):
             logger.warning(
                 "%s gives no log-probs of what is drawn from: sampler_logprobs stay null; start it with "
                 "--logprobs-mode processed_logprobs to have them",

@@ -18,7 +18,9 @@ from erpd_hub.sampling.engine import Completion
 
 _FRAME = struct.Struct("<II")
 _HEAD = struct.Struct("<qBii")
-"""Key, index of the finish reason, number of token ids, number of log-probs (-1: none were given)."""
+"""Key, index of the finish reason, number of token ids, number of log-probs (-1: none were given).
+
+A number of ids below -1 is -2 minus the tokens that a server without ids has counted."""
 _REASONS: tuple[FinishReason, ...] = ("stop", "length")
 
 
@@ -39,6 +41,8 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
         own = folder / f"journal-{replica}.bin"
         self._places: dict[int, _Place] = {}
+        self.counted = False
+        """Whether some samples have a count of tokens in the place of ids."""
         self._readers: dict[Path, BinaryIO] = {}
         for path in {own, *folder.glob("journal-*.bin")}:
             end = self._index(path) if path.exists() else 0
@@ -61,7 +65,8 @@ class Journal:
         record = memoryview(_FRAME.pack(len(payload), zlib.crc32(payload)) + payload)
         while record:
             record = record[self._stream.write(record) :]
-        self._places[key] = _Place(self._own, offset, len(payload), len(completion.response_ids or ()))
+        self._places[key] = _Place(self._own, offset, len(payload), completion.num_tokens)
+        self.counted |= completion.response_ids is None and completion.counted is not None
 
     def read(self, key: int) -> Completion:
         place = self._places[key]
@@ -72,7 +77,7 @@ class Journal:
         return _decode(stream.read(place.length))
 
     def num_tokens(self, key: int) -> int:
-        """Response tokens of a sample; 0 where it has no token ids."""
+        """Response tokens of a sample; 0 where nobody has counted them."""
         return self._places[key].tokens
 
     def close(self) -> None:
@@ -85,7 +90,9 @@ class Journal:
         with path.open("rb") as stream:
             for offset, payload in _whole_records(stream):
                 key, _, num_ids, _ = _HEAD.unpack_from(payload)
-                self._places.setdefault(key, _Place(path, offset, len(payload), max(num_ids, 0)))
+                tokens = num_ids if num_ids >= 0 else _counted(num_ids) or 0
+                self.counted |= num_ids < -1
+                self._places.setdefault(key, _Place(path, offset, len(payload), tokens))
                 end = offset + len(payload)
         return end
 
@@ -104,8 +111,9 @@ def _whole_records(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
 def _encode(key: int, completion: Completion) -> bytes:
     ids = b"" if completion.response_ids is None else np.asarray(completion.response_ids, "<i4").tobytes()
     logprobs = b"" if completion.logprobs is None else np.asarray(completion.logprobs, "<f4").tobytes()
+    without_ids = -1 if completion.counted is None else -2 - completion.counted
     counts = (
-        -1 if completion.response_ids is None else len(completion.response_ids),
+        without_ids if completion.response_ids is None else len(completion.response_ids),
         -1 if completion.logprobs is None else len(completion.logprobs),
     )
     head = _HEAD.pack(key, _REASONS.index(completion.finish_reason), *counts)
@@ -119,4 +127,10 @@ def _decode(payload: bytes) -> Completion:
     at += 4 * max(num_ids, 0)
     logprobs = None if num_logprobs < 0 else np.frombuffer(payload, "<f4", num_logprobs, at).tolist()
     at += 4 * max(num_logprobs, 0)
-    return Completion(ids, logprobs, _REASONS[reason], payload[at:].decode("utf-8", "surrogatepass"))
+    text = payload[at:].decode("utf-8", "surrogatepass")
+    return Completion(ids, logprobs, _REASONS[reason], text, _counted(num_ids))
+
+
+def _counted(num_ids: int) -> int | None:
+    """Tokens that a server without ids has counted."""
+    return -2 - num_ids if num_ids < -1 else None

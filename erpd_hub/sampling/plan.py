@@ -6,36 +6,21 @@ engine with a prefix cache reads it once. An extension has the same samples; tho
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from transformers import PreTrainedTokenizerBase
 
 from erpd_hub.config import PromptFormat
 from erpd_hub.errors import StageError
-from erpd_hub.prompts import Problem, opens_thinking, render
-from erpd_hub.samples import sample_seed, shard_paths
-from erpd_hub.sampling.engine import Request
+from erpd_hub.prompts import Problem, opens_thinking, prompt_messages, render
+from erpd_hub.samples import sample_seed
+from erpd_hub.sampling.draws import Draw, Prompt, draw_name
+from erpd_hub.sampling.stored import StoredRows
 
 SHARD_TOKENS = 4_000_000
 SHARD_SAMPLES = 1024
 _LISTED = 5
 """Problem ids named in a refusal; the count says how many there are."""
-
-
-class Prompt(NamedTuple):
-    problem: Problem
-    prompt_ids: tuple[int, ...]
-    thinking: bool
-
-
-class Draw(NamedTuple):
-    """One sample of the plan."""
-
-    prompt: Prompt
-    k: int
-    seed: int
 
 
 def render_prompts(
@@ -46,13 +31,37 @@ def render_prompts(
     return sorted(prompts, key=lambda prompt: len(prompt.prompt_ids))
 
 
-def refuse_unfit(prompts: Sequence[Prompt], max_new_tokens: int, context: int | None) -> None:
+def message_prompts(problems: Sequence[Problem], format: PromptFormat) -> list[Prompt]:
+    """Prompts for an endpoint, which has its own chat template: the messages, the shortest first.
+
+    Raises:
+        StageError: the format is no conversation.
+    """
+    if not format.chat:
+        raise StageError("prompts: expected a chat format, which an endpoint's model can be sent, got plain completion")
+    talks = [tuple((m["role"], m["content"]) for m in prompt_messages(p.problem, format)) for p in problems]
+    prompts = [Prompt(problem, (), False, talk) for problem, talk in zip(problems, talks, strict=True)]
+    return sorted(prompts, key=lambda prompt: sum(len(content) for _, content in prompt.messages))
+
+
+def refuse_unfit(
+    prompts: Sequence[Prompt], max_new_tokens: int, context: int | None, max_sequence_tokens: int | None = None
+) -> None:
     """Raises StageError: prompts without tokens, or too long for the context with their response."""
     empty = [prompt.problem.problem_id for prompt in prompts if not prompt.prompt_ids]
     if empty:
         raise StageError(f"prompts: expected tokens in each, got none in {_listed(empty)}; check the format's template")
+    limits = [response_limit(prompt, max_new_tokens, max_sequence_tokens) for prompt in prompts]
+    full = [prompt.problem.problem_id for prompt, limit in zip(prompts, limits, strict=True) if limit < 1]
+    if full:
+        raise StageError(f"prompts: expected less than max_sequence_tokens {max_sequence_tokens} tokens, got as many "
+                         f"or more in {_listed(full)}; raise it or leave these out")  # fmt: skip
     room = None if context is None else context - max_new_tokens
-    long = [prompt.problem.problem_id for prompt in prompts if room is not None and len(prompt.prompt_ids) > room]
+    long = [
+        prompt.problem.problem_id
+        for prompt, limit in zip(prompts, limits, strict=True)
+        if context is not None and len(prompt.prompt_ids) > context - limit
+    ]
     if long:
         raise StageError(
             f"prompts: expected at most {room} tokens (context {context} - max_new_tokens {max_new_tokens}), got more "
@@ -85,29 +94,19 @@ def cut_batches(lengths: Sequence[int], batch_tokens: int) -> list[range]:
 
 
 class Earlier:
-    """The samples of an artifact that is extended, read shard by shard."""
+    """The samples of an artifact that is extended."""
 
-    def __init__(self, folder: Path, max_new_tokens: int) -> None:
-        self._max_new_tokens = max_new_tokens
-        self._places: dict[int, tuple[Path, int]] = {}
-        self._tokens: dict[int, int] = {}
-        self._open: set[int] = set()
-        self._shard: tuple[Path | None, list[dict[str, Any]]] = (None, [])
-        for path in shard_paths(folder):
-            table = pq.read_table(path, columns=["seed", "finish_reason", "response_ids"])
-            seeds, reasons = table["seed"].to_pylist(), table["finish_reason"].to_pylist()
-            lengths = pc.list_value_length(table["response_ids"]).to_pylist()
-            self._places |= {seed: (path, row) for row, seed in enumerate(seeds)}
-            self._tokens |= {seed: length or 0 for seed, length in zip(seeds, lengths, strict=True)}
-            self._open |= {seed for seed, reason in zip(seeds, reasons, strict=True) if reason == "length"}
+    def __init__(self, folder: Path, max_new_tokens: int, max_sequence_tokens: int | None = None) -> None:
+        self._limits = (max_new_tokens, max_sequence_tokens)
+        self._rows = StoredRows(folder)
 
     def is_open(self, draw: Draw) -> bool:
         """Whether the sample ended by length, so that it goes on; the others stay as they are."""
-        return draw.seed in self._open
+        return self._rows.finish_reason(draw.seed) == "length"
 
     def num_tokens(self, draw: Draw) -> int:
         """Response tokens of the sample; 0 where it has no token ids."""
-        return self._tokens.get(draw.seed, 0)
+        return self._rows.num_tokens(draw.seed)
 
     def row(self, draw: Draw) -> dict[str, Any]:
         """The sample's row.
@@ -115,25 +114,27 @@ class Earlier:
         Raises:
             StageError: it is not there, was drawn from another prompt, or has no token ids to go on from.
         """
-        if draw.seed not in self._places:
-            raise StageError(f"extended: expected sample {_name(draw)}, got none; it was drawn from other prompts")
-        path, index = self._places[draw.seed]
-        if self._shard[0] != path:
-            self._shard = (path, pq.read_table(path).to_pylist())
-        row = self._shard[1][index]
+        if draw.seed not in self._rows:
+            raise StageError(f"extended: expected sample {draw_name(draw)}, got none; it was drawn from other prompts")
+        row = self._rows.read(draw.seed)
         if row["prompt_ids"] is not None and tuple(row["prompt_ids"]) != draw.prompt.prompt_ids:
-            raise StageError(f"extended: expected the prompt of {_name(draw)} unchanged; the tokenizer is another one")
-        if row["finish_reason"] == "length" and len(row["response_ids"] or ()) != self._max_new_tokens:
             raise StageError(
-                f"extended: expected {self._max_new_tokens} token ids in sample {_name(draw)}, got "
+                f"extended: expected the prompt of {draw_name(draw)} unchanged; the tokenizer is another one"
+            )
+        limit = response_limit(draw.prompt, *self._limits)
+        if row["finish_reason"] == "length" and len(row["response_ids"] or ()) != limit:
+            raise StageError(
+                f"extended: expected {limit} token ids in sample {draw_name(draw)}, got "
                 f"{len(row['response_ids'] or ())}; sample it with an engine that returns them"
             )
         return row
 
 
-def request_of(draw: Draw, earlier: Earlier | None) -> Request:
-    so_far = tuple(earlier.row(draw)["response_ids"]) if earlier else ()
-    return Request(draw.prompt.prompt_ids, draw.seed, so_far)
+def response_limit(prompt: Prompt, max_new_tokens: int, max_sequence_tokens: int | None) -> int:
+    """Tokens that a response to a prompt may have."""
+    if max_sequence_tokens is None:
+        return max_new_tokens
+    return min(max_new_tokens, max_sequence_tokens - len(prompt.prompt_ids))
 
 
 def chunked(lengths: Sequence[int]) -> Iterator[range]:
@@ -156,7 +157,3 @@ def _render(problem: Problem, format: PromptFormat, tokenizer: PreTrainedTokeniz
 def _listed(problem_ids: Sequence[str]) -> str:
     shown = ", ".join(problem_ids[:_LISTED])
     return f"{len(problem_ids)} prompts ({shown}{', ...' if len(problem_ids) > _LISTED else ''})"
-
-
-def _name(draw: Draw) -> str:
-    return f"{draw.prompt.problem.problem_id}#{draw.k}"

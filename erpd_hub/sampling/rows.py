@@ -1,7 +1,5 @@
-"""From completions to rows: grading, also beside sampling, and what the log shows meanwhile."""
+"""From completions to rows: grading, also beside sampling."""
 
-import logging
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -10,47 +8,11 @@ from typing import Any
 from erpd_hub.config import PromptFormat
 from erpd_hub.evaluation.grading import Grade, Response, grade_many
 from erpd_hub.samples import Sample
+from erpd_hub.sampling.draws import Draw
 from erpd_hub.sampling.engine import Completion
-from erpd_hub.sampling.plan import Draw
-
-_LOG_SECONDS = 5.0
-
-logger = logging.getLogger(__name__)
+from erpd_hub.sampling.progress import Progress
 
 Grading = Callable[[Sequence[tuple[Draw, Completion]]], list[Grade]]
-
-
-class Progress:
-    """Throughput, accuracy and remaining time, for the log."""
-
-    def __init__(self, total: int) -> None:
-        self.total = total
-        self.samples = self.tokens = self.correct = self.graded = 0
-        self._started = self._logged = time.monotonic()
-
-    def drawn(self, tokens: int) -> None:
-        """One sample more, with this many new tokens."""
-        self.samples += 1
-        self.tokens += tokens
-
-    def add_grades(self, grades: Sequence[Grade]) -> None:
-        labels = [grade.label for grade in grades if grade.label is not None]
-        self.correct += sum(labels)
-        self.graded += len(labels)
-
-    def log(self, *, now: bool = False) -> None:
-        """A line, unless the last one is only just gone."""
-        time_now = time.monotonic()
-        if not now and time_now - self._logged < _LOG_SECONDS:
-            return
-        self._logged = time_now
-        seconds = max(time_now - self._started, 1e-9)
-        left = (self.total - self.samples) * seconds / self.samples if self.samples else float("nan")
-        accuracy = f"{self.correct / self.graded:.3f}" if self.graded else "-"
-        logger.info(
-            "%d/%d samples, accuracy %s, %.0f tokens/s, %.0f s to go at this rate",
-            self.samples, self.total, accuracy, self.tokens / seconds, left,
-        )  # fmt: skip
 
 
 class BackgroundGrader:
@@ -118,7 +80,7 @@ def sample_row(
         problem_id=draw.prompt.problem.problem_id,
         k=draw.k,
         seed=draw.seed,
-        prompt_ids=list(draw.prompt.prompt_ids),
+        prompt_ids=list(draw.prompt.prompt_ids) or None,
         response_ids=completion.response_ids,
         sampler_logprobs=logprobs,
         finish_reason=completion.finish_reason,
@@ -128,4 +90,5 @@ def sample_row(
         verdict=grade.verdict,
         label=grade.label,
         judge=None,
+        num_tokens=completion.counted if completion.response_ids is None else None,
     )

@@ -1,6 +1,7 @@
 """One server of a fleet: whether it can serve a call, and one sample drawn there."""
 
 import asyncio
+import logging
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +9,7 @@ from erpd_hub.config import ServerEngine
 from erpd_hub.errors import ConfigError, StageError
 from erpd_hub.sampling.backlog import Job
 from erpd_hub.sampling.engine import Completion, Request
+from erpd_hub.sampling.server_chat import PAGE, Dialect, chat_body, chat_finished, chat_probe, read_reply
 from erpd_hub.sampling.server_client import Refused, ServerClient
 from erpd_hub.sampling.server_reply import (
     Choice,
@@ -19,6 +21,8 @@ from erpd_hub.sampling.server_reply import (
     sample_body,
     shows_processed,
 )
+
+logger = logging.getLogger(__name__)
 
 _BYTES_PER_TOKEN, _BYTES_PER_REPLY = 1024, 2**20
 """Bound of a reply; vLLM's have about 70 bytes a token."""
@@ -46,6 +50,8 @@ class Server:
     inflight: dict[asyncio.Task, Job] = field(default_factory=dict)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     inspection: asyncio.Task | None = None
+    dialect: Dialect = field(default_factory=Dialect)
+    """Of its chat completions."""
 
     def free(self, now: float) -> bool:
         return self.served is not None and self.paused_until <= now and len(self.inflight) < self.cap
@@ -58,6 +64,8 @@ class Server:
             StageError: no other attempt here would do better.
         """
         assert self.served is not None, "sampled from a server that is away"
+        if wanted.chat is not None:
+            return await self._converse(request, wanted, self.served)
         budget = wanted.budget(request)
         body = sample_body(request, wanted, self.served)
         choice = await self._ask(body, wanted, budget=budget, seconds=self.config.timeout)
@@ -82,8 +90,11 @@ class Server:
                 f"{self.client.url}: expected a context of {longest} tokens (longest prompt and max_new_tokens), got "
                 f"{served.max_model_len}; start it with --max-model-len {longest}"
             )
-        body = probe_body(probe, wanted, served)
         seconds = min(self.config.timeout, self.config.patience)
+        if wanted.chat is not None:
+            await self._greet(probe, wanted, served, seconds)
+            return served
+        body = probe_body(probe, wanted, served)
         try:
             choice = await self._ask(body, wanted, budget=1, seconds=seconds)
         except Refused as error:
@@ -91,6 +102,26 @@ class Server:
         self._check_probe(choice, body["prompt"], wanted)
         self.processed = shows_processed(choice, body)
         return served
+
+    async def _converse(self, request: Request, wanted: Wanted, served: Served) -> Completion:
+        body = chat_body(request, wanted, served, self.dialect)
+        limit = _BYTES_PER_REPLY + _BYTES_PER_TOKEN * wanted.budget(request)
+        payload = await self.client.post(PAGE, body, seconds=self.config.timeout, limit=limit)
+        return chat_finished(read_reply(payload), wanted)
+
+    async def _greet(self, probe: Request, wanted: Wanted, served: Served, seconds: float) -> None:
+        """A few tokens, asked for in words that the server understands."""
+        while True:
+            body = chat_probe(probe, wanted, served, self.dialect)
+            try:
+                read_reply(await self.client.post(PAGE, body, seconds=seconds, limit=_BYTES_PER_REPLY))
+            except Refused as error:
+                if error.status in (400, 422) and self.dialect.learn(str(error)):
+                    continue
+                raise ConfigError(str(error)) from None
+            if not self.dialect.seeds:
+                logger.warning("%s takes no seed: whether its samples differ is up to it", self.name)
+            return
 
     async def _ask(self, body: dict[str, Any], wanted: Wanted, *, budget: int, seconds: float) -> Choice:
         limit = _BYTES_PER_REPLY + _BYTES_PER_TOKEN * (len(body["prompt"]) + budget)

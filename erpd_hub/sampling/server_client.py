@@ -64,8 +64,9 @@ class ServerClient:
     connections at each request, and with hundreds of them that took three times as long as the request itself.
     """
 
-    def __init__(self, url: str, *, key: str | None) -> None:
+    def __init__(self, url: str, *, key: str | None, key_name: str = "ERPD_SERVER_KEY") -> None:
         self.url = url
+        self._key_name = key_name
         self._secrets = (key,) if key else ()
         self._headers = {"Accept-Encoding": "identity", "User-Agent": "erpd-hub"}
         if key:
@@ -121,14 +122,18 @@ class ServerClient:
         return "up"  # it answers, with neither of the two pages
 
     async def complete(self, body: dict[str, Any], *, seconds: float, limit: int) -> bytes:
-        """The reply to `POST /completions`.
+        """The reply to `POST /completions` (see `post`)."""
+        return await self.post("completions", body, seconds=seconds, limit=limit)
+
+    async def post(self, page: str, body: dict[str, Any], *, seconds: float, limit: int) -> bytes:
+        """The reply to a request for a page below the base URL.
 
         Raises:
             Setback: no reply, or one that another attempt may improve on.
             Refused: the server will not answer this.
         """
         reply = await self._send(
-            "POST", f"{self.url}/completions", content=json.dumps(body).encode(), seconds=seconds, limit=limit
+            "POST", f"{self.url}/{page}", content=json.dumps(body).encode(), seconds=seconds, limit=limit
         )
         return self._accepted(reply).payload
 
@@ -173,7 +178,7 @@ class ServerClient:
             raise Refused(
                 f"{self.url}: expected an answer, got HTTP {status}, which leads elsewhere; give that URL", status
             )
-        advice = {401: "set ERPD_SERVER_KEY", 403: "set ERPD_SERVER_KEY", 404: "base URLs end in /v1"}
+        advice = {401: f"set {self._key_name}", 403: f"set {self._key_name}", 404: "base URLs end in /v1"}
         raise Refused(f"{self.url}: {words}; {advice.get(status, 'mend what it names and run again')}", status)
 
 
@@ -183,8 +188,11 @@ def _trust() -> ssl.SSLContext:
 
 
 async def _bounded(response: httpx.Response, limit: int) -> bytes:
+    """The body as it was sent: a compressed one, which was not asked for, may grow without bound when it is opened."""
+    if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        raise Setback("expected a reply that is not compressed, got a compressed one")
     chunks, size = [], 0
-    async for chunk in response.aiter_bytes():
+    async for chunk in response.aiter_raw():
         size += len(chunk)
         if size > limit:
             raise Setback(f"expected a reply of at most {limit} bytes, got more")

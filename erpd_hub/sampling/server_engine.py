@@ -17,6 +17,7 @@ from erpd_hub.config import Decoding, ServerEngine
 from erpd_hub.errors import ConfigError, StageError
 from erpd_hub.sampling.engine import Completion, Request
 from erpd_hub.sampling.fleet import Fleet
+from erpd_hub.sampling.server_chat import ChatSettings
 from erpd_hub.sampling.server_reply import Wanted
 from erpd_hub.sampling.stopping import StopRule
 
@@ -32,17 +33,21 @@ class FleetEngine:
     def __init__(
         self,
         config: ServerEngine,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: PreTrainedTokenizerBase | None,
         stop_ids: Collection[int],
         *,
         needs_ids: bool = True,
         vocabulary: int | None = None,
+        chat: ChatSettings | None = None,
+        tolerant: bool = False,
     ) -> None:
         """
         Args:
+            tokenizer: None where messages are sent (`chat`).
             stop_ids: Tokens that end a response of the policy.
             needs_ids: Refuse servers that return no token ids; without, their samples have none (evaluation).
             vocabulary: Tokens the policy has; ids beyond are refused.
+            tolerant: A sample that a server refuses fails by itself, and does not end the call.
 
         Raises:
             ConfigError: fewer files may be open than connections are asked for.
@@ -53,6 +58,8 @@ class FleetEngine:
         self._stop_ids = frozenset(stop_ids)
         self._needs_ids = needs_ids
         self._vocabulary = vocabulary
+        self._chat = chat
+        self._tolerant = tolerant
         self._calls: set[_Call] = set()
 
     def generate(
@@ -66,8 +73,10 @@ class FleetEngine:
         """
         if not requests:
             return
-        rule = StopRule(self._tokenizer, stop)
-        wanted = Wanted(decoding, tuple(stop), self._stop_ids, rule, self._vocabulary, self._needs_ids)
+        rule = None if self._tokenizer is None else StopRule(self._tokenizer, stop)
+        wanted = Wanted(
+            decoding, tuple(stop), self._stop_ids, rule, self._vocabulary, self._needs_ids, self._chat, self._tolerant
+        )
         call = _Call(self._config, requests, wanted)
         self._calls.add(call)
         try:

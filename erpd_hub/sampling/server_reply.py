@@ -10,17 +10,20 @@ import json
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from erpd_hub.config import Decoding
 from erpd_hub.errors import StageError
 from erpd_hub.samples import FinishReason
 from erpd_hub.sampling.engine import Completion, Request, request_seed
-from erpd_hub.sampling.stopping import StopRule, cut_at_stop
+
+if TYPE_CHECKING:
+    from erpd_hub.sampling.server_chat import ChatSettings
+    from erpd_hub.sampling.stopping import StopRule
 
 _SHOWN = 300
 """Characters of a server's own words that an error repeats."""
-_NEUTRAL = {"min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+NEUTRAL = {"min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 """Said outright, because `vllm serve` takes what a request leaves out from the model's generation config."""
 
 
@@ -50,6 +53,8 @@ class Choice(NamedTuple):
     logprobs: list[float] | None
     prompt_ids: list[int] | None
     prompt_tokens: int | None
+    counted: int | None
+    """Tokens of the response as the server says."""
     finish_reason: str
     stop_reason: int | str | None
     text: str
@@ -62,13 +67,18 @@ class Wanted:
     decoding: Decoding
     stop: tuple[str, ...]
     stop_ids: frozenset[int]
-    rule: StopRule
+    rule: "StopRule | None"
+    """None where no tokens are looked at."""
     vocabulary: int | None
     needs_ids: bool
+    chat: "ChatSettings | None" = None
+    """Given, messages are sent and text comes back."""
+    tolerant: bool = False
+    """A sample whose request a server will not take fails by itself, and does not end the call."""
 
     def budget(self, request: Request) -> int:
         """Tokens a request may still draw."""
-        remaining = self.decoding.max_new_tokens - len(request.response_ids)
+        remaining = request.limit(self.decoding) - len(request.response_ids)
         assert remaining > 0, "a continued sample has no tokens left to draw"
         return remaining
 
@@ -98,7 +108,7 @@ def sample_body(request: Request, wanted: Wanted, served: Served) -> dict[str, A
         body["stop"] = list(wanted.stop)
     if served.vllm or wanted.needs_ids:
         # logprobs 0: of the drawn token alone. Text is decoded here from the ids, so the server's is not looked at.
-        body |= _NEUTRAL | {"top_k": decoding.top_k, "stop_token_ids": sorted(wanted.stop_ids)}
+        body |= NEUTRAL | {"top_k": decoding.top_k, "stop_token_ids": sorted(wanted.stop_ids)}
         body |= {"logprobs": 0, "return_token_ids": True}
     elif decoding.top_k:
         body["top_k"] = decoding.top_k
@@ -159,17 +169,23 @@ def read_choice(payload: bytes, *, max_tokens: int, vocabulary: int | None) -> C
     token_ids = _ids(choice, "token_ids", vocabulary)
     if token_ids is not None and not 0 < len(token_ids) <= max_tokens:
         raise Setback(f"expected 1 to {max_tokens} tokens, got {len(token_ids)}")
-    usage = content.get("usage")
-    prompt_tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
     return Choice(
         token_ids,
         _logprobs(choice.get("logprobs"), token_ids),
         _ids(choice, "prompt_token_ids", None),
-        prompt_tokens if _is_id(prompt_tokens, None) else None,
+        read_count(content, "prompt_tokens"),
+        read_count(content, "completion_tokens"),
         finish,
         stop if isinstance(stop, str) or _is_id(stop, vocabulary) else None,
         text,
     )
+
+
+def read_count(content: dict[str, Any], name: str) -> int | None:
+    """A number of tokens from a reply's `usage`, where it has one."""
+    usage = content.get("usage")
+    count = usage.get(name) if isinstance(usage, dict) else None
+    return count if _is_id(count, None) else None
 
 
 def finished(choice: Choice, request: Request, wanted: Wanted, *, keep_logprobs: bool) -> Completion:
@@ -185,6 +201,7 @@ def finished(choice: Choice, request: Request, wanted: Wanted, *, keep_logprobs:
         return _without_ids(choice, request, wanted)
     ids, reason = _ended(choice.token_ids, choice, request, wanted)
     before = len(request.response_ids)
+    assert wanted.rule is not None, "token ids are looked at with a tokenizer"
     response_ids, reason, text = wanted.rule.finish([*request.response_ids, *ids], reason)
     count = len(response_ids) - before
     logprobs = choice.logprobs[:count] if keep_logprobs and choice.logprobs is not None else None
@@ -195,8 +212,10 @@ def _without_ids(choice: Choice, request: Request, wanted: Wanted) -> Completion
     assert not request.response_ids, "what a server gave no token ids for cannot be continued"
     if wanted.needs_ids:
         raise Setback("expected token ids, got none")
-    text = cut_at_stop(choice.text, wanted.stop)
-    return Completion(None, None, "stop" if choice.finish_reason == "stop" else "length", text)
+    from erpd_hub.sampling.stopping import cut_at_stop  # needs transformers, which asking a judge does not
+
+    text = cut_at_stop(storable(choice.text), wanted.stop)
+    return Completion(None, None, "stop" if choice.finish_reason == "stop" else "length", text, choice.counted)
 
 
 def _ended(ids: list[int], choice: Choice, request: Request, wanted: Wanted) -> tuple[list[int], FinishReason]:
@@ -212,6 +231,7 @@ def _ended(ids: list[int], choice: Choice, request: Request, wanted: Wanted) -> 
                 "--max-model-len, and start it with --generation-config vllm if the model's own limits its length"
             )
         return ids, "length"
+    assert wanted.rule is not None, "token ids are looked at with a tokenizer"
     if choice.stop_reason in wanted.stop or wanted.rule.finish([*request.response_ids, *ids], "length")[1] == "stop":
         return ids, "stop"
     if isinstance(choice.stop_reason, int):
@@ -251,6 +271,11 @@ def _logprobs(listed: Any, token_ids: Sequence[int] | None) -> list[float] | Non
 
 def _is_id(value: Any, below: int | None) -> bool:
     return type(value) is int and 0 <= value < (below if below is not None else 2**31)
+
+
+def storable(text: str) -> str:
+    """A server's text without halves of surrogate pairs, which JSON may hold and UTF-8 may not."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def shown(text: bytes | str, secrets: Collection[str] = ()) -> str:

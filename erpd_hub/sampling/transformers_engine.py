@@ -35,6 +35,8 @@ class _Row:
     response_ids: list[int]
     continued: int
     """Tokens it starts with."""
+    limit: int
+    """Tokens it may have."""
     logprobs: list[float] = field(default_factory=list)
     finish_reason: FinishReason = "length"
 
@@ -66,10 +68,11 @@ class LocalEngine:
     @torch.inference_mode()
     def _draw(self, requests: Sequence[Request], decoding: Decoding, rule: StopRule) -> list[_Row]:
         rows = [
-            _Row(index, torch.Generator().manual_seed(r.seed), list(r.response_ids), len(r.response_ids))
+            _Row(index, torch.Generator().manual_seed(r.seed), list(r.response_ids), len(r.response_ids),
+                 r.limit(decoding))
             for index, r in enumerate(requests)
-        ]
-        active = [row for row in rows if row.continued < decoding.max_new_tokens]
+        ]  # fmt: skip
+        active = [row for row in rows if row.continued < row.limit]
         if not active:
             return rows
         decoder = _Decoder(self.model, [(*requests[r.index].prompt_ids, *r.response_ids) for r in active])
@@ -78,13 +81,13 @@ class LocalEngine:
         if not greedy:
             noise.skip(active)
         finished: set[int] = set()
-        for step in range(decoding.max_new_tokens):
+        for step in range(max(row.limit for row in active)):
             log_p = sampler_logprobs(decoder.logits, decoding)
             scores = log_p if greedy else log_p + noise.take(active, step)
             tokens = scores.argmax(-1)
             taken = log_p.gather(-1, tokens[:, None])[:, 0]
             for row, token, logprob in zip(active, tokens.tolist(), taken.tolist(), strict=True):
-                if row.index not in finished and self._append(row, token, logprob, decoding.max_new_tokens, rule):
+                if row.index not in finished and self._append(row, token, logprob, rule):
                     finished.add(row.index)
             kept = [place for place, row in enumerate(active) if row.index not in finished]
             if not kept:
@@ -98,13 +101,13 @@ class LocalEngine:
             decoder.advance(tokens)
         return rows
 
-    def _append(self, row: _Row, token: int, logprob: float, limit: int, rule: StopRule) -> bool:
+    def _append(self, row: _Row, token: int, logprob: float, rule: StopRule) -> bool:
         """Add a token to a row; whether it was the last."""
         row.response_ids.append(token)
         row.logprobs.append(logprob)
         if token in self.stop_ids or rule.completed_by_last(row.response_ids):
             row.finish_reason = "stop"
-        return row.finish_reason == "stop" or len(row.response_ids) == limit
+        return row.finish_reason == "stop" or len(row.response_ids) == row.limit
 
 
 def sampler_logprobs(logits: Tensor, decoding: Decoding) -> Tensor:

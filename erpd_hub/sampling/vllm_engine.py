@@ -97,7 +97,7 @@ class InProcessEngine:
             temperature=decoding.temperature,
             top_p=decoding.top_p,
             top_k=decoding.top_k,
-            max_tokens=decoding.max_new_tokens - len(request.response_ids),
+            max_tokens=request.limit(decoding) - len(request.response_ids),
             stop=list(stop),
             stop_token_ids=sorted(self.stop_ids),
             logprobs=0,

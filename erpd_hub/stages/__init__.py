@@ -53,8 +53,8 @@ class Stage:
 
 STAGES: dict[str, Stage] = {
     "base": Stage("checkpoint", "model", 1),
-    "prompts": Stage("prompts", "dataset", 1),
-    "rollout": Stage("rollouts", "dataset", 1),
+    "prompts": Stage("prompts", "dataset", 2),
+    "rollout": Stage("rollouts", "dataset", 2),
     "score": Stage("logprobs", "dataset", 4),
     "critic": Stage("critic", "model", 1),
     "teacher": Stage("checkpoint", "model", 2),
@@ -63,7 +63,8 @@ STAGES: dict[str, Stage] = {
     "distill": Stage("checkpoint", "model", 1),
     "online": Stage("checkpoint", "model", 1),
     "probe": Stage("probe", "dataset", 1),
-    "evaluate": Stage("details", "dataset", 1),
-    "gate": Stage("gate", "dataset", 1),
-    "select": Stage("checkpoint", "model", 1),
+    "evaluate": Stage("details", "dataset", 2),
+    "judge": Stage("details", "dataset", 1),
+    "gate": Stage("gate", "dataset", 2),
+    "select": Stage("checkpoint", "model", 2),
 }

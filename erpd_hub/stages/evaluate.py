@@ -4,17 +4,29 @@ An evaluation is a rollout on a benchmark: the same sampler, the same rows, the 
 from the rows as written, so whoever has the rows can compute them again (`erpd_hub.evaluation.statistics`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from erpd_hub.config import EvaluateConfig
+from erpd_hub.config import Decoding, EvaluateConfig
+from erpd_hub.config.benchmarks import LiveCodeBenchSource
 from erpd_hub.evaluation.answers import Extract
-from erpd_hub.evaluation.benchmarks import get_benchmark, load_problems, problems_hash
+from erpd_hub.evaluation.benchmarks import Benchmark, get_benchmark, load_problems, problems_hash, state_of
+from erpd_hub.evaluation.code.protection import protection
+from erpd_hub.evaluation.details import conceal_folder, reveal
 from erpd_hub.evaluation.grading import check_golds
+from erpd_hub.evaluation.harness import harness
 from erpd_hub.evaluation.statistics import summarise
 from erpd_hub.prompts import Problem
-from erpd_hub.samples import read_rows
+from erpd_hub.references import EndpointRef, parse_reference
+from erpd_hub.samples import read_rows, response_length
 from erpd_hub.stages import StageContext, StageResult
+
+if TYPE_CHECKING:
+    from erpd_hub.rewards import Reward
+
+_TAKEN = ("taken_over", "extend_to", "continued")
 
 
 def run(
@@ -25,53 +37,116 @@ def run(
     checkpoints: tuple[Path, ...],
     benchmarks: Mapping[str, Path | None] | None = None,
     extended: Path | None = None,
+    taken_over: Path | None = None,
 ) -> StageResult:
     """Sample, grade and summarise; the plan has left one checkpoint and one benchmark in the config.
 
     Args:
         benchmarks: Folder of the benchmark's Hub dataset, by its name; a generated benchmark needs none.
         extended: The same evaluation under the shorter limit; what ended by length goes on to `extend_to`.
+        taken_over: The same evaluation with another K, or with samples that had failed; only the rest is drawn.
 
     Raises:
         ArtifactError: the dataset is not as the benchmark says.
         StageError: the prompts do not fit the model's context.
     """
     from erpd_hub.sampling.sampler import sample_problems
-    from erpd_hub.stages.rollout import extension_metrics
 
     (checkpoint,), (name,) = checkpoints, config.benchmarks
-    benchmark = get_benchmark(name)
-    problems = load_problems(benchmark, (benchmarks or {}).get(name))[: config.limit]
+    benchmark, folder = get_benchmark(name, config.definitions), (benchmarks or {}).get(name)
+    every = load_problems(benchmark, folder)
+    problems = every[: config.limit]
     decoding = config.decoding or benchmark.decoding
-    drawn = sample_problems(
-        problems,
-        benchmark=name,
-        k=config.k or benchmark.k,
-        checkpoint=checkpoint,
-        decoding=decoding,
-        format=benchmark.format,
-        engine=config.engine,
-        out=out,
-        context=context,
-        extended=extended,
-        extend_to=config.extend_to,
-        needs_ids=extended is not None,
-    )
+    reference = parse_reference(config.checkpoints[0])
+    with _grader(benchmark, folder, every) as grader:
+        drawn = sample_problems(
+            problems,
+            benchmark=name,
+            k=config.k or benchmark.k,
+            checkpoint=checkpoint,
+            endpoint=reference.model if isinstance(reference, EndpointRef) else None,
+            decoding=decoding,
+            max_sequence_tokens=config.max_sequence_tokens,
+            format=benchmark.format,
+            engine=config.engine,
+            out=out,
+            context=context,
+            extended=extended,
+            extend_to=config.extend_to,
+            taken_over=taken_over,
+            needs_ids=extended is not None,
+            reward=grader,
+            record_errors=config.on_error == "record",
+        )
     if context.replicas > 1:
         return StageResult()
-    return StageResult(
-        metrics={
-            **summarise(read_rows(out)),
-            "benchmark": name,
-            "benchmark_version": benchmark.version,
-            "problems_sha256": problems_hash(problems),
-            "decoding": decoding.model_dump(mode="json"),
-            "engine": drawn["engine"],
-            **extension_metrics(drawn),
-            "limit": config.limit,
-            "bad_golds": _bad_golds(problems, benchmark.format.extract),
-        }
-    )
+    metrics = {
+        **_figures(list(reveal(read_rows(out), problems)), name, decoding, config),
+        "benchmark": name,
+        "benchmark_version": benchmark.version,
+        "benchmark_definition": benchmark.definition_sha256,
+        "problems_sha256": problems_hash(problems),
+        "problems_state": state_of(benchmark, every),
+        "share": benchmark.share,
+        "licence": benchmark.licence,
+        "harness": harness(benchmark),
+        "decoding": decoding.model_dump(mode="json"),
+        "engine": drawn["engine"],
+        **{key: drawn[key] for key in _TAKEN if key in drawn},
+        "limit": config.limit,
+        "bad_golds": _bad_golds(problems, benchmark.format.extract) if benchmark.grader == "math" else {},
+    }
+    if config.max_sequence_tokens is not None:
+        metrics["max_sequence_tokens"] = config.max_sequence_tokens
+    if benchmark.grader == "code":
+        metrics["sandbox"] = protection().text
+    conceal_folder(out, benchmark, problems)
+    return StageResult(metrics)
+
+
+@contextmanager
+def _grader(benchmark: Benchmark, folder: Path | None, problems: list[Problem]) -> "Iterator[Reward | None]":
+    """What grades programs; None compares answers."""
+    if benchmark.grader == "math":
+        yield None
+        return
+    from erpd_hub.evaluation.code.grader import UnitTests
+    from erpd_hub.evaluation.code.livecodebench import load_tests
+    from erpd_hub.programs import tests_of
+
+    if isinstance(benchmark.source, LiveCodeBenchSource):
+        assert folder is not None, "its problems are in a dataset"
+        grader = UnitTests(load_tests(benchmark.source, folder))
+    else:
+        texts = {problem.problem_id: problem.problem for problem in problems}
+        grader = UnitTests(lambda problem_id: tests_of(texts[problem_id]))
+    with closing(grader):
+        yield grader
+
+
+def _figures(rows: list[dict[str, Any]], name: str, decoding: Decoding, config: EvaluateConfig) -> dict[str, Any]:
+    """What the rows say: the score, and what to know of its samples before it is believed."""
+    from erpd_hub.sampling.distinct import count_repeats, report_repeats
+
+    repeats = count_repeats(rows)
+    report_repeats(repeats, name, decoding.temperature)
+    limit = config.extend_to or decoding.max_new_tokens
+    return {
+        **summarise(rows),
+        "errors": sum(row["finish_reason"] == "error" for row in rows),
+        "duplicates": repeats.duplicates,
+        "seeds_ignored": repeats.suspicious(decoding.temperature),
+        "cut_short": sum(_is_cut_short(row, limit, config.max_sequence_tokens) for row in rows),
+    }
+
+
+def _is_cut_short(row: Mapping[str, Any], limit: int, sequence: int | None) -> bool:
+    """Whether a server ended a sample by a limit of its own, below the one that was asked for."""
+    if row["finish_reason"] != "length" or row["response_ids"] is not None:
+        return False
+    room = limit if sequence is None else min(limit, sequence - len(row["prompt_ids"] or ()))
+    counted = response_length(row)
+    return counted is not None and counted < room
 
 
 def _bad_golds(problems: list[Problem], extract: Extract) -> dict[str, str]:

@@ -34,7 +34,7 @@ def run(config: GateConfig, out: Path, *, context: StageContext, teacher: Path, 
         "strategies": list(verdict.strategies),
         "benchmark": config.benchmark,
         "alpha": config.alpha,
-        "comparison": found._asdict() | {"interval": list(found.interval)},
+        "comparison": found._asdict() | {"interval": list(found.interval), "widest": list(found.widest)},
     }
     write_json(out / "gate.json", json.dumps({"format": FORMAT, **metrics}, indent=2) + "\n")
     return StageResult(metrics)

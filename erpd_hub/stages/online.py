@@ -74,7 +74,7 @@ def make_online_trainer(
         model,
         rounds=MicroRounds(
             config, format, tokenizer,
-            seed=context.seed, work=context.work, rank=state.process_index, world=state.num_processes,
+            prompts=prompts, seed=context.seed, work=context.work, rank=state.process_index, world=state.num_processes,
         ),
         start=start,
         steps=prompt_steps(problems, config.prompts_per_step, config.steps, context.seed),

@@ -7,24 +7,29 @@ then draw `count`. Writes the prompt set (`erpd_hub.prompts`), `rejected.jsonl` 
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from erpd_hub.arithmetic import num_problems, random_problems
 from erpd_hub.chain import chain_problems
-from erpd_hub.config import GeneratedPrompts, HubPrompts, JsonlPrompts, PromptSelection, RangeFilter
+from erpd_hub.config import CodePrompts, GeneratedPrompts, HubPrompts, JsonlPrompts, PromptSelection, RangeFilter
 from erpd_hub.errors import StageError
-from erpd_hub.evaluation.benchmarks import BENCHMARKS, HubSource, get_benchmark, load_problems
+from erpd_hub.evaluation.benchmarks import load_problems, searched_benchmarks
 from erpd_hub.evaluation.contamination import Hit, OverlapIndex
 from erpd_hub.evaluation.grading import check_golds
 from erpd_hub.evaluation.tables import Row, read_file, read_split, require_columns
+from erpd_hub.programs import program_problems, tests_of
+from erpd_hub.prompt_tests import write_tests
 from erpd_hub.prompts import PROMPT_SCHEMA, Problem, problem_key, read_prompts
 from erpd_hub.references import RepoRef, parse_reference
 from erpd_hub.samples import shard_path, write_rows
 from erpd_hub.stages import StageContext, StageResult
+
+if TYPE_CHECKING:
+    from erpd_hub.evaluation.code.programs import Tests
 
 
 @dataclass
@@ -35,10 +40,12 @@ class _Selection:
     rejected: list[dict[str, Any]] = field(default_factory=list)
     hits: list[Hit] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
+    tests: "Callable[[Iterable[Problem]], Iterable[tuple[str, Tests]]] | None" = None
+    """The tests of problems, by their ids, where they have some."""
 
 
 def run(
-    config: GeneratedPrompts | JsonlPrompts | HubPrompts,
+    config: GeneratedPrompts | JsonlPrompts | HubPrompts | CodePrompts,
     out: Path,
     *,
     context: StageContext,
@@ -64,6 +71,9 @@ def run(
     selection = _Selection()
     if isinstance(config, GeneratedPrompts):
         _take_generated(selection, config, context.seed, spare=len(earlier) + len(known))
+    elif isinstance(config, CodePrompts):
+        assert dataset is not None, "the runner brings the input of a prompts step"
+        _take_code(selection, config, dataset)
     else:
         source = path if isinstance(config, JsonlPrompts) else dataset
         assert source is not None, "the runner brings the input of a prompts step"
@@ -73,19 +83,17 @@ def run(
     _draw(selection, config.count, context.seed)
     _write(selection, config, out)
     searched = {problem.source for problem in known}
-    asked = BENCHMARKS if config.decontaminate == "all" else config.decontaminate
-    checked = {"decontaminated_against": sorted(searched), "not_checked": sorted(set(asked) - searched)}
+    asked = {benchmark.name for benchmark in searched_benchmarks(config)}
+    checked = {"decontaminated_against": sorted(searched), "not_checked": sorted(asked - searched)}
     return StageResult(metrics={**selection.counts, **checked})
 
 
 def _benchmark_problems(config: PromptSelection, folders: Mapping[str, Path | None]) -> list[Problem]:
     """Problems to decontaminate against: of the generated benchmarks, and of those whose dataset is at hand."""
-    names = BENCHMARKS if config.decontaminate == "all" else config.decontaminate
     found = []
-    for name in names:
-        benchmark = get_benchmark(name)
-        folder = folders.get(name)
-        if folder is not None or not isinstance(benchmark.source, HubSource):
+    for benchmark in searched_benchmarks(config):
+        folder = folders.get(benchmark.name)
+        if folder is not None or benchmark.reference is None:
             found += load_problems(benchmark, folder)
     return found
 
@@ -93,9 +101,13 @@ def _benchmark_problems(config: PromptSelection, folders: Mapping[str, Path | No
 def _take_generated(selection: _Selection, config: GeneratedPrompts, seed: int, *, spare: int) -> None:
     """Draw `count` problems and `spare` more: as many as dropping can cost, since generated problems all differ."""
     digits = {"min_digits": config.min_digits, "max_digits": config.max_digits}
+    if config.generator == "program":
+        selection.tests = _program_tests
     count = max(config.count, min(config.count + spare, num_problems(**digits)))
     if config.generator == "chain":
         pairs = chain_problems(count, **digits, steps=config.chain_steps, seed=seed, spaces=config.spaces)
+    elif config.generator == "program":
+        pairs = program_problems(count, **digits, seed=seed)
     else:
         pairs = random_problems(count, **digits, seed=seed, spaces=config.spaces)
     selection.problems = [Problem(problem_key(problem), config.generator, problem, answer) for problem, answer in pairs]
@@ -112,7 +124,34 @@ def _take_rows(selection: _Selection, config: JsonlPrompts | HubPrompts, source:
     name = _source_name(config)
     problems = {index: _problem(row, config, name) for index, row in kept}
     reasons = dict(zip(problems, _bad_reasons(list(problems.values()), config), strict=True))
-    bad = {index: reason for index, reason in reasons.items() if reason is not None}
+    _keep_good(selection, config, problems, {index: reason for index, reason in reasons.items() if reason is not None})
+
+
+def _take_code(selection: _Selection, config: CodePrompts, source: Path) -> None:
+    """Programming problems, whose tests are read again for those that are drawn."""
+    from erpd_hub.stages.prompts_code import read_code_rows, tests_at
+
+    rows = list(read_code_rows(config, source, _source_name(config)))
+    kept = {row.row: row for row in rows if all(_passes(row.columns, item) for item in config.filters)}
+    selection.counts |= {"read": len(rows), "filtered": len(rows) - len(kept)}
+    bad = {index: row.reason for index, row in kept.items() if row.reason is not None}
+    _keep_good(selection, config, {index: row.problem for index, row in kept.items()}, bad)
+    of = {row.problem.problem_id: row for row in reversed(kept.values()) if row.reason is None}
+    selection.tests = lambda problems: tests_at((of[problem.problem_id] for problem in problems), config)
+
+
+def _program_tests(problems: "Iterable[Problem]") -> "Iterator[tuple[str, Tests]]":
+    return ((problem.problem_id, tests_of(problem.problem)) for problem in problems)
+
+
+def _keep_good(
+    selection: _Selection, config: PromptSelection, problems: Mapping[int, Problem], bad: Mapping[int, str]
+) -> None:
+    """Keep the rows that are neither bad nor there already.
+
+    Raises:
+        StageError: a row is bad, and none may be.
+    """
     if bad and config.on_bad_row == "refuse":
         index, reason = next(iter(bad.items()))
         raise StageError(f"prompts: expected no bad row, got {len(bad)}, the first is row {index}: {reason}")
@@ -132,9 +171,9 @@ def _read(config: JsonlPrompts | HubPrompts, source: Path) -> list[Row]:
     return read_file(source) if source.is_file() else read_split(source, config_name=None, split="train")
 
 
-def _source_name(config: JsonlPrompts | HubPrompts) -> str:
+def _source_name(config: JsonlPrompts | HubPrompts | CodePrompts) -> str:
     """The dataset's repository; a local file has no name that would mean anything elsewhere."""
-    reference = parse_reference(config.dataset) if isinstance(config, HubPrompts) else None
+    reference = None if isinstance(config, JsonlPrompts) else parse_reference(config.dataset)
     return reference.repo_id if isinstance(reference, RepoRef) else config.type
 
 
@@ -166,7 +205,7 @@ def _duplicates(problems: Mapping[int, Problem]) -> dict[int, str]:
     return found
 
 
-def _passes(row: Row, item: RangeFilter) -> bool:
+def _passes(row: Mapping[str, Any], item: RangeFilter) -> bool:
     """Whether a row's column lies in the filter; a number may also be text, such as `3/8`."""
     value = row.get(item.column)
     if item.values is not None and value not in item.values:
@@ -212,6 +251,8 @@ def _write(selection: _Selection, config: PromptSelection, out: Path) -> None:
         for p in selection.problems
     ]
     write_rows(shard_path(out, 0), rows, PROMPT_SCHEMA)
+    if selection.tests is not None:
+        write_tests(out, selection.tests(selection.problems))
     (out / "format.json").write_text(config.format.model_dump_json(indent=2) + "\n", encoding="utf-8")
     _write_jsonl(out / "rejected.jsonl", selection.rejected)
     _write_jsonl(out / "hits.jsonl", (hit._asdict() for hit in selection.hits))

@@ -48,15 +48,15 @@ def _sample(
 ) -> StageResult:
     """Write what is drawn here; of several replicas each writes its part."""
     from erpd_hub.prompts import read_prompts
-    from erpd_hub.rewards import RewardFunction
+    from erpd_hub.rewards import open_reward
     from erpd_hub.sampling.sampler import sample_problems
 
     problems, format = read_prompts(prompts)
     problems = problems[: config.limit]
     with ExitStack() as stack:
-        reward = None
-        if config.reward != "math":
-            reward = stack.enter_context(closing(RewardFunction(config.reward, seconds=config.reward_seconds)))
+        reward = open_reward(config.reward, seconds=config.reward_seconds, prompts=prompts)
+        if reward is not None:
+            stack.enter_context(closing(reward))
         drawn = sample_problems(
             problems,
             benchmark=problems[0].source,

@@ -17,6 +17,7 @@ from erpd_hub.checkpoint_role import role_of
 from erpd_hub.config import SelectConfig
 from erpd_hub.errors import ArtifactError
 from erpd_hub.evaluation.benchmarks import get_benchmark, load_problems, problems_hash
+from erpd_hub.evaluation.details import conceal_folder, reveal
 from erpd_hub.evaluation.paired import labels_by_problem
 from erpd_hub.evaluation.statistics import summarise
 from erpd_hub.prompts import Problem
@@ -54,7 +55,7 @@ def run(
     for folder in candidates:
         if not any(folder.glob("*.safetensors")):
             raise ArtifactError(f"candidates: expected checkpoints, got no weights in {folder.name}; name saved steps")
-    benchmark = get_benchmark(config.benchmark)
+    benchmark = get_benchmark(config.benchmark, config.definitions)
     problems = load_problems(benchmark, (benchmarks or {}).get(config.benchmark))[: config.limit]
     draw_into = _sampling(config, problems)
     found = race(len(candidates), _drawing(draw_into, candidates, out, context), _rules(config))
@@ -63,7 +64,7 @@ def run(
     fresh = replace(context, seed=final_seed(context.seed), work=context.work / "final")
     draw_into(candidates[found.winner], out / "samples" / "final", 0, final_k, fresh)
     copy_checkpoint(candidates[found.winner], out)
-    rows = list(read_rows(out / "samples" / "final"))
+    rows = list(reveal(read_rows(out / "samples" / "final"), problems))
     report = _report(found, len(candidates)) | {
         "benchmark": config.benchmark,
         "benchmark_version": benchmark.version,
@@ -72,6 +73,8 @@ def run(
         "final": summarise(rows),
     }
     write_json(out / "selection.json", json.dumps({"format": FORMAT, **report}, indent=2) + "\n")
+    for folder in (path.parent for path in (out / "samples").rglob("data")):
+        conceal_folder(folder, benchmark, problems)
     tokens = found.tokens + sum(len(row["response_ids"] or ()) for row in rows)
     return StageResult(_metrics(report, config, candidates[found.winner]) | {"response_tokens": tokens})
 
@@ -81,7 +84,7 @@ def _rules(config: SelectConfig) -> Rules:
 
 
 def _sampling(config: SelectConfig, problems: list[Problem]) -> DrawInto:
-    benchmark = get_benchmark(config.benchmark)
+    benchmark = get_benchmark(config.benchmark, config.definitions)
 
     def draw_into(checkpoint: Path, out: Path, k_from: int, k_to: int, context: StageContext) -> None:
         from erpd_hub.sampling.sampler import sample_problems

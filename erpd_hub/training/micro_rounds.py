@@ -25,7 +25,7 @@ from erpd_hub.launching.machine import visible_gpus
 from erpd_hub.launching.worker import Job as StageJob
 from erpd_hub.logprobs import unwrap
 from erpd_hub.prompts import PROMPT_SCHEMA, Problem
-from erpd_hub.rewards import RewardFunction
+from erpd_hub.rewards import Reward, open_reward
 from erpd_hub.samples import sample_seed, shard_path, write_rows
 from erpd_hub.sampling.engines import fast_dtype
 from erpd_hub.sampling.job import Job
@@ -52,6 +52,7 @@ class MicroRounds:
     """Draws the samples of steps into `work/micro-rounds/step-N/`.
 
     Args:
+        prompts: The prompt set, with its tests where the reward needs some.
         rank, world: This process among those that train together, on one file system.
     """
 
@@ -61,6 +62,7 @@ class MicroRounds:
         format: PromptFormat,
         tokenizer: PreTrainedTokenizerBase,
         *,
+        prompts: Path,
         seed: int,
         work: Path,
         rank: int = 0,
@@ -68,14 +70,14 @@ class MicroRounds:
     ) -> None:
         self.config, self.format, self.tokenizer = config, format, tokenizer
         self.seed, self.rank, self.world = seed, rank, world
-        self.folder = work / "micro-rounds"
-        self._function: RewardFunction | None = None
+        self.prompts, self.folder = prompts, work / "micro-rounds"
+        self._opened: Reward | None = None
 
     def close(self) -> None:
-        """End the reward function's process."""
-        if self._function is not None:
-            self._function.close()
-            self._function = None
+        """End the reward's processes."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
 
     def draw_here(self, step: PromptStep, model: nn.Module) -> Path:
         """Sample from a model in this process, which draws its share of the step's batches.
@@ -112,6 +114,8 @@ class MicroRounds:
         publish(weights)
         if self.rank == 0:
             _write_prompts(prompts, step.problems, self.format)
+            if (tests := self.prompts / "tests").is_dir() and not (prompts / "tests").exists():
+                (prompts / "tests").symlink_to(tests.resolve(), target_is_directory=True)
             context = StageContext(self._seed(step), out / "work")
             inputs = {"prompts": prompts, "policy": weights}
             job = StageJob(f"step {step.step}", self._rollout(), out, inputs, context, torch.get_num_threads())
@@ -146,10 +150,11 @@ class MicroRounds:
             python=config.sampler_python or sys.executable,
         )
 
-    def _reward(self) -> RewardFunction | None:
-        if self._function is None and self.config.reward != "math":
-            self._function = RewardFunction(self.config.reward, seconds=self.config.reward_seconds)
-        return self._function
+    def _reward(self) -> Reward | None:
+        config = self.config
+        if self._opened is None:
+            self._opened = open_reward(config.reward, seconds=config.reward_seconds, prompts=self.prompts)
+        return self._opened
 
     def _wait(self, out: Path, *, first_only: bool = False) -> None:
         """Until every process has drawn its share: by files, since a collective gives up after minutes."""

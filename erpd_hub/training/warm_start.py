@@ -20,6 +20,8 @@ from erpd_hub.config import Decoding, PromptFormat, TinyBase
 from erpd_hub.errors import StageError
 from erpd_hub.evaluation.grading import Response, grade_many
 from erpd_hub.logprobs import ResponseBatch, make_batch, response_logprobs
+from erpd_hub.programs import MOST_TOKENS as PROGRAM_TOKENS
+from erpd_hub.programs import flawless_program, program, program_problems
 from erpd_hub.prompts import render
 from erpd_hub.samples import sample_seed
 from erpd_hub.sampling.engine import Request
@@ -85,9 +87,13 @@ class WarmStart:
             for problem, _, k in draws
         ]
         decoding = Decoding(max_new_tokens=self._room())
+        drawn = dict(LocalEngine(self.model, self.tokenizer).generate(requests, decoding, ()))
+        if self.config.task == "program":  # one program is right, so nothing has to be run
+            texts = [flawless_program(problem) for problem, _, _ in draws]
+            return sum(drawn[index].text == text for index, text in enumerate(texts)) / len(draws)
+        answers = [answer for _, answer, _ in draws]
         responses = [
-            Response(draws[index][1], completion.text, completion.finish_reason)
-            for index, completion in LocalEngine(self.model, self.tokenizer).generate(requests, decoding, ())
+            Response(answer, drawn[index].text, drawn[index].finish_reason) for index, answer in enumerate(answers)
         ]
         return sum(grade.label or 0 for grade in grade_many(responses, extract="boxed")) / len(responses)
 
@@ -142,7 +148,7 @@ class WarmStart:
     def _drawn(self, rng: random.Random) -> list[tuple[str, str]]:
         """One step's problems; of chains about as many additions at every length."""
         config = self.config
-        if config.task == "addition":
+        if config.task != "chain":
             return self._problems(config.batch_size, "warm-start", self.step)
         grown = min(config.chain_steps, 2 + self.step * config.chain_steps // config.grow_steps)
         length = grown if rng.random() < _FULL_SHARE else round(math.exp(rng.uniform(0, math.log(grown))))
@@ -154,6 +160,10 @@ class WarmStart:
         if config.task == "chain":
             flaws = {"carry_error": config.carry_error, "digit_error": config.digit_error}
             return chain_solution(problem, rng, columns=config.max_digits, **flaws)
+        if config.task == "program":
+            return program(
+                problem, rng, no_addend=config.carry_error, digit_error=config.digit_error, unclosed=config.no_work
+            )
         a, b = map(int, problem.split("+"))
         return demonstration(
             a,
@@ -172,6 +182,8 @@ class WarmStart:
         seed = sample_seed(self.seed, purpose, str(step), 0)
         if config.task == "chain":
             return chain_problems(count, min_digits=low, max_digits=high, steps=length or config.chain_steps, seed=seed)
+        if config.task == "program":
+            return program_problems(count, min_digits=low, max_digits=high, seed=seed)
         return random_problems(count, min_digits=low, max_digits=high, seed=seed, spaces=False)
 
     def _room(self) -> int:
@@ -179,6 +191,8 @@ class WarmStart:
         config = self.config
         if config.task == "chain":
             return chain_tokens(columns=config.max_digits, steps=config.chain_steps) + _TOKENS_BESIDES
+        if config.task == "program":
+            return PROGRAM_TOKENS
         return _TOKENS_PER_COLUMN * config.max_digits + _TOKENS_BESIDES
 
     def _prompt(self, problem: str) -> list[int]:

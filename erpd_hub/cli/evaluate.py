@@ -1,0 +1,96 @@
+"""`evaluate`: checkpoints of any kind on benchmarks, as one command."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from erpd_hub.cli.options import AsJson, DryRun, Endpoint, Gpus, LaunchHow
+from erpd_hub.cli.recipes import carry_out
+
+_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def register(app: typer.Typer) -> None:
+    app.command(context_settings=_SETTINGS, rich_help_panel="Single stages")(evaluate)
+
+
+def evaluate(
+    context: typer.Context,
+    benchmarks: Annotated[str | None, typer.Option("--benchmarks", "-b", help="Names, with commas between.")] = None,
+    k: Annotated[int | None, typer.Option("--k", "-k", min=1, help="Samples a problem.")] = None,
+    engine: Annotated[Literal["transformers", "vllm", "server"] | None, typer.Option(help="What draws them.")] = None,
+    url: Annotated[
+        list[str] | None, typer.Option(help="Base URL ending in /v1 of a server; several if given again.")
+    ] = None,
+    max_sequence_tokens: Annotated[int | None, typer.Option(help="Of prompt and response together.")] = None,
+    on_error: Annotated[
+        Literal["stop", "record"] | None, typer.Option(help="What becomes of samples that keep failing.")
+    ] = None,
+    benchmark_file: Annotated[
+        list[Path] | None, typer.Option(help="YAML with benchmarks of your own; several if given again.")
+    ] = None,
+    judge: Annotated[str | None, typer.Option(help="Model that is asked about what the rule turns down.")] = None,
+    judge_url: Annotated[str | None, typer.Option(help="Base URL of its endpoint.")] = None,
+    progress: Annotated[Path | None, typer.Option(help="File that says as JSON how far it is.")] = None,
+    name: Annotated[str, typer.Option(help="Name of the run: K can be raised later under the same one.")] = "manual",
+    namespace: Annotated[str, typer.Option(help="User or organisation.")] = "local",
+    step: Annotated[str, typer.Option(help="Name of the step.")] = "evaluate",
+    endpoint: Endpoint = "local",
+    public: Annotated[bool, typer.Option("--public/--private")] = False,
+    dry_run: DryRun = False,
+    gpus: Gpus = None,
+    launch: LaunchHow = None,
+    as_json: AsJson = False,
+) -> None:
+    """AVG@K of checkpoints on benchmarks: CHECKPOINT... -b NAMES -k K.
+
+    CHECKPOINT is namespace/name or namespace/name@revision, a ./folder, or endpoint:MODEL with --url (its key in
+    ERPD_SERVER_KEY). Other keys as in a recipe: KEY=VALUE or --KEY VALUE, such as limit=10 decoding.temperature=0.6.
+    """
+    from erpd_hub.cli.stages import single_step
+    from erpd_hub.recipe import build_recipe
+
+    given: dict[str, Any] = {
+        "benchmarks": benchmarks, "k": k, "max_sequence_tokens": max_sequence_tokens, "on_error": on_error,
+        "engine.type": engine or ("server" if url else None), "engine.urls": url or None,
+        "judge.model": judge, "judge.url": judge_url,
+    }  # fmt: skip
+    checkpoints, words = split_words(context.args)
+    if checkpoints:
+        given["checkpoints"] = checkpoints
+    words += [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+    data = single_step("evaluate", step, words)
+    data |= {"run": name, "namespace": namespace, "hub": {"endpoint": endpoint, "private": not public}}
+    if benchmark_file:
+        data["benchmark_files"] = [str(file) for file in benchmark_file]
+    if progress is not None:
+        os.environ["ERPD_PROGRESS"] = str(progress.expanduser().absolute())
+    _show_progress()
+    carry_out(build_recipe(data, "erpd-hub evaluate"), dry_run=dry_run, as_json=as_json, gpus=gpus, launch=launch)
+
+
+def split_words(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Checkpoints, and `KEY=VALUE` or `--KEY VALUE` words as one word each."""
+    checkpoints: list[str] = []
+    words: list[str] = []
+    pending = list(arguments)
+    while pending:
+        word = pending.pop(0)
+        if word.startswith("--") and "=" not in word and pending and not pending[0].startswith("--"):
+            words.append(f"{word}={pending.pop(0)}")
+        elif word.startswith("-") or ("=" in word and not word.startswith((".", "/", "~"))):
+            words.append(word)
+        else:
+            checkpoints.append(word)
+    return checkpoints, words
+
+
+def _show_progress() -> None:
+    """Let sampling say how far it is, also without --verbose."""
+    import logging
+
+    for name in ("erpd_hub.sampling.progress", "erpd_hub.launching.processes"):
+        logging.getLogger(name).setLevel(logging.INFO)

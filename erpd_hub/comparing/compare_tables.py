@@ -1,0 +1,137 @@
+"""The report of `compare` for people: tables on a terminal, or markdown for a document."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from rich.markup import escape
+from rich.table import Table
+
+from erpd_hub.display import make_console
+
+Report = Mapping[str, Any]
+
+_LISTED = 5
+"""Problems listed of a benchmark; the JSON has more."""
+
+
+class _Columns(NamedTuple):
+    title: str
+    left: tuple[str, ...]
+    right: tuple[str, ...]
+    rows: list[list[str]]
+
+
+def print_report(report: Report) -> None:
+    console = make_console()
+    for columns in _tables(report):
+        table = Table(box=None, header_style="bold", title=columns.title or None, title_justify="left")
+        for name in columns.left:
+            table.add_column(name, no_wrap=True)
+        for name in columns.right:
+            table.add_column(name, justify="right")
+        for row in columns.rows:
+            table.add_row(*(escape(_plain(cell)) for cell in row))
+        console.print(table)
+        console.print()
+    for line in _lines(report):
+        console.print(escape(_plain(line)))
+
+
+def markdown(report: Report) -> str:
+    parts = []
+    for columns in _tables(report):
+        rule = "|" + "---|" * len(columns.left) + "--:|" * len(columns.right)
+        rows = [_line([*columns.left, *columns.right]), rule, *(_line(row) for row in columns.rows)]
+        parts.append(f"**{columns.title}**\n\n" + "\n".join(rows))
+    notes = [f"- {_cell(line)}" for line in _lines(report)]
+    return "\n\n".join([*parts, *(["\n".join(notes)] if notes else [])]) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(map(_cell, cells)) + " |"
+
+
+def _plain(text: str) -> str:
+    """Without control characters: names of problems are a dataset's."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def _cell(text: str) -> str:
+    return _plain(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+
+
+def _tables(report: Report) -> list[_Columns]:
+    return [_scores(report), _differences(report), *_problems(report)]
+
+
+def _scores(report: Report) -> _Columns:
+    right = ("n", "K", "AVG@K %", "95 % interval", "± problems", "± samples", "pass@K", "maj@K", "length", "cut off",
+             "no answer", "coverage")  # fmt: skip
+    rows = []
+    for side in report["sides"]:
+        for item in side["evaluations"]:
+            rows.append([
+                side["name"], item["benchmark"], str(item["n"]), str(item["k"]), _percent(item["avg"]),
+                _range(item["interval"]), _percent(item["stderr"]), _percent(item["stderr_sampling"]),
+                _percent(item["pass_at_k"]), _percent(item["majority_at_k"]), _number(item["mean_length"], ".0f"),
+                _percent(item["truncated"]), _percent(item["no_answer"]), _percent(item["coverage"]),
+            ])  # fmt: skip
+    return _Columns("scores", ("checkpoint", "benchmark"), right, rows)
+
+
+def _differences(report: Report) -> _Columns:
+    rows = []
+    for pair in report["pairs"]:
+        pooled = [{"benchmark": "mean of benchmarks", **pair["pooled"]}] if pair["pooled"] else []
+        rows += [_difference(pair, item) for item in (*pair["benchmarks"], *pooled)]
+    right = ("difference, points", "95 % interval", "± problems", "p", "p (Holm)", "correlation", "problems")
+    return _Columns("paired differences", ("checkpoint", "against", "benchmark"), right, rows)
+
+
+def _difference(pair: Mapping[str, Any], item: Mapping[str, Any]) -> list[str]:
+    return [
+        pair["checkpoint"], pair["against"], item["benchmark"], f"{100 * item['difference']:+.1f}",
+        _range(item["interval"], signed=True), _percent(item["stderr"]), _chance(item["p_two_sided"]),
+        _chance(item["p_holm"]) if item["num_tests"] > 1 else "-", _number(item.get("correlation"), ".2f"),
+        str(item["num_problems"]),
+    ]  # fmt: skip
+
+
+def _problems(report: Report) -> list[_Columns]:
+    rows = [
+        [pair["checkpoint"], pair["against"], item["benchmark"], found["problem_id"], _percent(found["first"]),
+         _percent(found["second"]), f"{100 * found['difference']:+.1f}"]
+        for pair in report["pairs"]
+        for item in pair["benchmarks"]
+        for found in item["problems"][:_LISTED]
+    ]  # fmt: skip
+    if not rows:
+        return []
+    left = ("checkpoint", "against", "benchmark", "problem")
+    return [_Columns("problems that differ most", left, ("checkpoint %", "against %", "difference"), rows)]
+
+
+def _lines(report: Report) -> list[str]:
+    forced = [f"FORCED: {flag}" for flag in report["forced"]]
+    about = (
+        f"intervals: {report['interval_method']}, with the problems as the sample; p by flipping the signs of the "
+        "problems' differences"
+    )
+    return [*forced, *report["notes"], about]
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _chance(value: float) -> str:
+    return "< 0.0001" if value < 1e-4 else f"{value:.4f}" if value < 0.01 else f"{value:.2f}"
+
+
+def _range(bounds: Sequence[float] | None, *, signed: bool = False) -> str:
+    form = "+.1f" if signed else ".1f"
+    return "-" if bounds is None else f"{100 * bounds[0]:{form}} to {100 * bounds[1]:{form}}"

@@ -1,0 +1,205 @@
+"""What `compare` is given: references to evaluations, read into sides.
+
+    RUN:CHECKPOINT                                   a checkpoint of a run of this machine, on all its benchmarks
+    CHECKPOINT                                       the same, with --run RUN
+    namespace/run-details/CHECKPOINT[@revision]      every benchmark of a folder of a details repository
+    namespace/run-details/CHECKPOINT/BENCHMARK[@revision]     one evaluation, as a summary's `details` names it
+    ./folder                                         a details folder, or one that holds several
+
+Of an evaluation, its extension and its judged copy the last one counts; name the folder to have another.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from erpd_hub.artifacts import LINEAGE, InputRecord, LineageRecord, check_payload, read_lineage
+from erpd_hub.errors import ArtifactError, ConfigError, ErpdError
+from erpd_hub.evaluation.comparability import Evaluation, Side
+from erpd_hub.home import home, run_folder
+from erpd_hub.hub.client import Hub, find_artifact
+from erpd_hub.lineage import Ancestor, Place, ancestry, input_place, locate
+from erpd_hub.recipe import suggestion
+from erpd_hub.samples import shard_paths
+
+_COLUMNS = ("problem_id", "k", "label", "judge", "verdict", "extracted", "finish_reason")
+_DECIDING = ("select", "gate")
+
+Found = tuple[str, Path, LineageRecord]
+"""Place for people, folder, record."""
+
+
+def read_sides(hub: Hub, texts: Sequence[str], *, run: str | None = None) -> list[Side]:
+    """The sides that the command line names, in its order.
+
+    Raises:
+        ConfigError: fewer than two, or a name twice. ArtifactError: nothing there, or no evaluation.
+    """
+    if len(texts) < 2:
+        raise ConfigError(f"compare: expected at least two checkpoints, got {len(texts)}; erpd-hub compare A B")
+    if len(set(texts)) < len(texts):
+        raise ConfigError("compare: expected different checkpoints, got one twice")
+    return [Side(text, _evaluations(hub, text, list(_find(hub, text, run)))) for text in texts]
+
+
+def _find(hub: Hub, text: str, run: str | None) -> Iterator[Found]:
+    if text.startswith(("./", "../", "/", "~")):
+        yield from _local(Path(text).expanduser())
+    elif text.count("/") >= 2:
+        yield from _on_hub(hub, text)
+    elif ":" in text and not text.startswith("endpoint:"):
+        name, _, checkpoint = text.partition(":")
+        yield from _of_run(hub, name, checkpoint)
+    elif run is not None:
+        yield from _of_run(hub, run, text)
+    else:
+        raise ConfigError(
+            f"{text!r}: expected RUN:CHECKPOINT, namespace/run-details/CHECKPOINT[/BENCHMARK][@revision] or ./folder; "
+            "for a bare checkpoint give --run RUN"
+        )
+
+
+def _local(folder: Path) -> Iterator[Found]:
+    records = sorted(folder.rglob(LINEAGE)) if folder.is_dir() else []
+    if not records:
+        raise ArtifactError(f"{folder.name}: expected a folder with {LINEAGE}, got none; name a details folder")
+    for path in records:
+        record = read_lineage(path)
+        if record.kind == "details":
+            if problems := check_payload(path.parent, record):
+                raise ArtifactError(f"{path.parent.name}: altered: {'; '.join(problems[:3])}")
+            yield f"{folder.name}/{path.parent.relative_to(folder).as_posix()}".removesuffix("/."), path.parent, record
+
+
+def _on_hub(hub: Hub, text: str) -> Iterator[Found]:
+    repo_id, path = "/".join(text.split("/")[:2]), "/".join(text.split("/")[2:])
+    folders, revision = _folders(hub, repo_id, None), ""
+    chosen = _within(folders, path)
+    if not chosen and "@" in path:  # of a folder's name or before a revision, as in details/teacher@step-8
+        path, _, revision = path.rpartition("@")
+        chosen = _within(_folders(hub, repo_id, revision), path)
+    if not chosen:
+        held = sorted({folder.rpartition("/")[0] for folder in folders})
+        raise ArtifactError(f"{text}: no evaluation there; {repo_id} holds {', '.join(held[:6]) or 'none'}")
+    for folder in chosen:
+        yield _pulled(hub, locate(hub, f"{repo_id}/{folder}" + (f"@{revision}" if revision else "")))
+
+
+def _folders(hub: Hub, repo_id: str, revision: str | None) -> list[str]:
+    """Folders of a repository that hold an artifact."""
+    repo_type, sha = find_artifact(hub, repo_id, revision, ("dataset",))
+    names = hub.tree(repo_type, repo_id, sha)
+    return [name.removesuffix(f"/{LINEAGE}") for name in names if name.endswith(f"/{LINEAGE}")]
+
+
+def _within(folders: Sequence[str], path: str) -> list[str]:
+    return [path] if path in folders else [folder for folder in folders if folder.startswith(f"{path}/")]
+
+
+def _of_run(hub: Hub, run: str, checkpoint: str) -> Iterator[Found]:
+    path = run_folder(run) / "summary.json"
+    if not path.is_file():
+        runs = sorted(item.parent.name for item in (home() / "runs").glob("*/summary.json"))
+        raise ArtifactError(f"{run}: expected a finished run of this machine ({', '.join(runs) or 'there is none'})"
+                            f"{suggestion(run, runs)}")  # fmt: skip
+    rows = json.loads(path.read_text())["checkpoints"]
+    mine = [row["details"] for row in rows if row["ref"] == checkpoint]
+    if not mine:
+        names = list(dict.fromkeys(row["ref"] for row in rows))
+        raise ArtifactError(f"{run}:{checkpoint}: expected one of {', '.join(names)}{suggestion(checkpoint, names)}")
+    for details in mine:
+        yield _pulled(hub, locate(hub, details))
+
+
+def _pulled(hub: Hub, place: Place) -> Found:
+    record = hub.lineage(place.repo_type, place.repo_id, place.revision, place.folder)
+    assert record is not None, "it was located by its record"
+    return str(place), hub.pull_artifact(record, place.repo_id, place.revision, place.folder), record
+
+
+# ------------------------------------------------------------------------------------------ evaluations
+
+
+def _evaluations(hub: Hub, text: str, found: Sequence[Found]) -> dict[str, Evaluation]:
+    """By benchmark; an evaluation that another one here was made from gives way to it."""
+    details = [item for item in found if item[2].kind == "details"]
+    used = {edge.digest for _, _, record in details for edge in record.inputs}
+    evaluations: dict[str, Evaluation] = {}
+    for place, folder, record in details:
+        name = record.metrics["benchmark"]
+        if record.digest in used and len(details) > 1:
+            continue
+        if name in evaluations:
+            raise ConfigError(f"{text}: expected one evaluation on {name}, got {evaluations[name].place} and {place}; "
+                              "name one of the folders")  # fmt: skip
+        evaluations[name] = _evaluation(hub, place, folder, record)
+    if not evaluations:
+        raise ArtifactError(f"{text}: expected evaluations, got {', '.join(r.kind for _, _, r in found) or 'nothing'}")
+    return evaluations
+
+
+def _evaluation(hub: Hub, place: str, folder: Path, record: LineageRecord) -> Evaluation:
+    checkpoint = _checkpoint(hub, record)
+    benchmark = record.metrics["benchmark"]
+    return Evaluation(
+        place=place,
+        metrics=record.metrics,
+        checkpoint=checkpoint.digest if checkpoint else f"of {record.digest}",
+        rows=tuple(read_light(folder)),
+        selected=_selected(hub, checkpoint, benchmark) if checkpoint else None,
+    )
+
+
+def _checkpoint(hub: Hub, record: LineageRecord) -> InputRecord | None:
+    """What was evaluated; of a judged copy, what the evaluation that it copies was of."""
+    for item in record.inputs:
+        if item.role == "checkpoints":
+            return item
+    for item in record.inputs:
+        if item.kind == "details" and item.repo_type and item.repo_id and item.revision:
+            above = hub.lineage(item.repo_type, item.repo_id, item.revision, item.folder)
+            return _checkpoint(hub, above) if above else None
+    return None
+
+
+def read_light(folder: Path) -> Iterator[dict[str, Any]]:
+    """Sample rows without prompt, response and text: their tokens are counted, and not held."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    for path in shard_paths(folder):
+        names = pq.read_schema(path).names
+        table = pq.read_table(path, columns=[*_COLUMNS, *(n for n in ("response_ids", "num_tokens") if n in names)])
+        lengths = pc.list_value_length(table["response_ids"]).to_pylist()
+        counted = table["num_tokens"].to_pylist() if "num_tokens" in names else [None] * len(lengths)
+        rows = table.select(list(_COLUMNS)).to_pylist()
+        for row, length, count in zip(rows, lengths, counted, strict=True):
+            yield {**row, "length": count if length is None else length}
+
+
+def _selected(hub: Hub, checkpoint: InputRecord, benchmark: str) -> str | None:
+    """Whether a gate or a selection decided on the benchmark on the way to a checkpoint, in words."""
+    place = input_place(checkpoint)
+    if place is None or checkpoint.kind == "external":
+        return None
+    try:
+        root = ancestry(hub, place)
+    except ErpdError:  # details that were copied without what they come from
+        return "has a lineage that is not on this endpoint, so a selection on it is not ruled out"
+    for ancestor in _all(root):
+        record = ancestor.record
+        if record is not None and record.stage in _DECIDING and record.metrics.get("benchmark") == benchmark:
+            what = "selected" if record.stage == "select" else "made after a gate that decided"
+            return f"was {what} on this benchmark ({record.repo_id})"
+    return None
+
+
+def _all(root: Ancestor) -> Iterable[Ancestor]:
+    pending, seen = [root], set()
+    while pending:
+        here = pending.pop()
+        if id(here) not in seen:
+            seen.add(id(here))
+            yield here
+            pending += [above for _, above in here.inputs]

@@ -1,0 +1,154 @@
+"""What lineage says of an evaluation: which checkpoint it is of, where that comes from, and what decided on it."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from erpd_hub.artifacts import InputRecord, LineageRecord
+from erpd_hub.checkpoint_role import Role, role_of
+from erpd_hub.errors import ErpdError
+from erpd_hub.hub.client import Hub
+from erpd_hub.inputs import ENDPOINT
+from erpd_hub.lineage import Ancestor, ancestry, input_place
+from erpd_hub.model_cards.front_matter import BASE_ROLES
+
+DECIDING = ("select", "gate")
+"""Stages that look at a benchmark and choose by it."""
+
+
+class Spot(NamedTuple):
+    """A checkpoint's repository and commit."""
+
+    repo: str
+    revision: str
+
+
+class Origin(NamedTuple):
+    """The checkpoint behind an evaluation."""
+
+    item: InputRecord
+    """As the evaluation recorded it."""
+    record: LineageRecord | None
+    """Its own record; None for what is not ours."""
+    role: Role
+    base: Spot | None
+    """Where its weights began; None for an endpoint."""
+    teacher: Spot | None
+    """Whose signal went into it."""
+
+    @property
+    def pinned(self) -> bool:
+        return self.item.kind != ENDPOINT
+
+
+def source_of(hub: Hub, item: InputRecord) -> Hub:
+    """The Hub that an input was read from."""
+    return hub.upstream if item.upstream and hub.upstream else hub
+
+
+def record_of(hub: Hub, item: InputRecord) -> LineageRecord | None:
+    """The record of an input; None for what is not ours."""
+    if item.kind == "external" or item.repo_type is None or item.repo_id is None or item.revision is None:
+        return None
+    return source_of(hub, item).lineage(item.repo_type, item.repo_id, item.revision, item.folder)
+
+
+def evaluation_of(hub: Hub, details: LineageRecord) -> LineageRecord:
+    """The evaluation itself: of a judged copy, what it is a copy of."""
+    while details.stage != "evaluate":
+        above = next((item for item in details.inputs if item.role == "details"), None)
+        record = record_of(hub, above) if above else None
+        if record is None:
+            break
+        details = record
+    return details
+
+
+def origin_of(hub: Hub, details: LineageRecord) -> Origin | None:
+    """The checkpoint that was evaluated; None where the record names none."""
+    evaluation = evaluation_of(hub, details)
+    item = next((item for item in evaluation.inputs if item.role == "checkpoints"), None)
+    if item is None:
+        return None
+    record = record_of(hub, item)
+    if item.kind == ENDPOINT:
+        return Origin(item, None, "endpoint", None, None)
+    return Origin(item, record, role_of(record), _base(hub, item), _teacher(hub, record) if record else None)
+
+
+def _base(hub: Hub, item: InputRecord) -> Spot | None:
+    """Up along the weights to where they began."""
+    while (record := record_of(hub, item)) is not None and record.stage != "base":
+        above = _weights(record)
+        if above is None:
+            break
+        item = above
+    return Spot(item.repo_id, item.revision) if item.repo_id and item.revision else None
+
+
+def _weights(record: LineageRecord) -> InputRecord | None:
+    """The input that a checkpoint's weights started from."""
+    roles = (*BASE_ROLES, f"candidates:{record.metrics.get('winner')}")
+    return next((item for role in roles for item in record.inputs if item.role == role), None)
+
+
+def _teacher(hub: Hub, record: LineageRecord) -> Spot | None:
+    """The checkpoint behind a signal: its numerator, or its denominator where the numerator is the student's start."""
+    while record.stage == "select" and (item := _weights(record)) is not None:
+        chosen = record_of(hub, item)
+        if chosen is None:
+            return None
+        record = chosen
+    signal = next((item for item in record.inputs if item.role == "signal"), None)
+    found = record_of(hub, signal) if signal else None
+    if found is None:
+        return None
+    start = _weights(record)
+    for role in ("numerator", "denominator"):
+        scored = _scored(hub, found, role)
+        if (
+            scored is not None
+            and scored.repo_id
+            and scored.revision
+            and (start is None or scored.digest != start.digest)
+        ):
+            return Spot(scored.repo_id, scored.revision)
+    return None
+
+
+def _scored(hub: Hub, signal: LineageRecord, role: str) -> InputRecord | None:
+    """The checkpoint that a side of a signal is the log-probs of."""
+    item = next((item for item in signal.inputs if item.role == role), None)
+    record = record_of(hub, item) if item else None
+    return next((above for above in record.inputs if above.kind == "checkpoint"), None) if record else None
+
+
+def decided_on(hub: Hub, item: InputRecord, benchmark: str) -> bool:
+    """Whether a gate or a selection on the way to a checkpoint looked at the benchmark.
+
+    Raises:
+        ErpdError: a part of its lineage is not there.
+    """
+    place = input_place(item)
+    if place is None or item.kind == "external":
+        return False
+    root = ancestry(source_of(hub, item), place)
+    records = (ancestor.record for ancestor in _walk(root))
+    return any(r is not None and r.stage in DECIDING and r.metrics.get("benchmark") == benchmark for r in records)
+
+
+def decided_or_unknown(hub: Hub, item: InputRecord, benchmark: str) -> bool:
+    """`decided_on`, and yes where the lineage does not rule it out."""
+    try:
+        return decided_on(hub, item, benchmark)
+    except ErpdError:
+        return True
+
+
+def _walk(root: Ancestor) -> Iterator[Ancestor]:
+    pending, seen = [root], set()
+    while pending:
+        here = pending.pop()
+        if id(here) not in seen:
+            seen.add(id(here))
+            yield here
+            pending += [above for _, above in here.inputs]

@@ -1,0 +1,110 @@
+"""One leaderboard row from one details artifact: the one way in which rows are made, and made again to verify them."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from erpd_hub.artifacts import LineageRecord
+from erpd_hub.comparing.sides import read_light
+from erpd_hub.errors import ArtifactError
+from erpd_hub.evaluation.leaderboard import DetailsRecord, harness_text, leaderboard_rows
+from erpd_hub.hub.client import Hub
+from erpd_hub.results.origin import Origin, evaluation_of, origin_of
+
+Row = dict[str, Any]
+PROBE = "probe.json"
+
+
+class Probe(NamedTuple):
+    """Where a checkpoint's KL and entropy were measured, and what was found."""
+
+    repo: str
+    folder: str
+    revision: str
+    metrics: Mapping[str, Any]
+
+
+def row_of(
+    hub: Hub, record: LineageRecord, revision: str, folder: Path, *, selection: bool, probe: Probe | None = None
+) -> Row:
+    """The row of a details artifact.
+
+    Args:
+        record: Of the details, as pushed at `revision`.
+        folder: Its files.
+        selection: Whether something was decided on the benchmark, by what the run knows.
+
+    Raises:
+        ArtifactError: the record names no checkpoint.
+    """
+    origin = origin_of(hub, record)
+    if origin is None:
+        raise ArtifactError(f"{record.repo_id}/{record.folder}: expected the checkpoint that was evaluated, got none")
+    details = DetailsRecord(
+        **_who(hub, record, origin),
+        **_settings(record),
+        selection=selection,
+        details_repo=record.repo_id,
+        details_folder=record.folder,
+        details_revision=revision,
+        details_digest=record.digest,
+        fingerprint=record.fingerprint,
+        samples=light_samples(folder),
+        probe_repo=probe.repo if probe else None,
+        probe_folder=probe.folder if probe else None,
+        probe_revision=probe.revision if probe else None,
+    )
+    measured = {(details.checkpoint_repo, details.checkpoint_revision): probe.metrics} if probe else {}
+    return leaderboard_rows([details], measured)[0]
+
+
+def light_samples(folder: Path) -> Iterator[dict[str, Any]]:
+    """What of the samples the figures need; their tokens are counted, and not held."""
+    for row in read_light(folder):
+        yield {**row, "gold": None, "response_ids": None, "num_tokens": row["length"]}
+
+
+def reference_of(record: LineageRecord, evaluation: LineageRecord) -> str:
+    """The checkpoint as the recipe names it, with its round after the first."""
+    text = str(evaluation.config["checkpoints"][0])
+    bare = record.round == 1 or "/" in text or text == "base"
+    return text if bare else f"r{record.round}/{text}"
+
+
+def _who(hub: Hub, record: LineageRecord, origin: Origin) -> dict[str, Any]:
+    """Run, checkpoint, and where that comes from."""
+    evaluation = evaluation_of(hub, record)
+    text = evaluation.config["checkpoints"][0]
+    return {
+        "run": record.run,
+        "role": origin.role,
+        "checkpoint": reference_of(record, evaluation),
+        "checkpoint_repo": str(origin.item.repo_id) if origin.pinned else text,
+        "checkpoint_revision": str(origin.item.revision) if origin.pinned else "",
+        "checkpoint_digest": origin.item.digest,
+        "step": origin.record.saved_step if origin.record else None,
+        "pinned": origin.pinned,
+        "base_repo": origin.base.repo if origin.base else None,
+        "base_revision": origin.base.revision if origin.base else None,
+        "teacher_repo": origin.teacher.repo if origin.teacher else None,
+        "teacher_revision": origin.teacher.revision if origin.teacher else None,
+    }
+
+
+def _settings(record: LineageRecord) -> dict[str, Any]:
+    """How it was measured, as the record says."""
+    metrics = record.metrics
+    decoding, judge = metrics.get("decoding", {}), metrics.get("judge", {})
+    return {
+        "benchmark": metrics["benchmark"],
+        "version": metrics["benchmark_version"],
+        "temperature": decoding.get("temperature"),
+        "top_p": decoding.get("top_p"),
+        "max_new_tokens": decoding.get("max_new_tokens"),
+        "limit": metrics.get("limit"),
+        "problems_state": metrics.get("problems_state"),
+        "harness": harness_text(metrics.get("harness", {})),
+        "licence": metrics.get("licence"),
+        "judge": judge.get("model"),
+        "canary_acceptance": judge.get("canary_acceptance"),
+    }

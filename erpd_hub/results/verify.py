@@ -1,0 +1,185 @@
+"""Every row of a leaderboard recomputed from its details, downloaded afresh at the commit that the row names.
+
+What is compared is the whole row: figures from the samples, KL and entropy from the probe's own file, everything else
+from the lineage. A score that was typed in, and a sample that was changed, both show.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from math import isclose
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from erpd_hub.artifacts import LINEAGE, LineageRecord, check_payload, fingerprint_tag, read_lineage
+from erpd_hub.errors import ArtifactError, ErpdError
+from erpd_hub.evaluation.leaderboard import LEADERBOARD_SCHEMA
+from erpd_hub.hub.client import Hub, RepoType
+from erpd_hub.lineage import Place, tree_problems
+from erpd_hub.results.origin import decided_on, origin_of
+from erpd_hub.results.rows import PROBE, Probe, Row, row_of
+
+_TOLERANCE = 1e-9
+"""Relative: sums of thousands of labels in another version of Python may differ in their last digits."""
+MISSING = "<no such column>"
+
+
+class RowFinding(NamedTuple):
+    """What verification says of one row; no problems means it follows from its samples."""
+
+    row: str
+    problems: tuple[str, ...]
+
+
+def verify_rows(hub: Hub, rows: Mapping[str, list[Row]]) -> Iterator[RowFinding]:
+    """One finding for each row, by file.
+
+    Args:
+        rows: As published, by the file they are in.
+    """
+    seen: dict[tuple[Any, ...], str] = {}
+    for name, published in rows.items():
+        for row in published:
+            label = f"{name}: {row.get('checkpoint')} on {row.get('benchmark')}"
+            key = (row.get("details_repo"), row.get("details_folder"))
+            twice = (f"the details of {seen[key]} a second time",) if key in seen else ()
+            seen.setdefault(key, label)
+            yield RowFinding(label, (*twice, *row_problems(hub, row)))
+
+
+def row_problems(hub: Hub, row: Row) -> list[str]:
+    """Differences between a published row and what its samples say; empty when it is right."""
+    try:
+        made, problems = _made_again(hub, row)
+    except (ErpdError, OSError, KeyError, TypeError, ValueError) as error:
+        return [f"{_where(row)}: {_one_line(error)}"]
+    return problems + [
+        f"{column}: {_shown(row.get(column, MISSING))} in the row, {_shown(value)} from its samples and lineage"
+        for column, value in made.items()
+        if not same(row.get(column, MISSING), value)
+    ]
+
+
+def same(published: Any, computed: Any) -> bool:
+    """Whether two cells are equal, numbers up to rounding."""
+    if isinstance(computed, list) and isinstance(published, list):
+        return len(computed) == len(published) and all(map(same, published, computed))
+    if isinstance(computed, bool) or isinstance(published, bool):
+        return published is computed
+    if isinstance(computed, int | float) and isinstance(published, int | float):
+        return isclose(published, computed, rel_tol=_TOLERANCE, abs_tol=1e-12)
+    return type(published) is type(computed) and bool(published == computed)
+
+
+def _made_again(hub: Hub, row: Row) -> tuple[Row, list[str]]:
+    """The row as its artifacts give it, and what is wrong with those."""
+    place = Place("dataset", row["details_repo"], row["details_revision"], row["details_folder"])
+    with hub.fresh_download(place.repo_type, place.repo_id, place.revision, place.folder) as root:
+        record, problems = _checked(hub, place, root)
+        problems += _tag_problems(hub, place, record)
+        probe, found = _probe(hub, row)
+        selection = bool(row.get("selection")) or _decided(hub, record)
+        made = row_of(hub, record, place.revision, root / place.folder, selection=selection, probe=probe)
+    if probe is not None and not _probed_same_checkpoint(hub, row, made):
+        found.append("probe: of another checkpoint")
+    return made, problems + found
+
+
+def _checked(hub: Hub, place: Place, root: Path) -> tuple[LineageRecord, list[str]]:
+    """The record of a fresh download and what is not as it or the Hub's tree says."""
+    folder = root / place.folder
+    record = read_lineage(folder / LINEAGE)
+    problems = tree_problems(hub, place, root) + check_payload(folder, record)
+    if (record.repo_id, record.folder) != (place.repo_id, place.folder):
+        problems.append(f"details: made as {record.repo_id}/{record.folder}")
+    return record, [f"{place}: {problem}" for problem in problems]
+
+
+def _tag_problems(hub: Hub, place: Place, record: LineageRecord) -> list[str]:
+    """A finished artifact carries its tag, on a commit that holds the same."""
+    tag = fingerprint_tag(record.fingerprint)
+    tagged = hub.tags(place.repo_type, place.repo_id).get(tag)
+    there = hub.lineage(place.repo_type, place.repo_id, tagged, place.folder) if tagged else None
+    if there is not None and there.digest == record.digest:  # equal details in another folder move the tag
+        return []
+    return [
+        f"{place}: the tag {tag} is {'missing' if tagged is None else f'on {tagged[:10]}, which has other samples'}"
+    ]
+
+
+def _decided(hub: Hub, record: LineageRecord) -> bool:
+    """Whether the mark has to be there. The run may know more than the lineage, so a mark that is there stands."""
+    origin = origin_of(hub, record)
+    return origin is not None and decided_on(hub, origin.item, str(record.metrics.get("benchmark")))
+
+
+def _probe(hub: Hub, row: Row) -> tuple[Probe | None, list[str]]:
+    """KL and entropy from the probe's own file, past every cache; None where the row names no probe."""
+    if not row.get("probe_repo"):
+        return None, []
+    place = Place("dataset", row["probe_repo"], row["probe_revision"], row["probe_folder"])
+    with hub.fresh_download(place.repo_type, place.repo_id, place.revision, place.folder) as root:
+        _, problems = _checked(hub, place, root)
+        metrics = json.loads((root / place.folder / PROBE).read_bytes())
+    return Probe(place.repo_id, place.folder, place.revision, metrics), problems
+
+
+def _probed_same_checkpoint(hub: Hub, row: Row, made: Row) -> bool:
+    record = hub.lineage("dataset", row["probe_repo"], row["probe_revision"], row["probe_folder"])
+    digests = {item.digest for item in record.inputs if item.role == "checkpoints"} if record else set()
+    return made["checkpoint_digest"] in digests
+
+
+def _where(row: Row) -> str:
+    revision = str(row.get("details_revision"))[:10]
+    return f"{row.get('details_repo')}/{row.get('details_folder')}@{revision}"
+
+
+def _shown(value: Any) -> str:
+    return value if value == MISSING else json.dumps(value, default=str)
+
+
+def _one_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+# ------------------------------------------------------------------------------------- published rows
+
+
+def published_rows(hub: Hub, repo_id: str) -> tuple[str, dict[str, list[Row]]]:
+    """The commit of a leaderboard's main, and its rows by file.
+
+    Raises:
+        ArtifactError: there is no leaderboard, or a file of it is no parquet.
+    """
+    head = hub.resolve("dataset", repo_id)
+    if head is None:
+        raise ArtifactError(
+            f"{repo_id}: expected a leaderboard, got no such dataset; a run with an evaluation makes it"
+        )
+    names = sorted(n for n in hub.tree("dataset", repo_id, head) if n.startswith("data/") and n.endswith(".parquet"))
+    return head, {name: rows_of(hub, repo_id, head, name) for name in names}
+
+
+def rows_of(hub: Hub, repo_id: str, revision: str | None, name: str) -> list[Row]:
+    """The rows of one file at a commit; empty where there is none.
+
+    Raises:
+        ArtifactError: it is no parquet.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    repo_type: RepoType = "dataset"
+    path = hub.file(repo_type, repo_id, revision, name) if revision else None
+    if path is None:
+        return []
+    try:
+        return pq.read_table(path).to_pylist()
+    except pa.ArrowInvalid as error:
+        raise ArtifactError(f"{repo_id}/{name}: expected a parquet file, got {_one_line(error)}") from None
+
+
+def missing_columns(rows: Mapping[str, list[Row]]) -> list[str]:
+    """Columns that no row has: written by an earlier version, which the next run of it mends."""
+    names = {name for published in rows.values() for row in published for name in row}
+    return [name for name in LEADERBOARD_SCHEMA.names if name not in names] if names else []

@@ -1,0 +1,92 @@
+"""evalscope's own run against an OpenAI-compatible endpoint, on our problems with our prompts and decoding.
+
+It samples, grades and averages by itself; its samples are imported as details. It keeps no token ids, sends no seed and
+asks for nothing but the endpoint: the problems come from our pinned dataset, not from its own mirrors.
+"""
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from erpd_hub.errors import ConfigError, ErpdError
+from erpd_hub.evaluation.backends.confinement import bare_environment, end_group
+from erpd_hub.evaluation.backends.environments import FOREIGN, pinned_version, require_python
+from erpd_hub.evaluation.backends.imports import import_details
+from erpd_hub.evaluation.backends.opinions import is_integer_only
+from erpd_hub.evaluation.backends.outputs import read_evalscope_report
+from erpd_hub.evaluation.backends.tasks import write_problems
+from erpd_hub.evaluation.benchmarks import get_benchmark
+
+
+@dataclass(frozen=True)
+class Server:
+    """The model behind an endpoint; its key is in ERPD_SERVER_KEY."""
+
+    model: str
+    url: str
+    """Ends in /v1."""
+    concurrency: int = 8
+
+
+def run_evalscope(
+    server: Server, name: str, out: Path, *, endpoint: str, k: int | None, limit: int | None
+) -> dict[str, Any]:
+    """Sample a benchmark by evalscope into `out/evalscope`, and import the samples into `out/details`.
+
+    Args:
+        endpoint: Hub that has the benchmark's dataset.
+
+    Raises:
+        ConfigError: a benchmark that evalscope cannot be handed, or a folder that is not empty.
+        ErpdError: the environment is not built, or the run failed.
+    """
+    benchmark = get_benchmark(name)
+    if benchmark.grader != "math" or not benchmark.format.chat or benchmark.format.extract != "boxed":
+        raise ConfigError(f"{name}: expected a chat benchmark with boxed answers, got another kind")
+    if out.exists() and any(out.iterdir()):
+        raise ConfigError(f"{out}: expected a folder that is empty or not there, got files")
+    work = out.resolve() / "evalscope"
+    (work / "data").mkdir(parents=True)
+    write_problems(benchmark, endpoint, work / "data" / "problems.jsonl", limit=limit)
+    decoding = benchmark.decoding
+    spec = {
+        "model": server.model,
+        "url": server.url,
+        "k": k or benchmark.k,
+        "batch": server.concurrency,
+        "integer": is_integer_only(name),
+        "system_prompt": benchmark.format.system_prompt,
+        "generation": {
+            "temperature": decoding.temperature,
+            "top_p": decoding.top_p,
+            "max_tokens": decoding.max_new_tokens,
+        },
+    }
+    (work / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
+    _run(work)
+    (work / "spec.json").unlink()  # it holds the endpoint's address
+    version = pinned_version("evalscope")
+    samples = import_details("evalscope", work / "run", out / "details", benchmark=name, tool_version=version)
+    return {"version": f"evalscope {version}", "samples": samples, **read_evalscope_report(work / "run")}
+
+
+def _run(work: Path) -> None:
+    """Raises ErpdError: evalscope failed."""
+    command = [str(require_python("evalscope")), "-s", str(FOREIGN / "evalscope_run.py"), str(work / "spec.json")]
+    key = {"ERPD_SERVER_KEY": os.environ["ERPD_SERVER_KEY"]} if "ERPD_SERVER_KEY" in os.environ else {}
+    environment = bare_environment(HOME=str(work), **key)
+    with (work / "run.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, str(work / "run")], cwd=work, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            code = process.wait()
+        finally:
+            end_group(process)
+    if code:
+        last = (work / "run.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
+        raise ErpdError(f"evalscope: its run failed: {' | '.join(last)[-500:]}")

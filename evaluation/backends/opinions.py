@@ -1,0 +1,143 @@
+"""The graders that `regrade` asks, each as a function from sample rows to opinions, in order.
+
+`ours`, `math-verify` and `exact` judge the answer that our rule extracts. `evalscope` and `lighteval` judge the text by
+rules of their own: what they are handed is the whole response, thinking included, as in their own runs.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Any, Literal, NamedTuple, cast
+
+from erpd_hub.evaluation.answers import Extract, extract_answer
+from erpd_hub.evaluation.backends.environments import FOREIGN, HARNESSES, Harness, pinned_version, require_python
+from erpd_hub.evaluation.backends.workers import Lost, Workers
+from erpd_hub.evaluation.grading import Grade, Response, grade_many
+
+GraderName = Literal["ours", "math-verify", "exact", "evalscope", "lighteval"]
+GRADERS: tuple[GraderName, ...] = ("ours", "math-verify", "exact", "evalscope", "lighteval")
+
+Row = Mapping[str, Any]
+
+SECONDS = 60.0
+"""Wall time of one sample in another harness: its own limits (5 to 30 s a step) come first."""
+
+_INTEGER_ONLY = ("aime_2024", "aime_2025")
+
+
+class Opinion(NamedTuple):
+    """What a grader makes of a sample."""
+
+    label: Literal[0, 1] | None
+    """None where it has no verdict: its gold does not parse, it failed, or it ran out of time."""
+    answer: str | None
+    """What it compared, as far as it says."""
+    reason: str | None
+
+
+def describe(grader: GraderName) -> str:
+    """Name and version of what does the comparing."""
+    if grader in HARNESSES:
+        return f"{grader} {pinned_version(cast(Harness, grader))}"
+    if grader == "exact":
+        return "exact string"
+    name = "erpd-hub" if grader == "ours" else "math-verify"
+    return f"{name} {version(name)}"
+
+
+@contextmanager
+def foreign(harness: Harness, *, seconds: float) -> Iterator[Workers]:
+    """Workers that grade as a harness does.
+
+    Raises:
+        ErpdError: its environment is not built.
+    """
+    script = FOREIGN / f"grade_{harness}.py"
+    workers = Workers(
+        [str(require_python(harness)), "-s", str(script)], size=min(2, os.cpu_count() or 1), seconds=seconds
+    )
+    try:
+        yield workers
+    finally:
+        workers.close()
+
+
+def ask_foreign(workers: Workers, rows: Sequence[Row], extract: Extract) -> list[Opinion]:
+    """Opinions on whole responses; equal questions are asked once, and none without a gold or a response."""
+    opinions = [without_question(row) for row in rows]
+    asked = [index for index, opinion in enumerate(opinions) if opinion is None]
+    jobs = [_job(rows[index], seen_text(rows[index], extract)) for index in asked]
+    answered = dict(zip(asked, _asked(workers, jobs), strict=True))
+    return [opinion or answered[index] for index, opinion in enumerate(opinions)]
+
+
+def seen_text(row: Row, extract: Extract) -> str:
+    """What a harness is handed: all of it, or the line that counts."""
+    return str(row["text"] if extract == "boxed" else row["text"].split("\n", 1)[0])
+
+
+def without_question(row: Row) -> Opinion | None:
+    """The opinion on a sample that there is nothing to ask about."""
+    if row["finish_reason"] == "error":
+        return Opinion(None, None, "the engine failed")
+    return None if row["gold"] else Opinion(None, None, "no gold answer")
+
+
+def ask_about_answers(workers: Workers, rows: Sequence[Row], answers: Sequence[str]) -> list[Opinion]:
+    """Opinions on our extracted answers alone, each in a box: what is left is how the harness compares."""
+    return _asked(workers, [_job(row, f"\\boxed{{{answer}}}") for row, answer in zip(rows, answers, strict=True)])
+
+
+def our_answer(row: Row, extract: Extract) -> str | None:
+    """The answer that our rule sees in a stored sample."""
+    return extract_answer(row["text"], extract=extract, thinking=_thinking(row))
+
+
+def is_integer_only(benchmark: str) -> bool:
+    """Whether evalscope compares this benchmark's answers as integers and no other way."""
+    return benchmark in _INTEGER_ONLY
+
+
+def _job(row: Row, text: str) -> dict[str, Any]:
+    return {"gold": row["gold"] or "", "text": text, "integer": is_integer_only(row["benchmark"])}
+
+
+def _asked(workers: Workers, jobs: Sequence[dict[str, Any]]) -> list[Opinion]:
+    keys = [tuple(sorted(job.items())) for job in jobs]
+    unique = dict(zip(keys, jobs, strict=True))
+    replies = dict(zip(unique, workers.ask_all(list(unique.values())), strict=True))
+    return [_opinion(replies[key]) for key in keys]
+
+
+def _opinion(reply: dict[str, Any] | Lost) -> Opinion:
+    if isinstance(reply, Lost):
+        return Opinion(None, None, reply.how)
+    label = reply.get("label")
+    return Opinion(label if label in (0, 1) else None, reply.get("extracted"), reply.get("reason"))
+
+
+def ask_here(grader: GraderName, rows: Sequence[Row], extract: Extract) -> list[Opinion]:
+    """Opinions of `ours`, `math-verify` or `exact`."""
+    if grader == "exact":
+        return [_exact(row, our_answer(row, extract)) for row in rows]
+    responses = [Response(row["gold"] or "", row["text"], row["finish_reason"], _thinking(row)) for row in rows]
+    method: Literal["reader first", "math-verify"] = "reader first" if grader == "ours" else "math-verify"
+    return [_from_grade(grade) for grade in grade_many(responses, extract=extract, method=method)]
+
+
+def _exact(row: Row, answer: str | None) -> Opinion:
+    if (none := without_question(row)) is not None:
+        return none
+    if row["finish_reason"] == "length":
+        return Opinion(0, answer, "truncated")
+    return Opinion(1 if answer == row["gold"].strip() else 0, answer, None)
+
+
+def _from_grade(grade: Grade) -> Opinion:
+    return Opinion(grade.label, grade.extracted, grade.reason or grade.verdict)
+
+
+def _thinking(row: Row) -> bool:
+    """Whether the prompt opened a think block, as far as a stored sample tells: it shows only where none was closed."""
+    return row["verdict"] in ("no_answer", "truncated") and row["extracted"] is None and "</think>" not in row["text"]

@@ -1,0 +1,107 @@
+"""What the judge has said: kept line by line as it comes, so that nothing is asked twice and no money is forgotten.
+
+A journal is a file of JSON lines. The one in the work folder has all of one artifact, rulings and what they cost; the
+shared one of this machine has the verdicts of every artifact under the same judge, endpoint and way of asking.
+"""
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from erpd_hub.config.judge import JudgeSettings
+from erpd_hub.evaluation.judge.ledger import NOTHING, Charge
+from erpd_hub.evaluation.judge.prompt import PROMPT_VERSION, Question
+
+Status = Literal["accepted", "rejected", "unjudged"]
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """What came of one question."""
+
+    status: Status
+    reason: str | None
+    """Why there is no verdict."""
+    replies: tuple[str, ...]
+    """The judge's own words, cut."""
+
+
+def question_key(question: Question, model: str) -> str:
+    """sha256 of judge, prompt version, problem id, gold and answer."""
+    parts = [model, PROMPT_VERSION, question.problem_id, question.gold, question.answer]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def shared_name(settings: JudgeSettings) -> str:
+    """Of the shared journal: everything besides the key that a verdict may depend on."""
+    parts = [settings.model, settings.url, settings.send_problem, settings.temperature, settings.options]
+    parts += [settings.max_tokens, PROMPT_VERSION]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16] + ".jsonl"
+
+
+class Journal:
+    """Rulings and charges by their question's key, from the work folder's file and the shared one."""
+
+    def __init__(self, own: Path, shared: Path) -> None:
+        self.own, self.shared = own, shared
+        self.rulings: dict[str, Ruling] = {}
+        self.reused: set[str] = set()
+        """Keys of rulings that cost this artifact nothing."""
+        self.spent: Charge = NOTHING
+        for line in _lines(shared):
+            self._take(line)
+        self.reused = set(self.rulings)
+        for line in _lines(own):
+            self._take(line)
+            self.reused.discard(line.get("key", ""))
+
+    def _take(self, line: dict[str, Any]) -> None:
+        if "charge" in line:
+            self.spent += Charge(*line["charge"])
+        else:
+            self.rulings[line["key"]] = Ruling(line["status"], line["reason"], tuple(line["replies"]))
+
+    def rule(self, key: str, ruling: Ruling) -> None:
+        """Keep a ruling; one without a verdict is this artifact's alone."""
+        self.rulings[key] = ruling
+        line = {"key": key, **asdict(ruling)}
+        _append(self.own, line)
+        if ruling.status != "unjudged":
+            _append(self.shared, line)
+
+    def charge(self, charge: Charge) -> None:
+        """Keep what a request cost."""
+        self.spent += charge
+        _append(self.own, {"charge": list(charge)})
+
+
+def _append(path: Path, line: dict[str, Any]) -> None:
+    """One whole line, whoever else writes; it begins with a line's end where a kill left half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = json.dumps(line).encode() + b"\n"
+    with path.open("ab+") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        if stream.seek(0, 2) and _last_byte(stream) != b"\n":
+            data = b"\n" + data
+        stream.write(data)
+
+
+def _last_byte(stream: Any) -> bytes:
+    stream.seek(-1, 2)
+    return bytes(stream.read(1))
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole lines of a journal; half of one, which a kill may leave, was never acted on."""
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8", errors="replace") as stream:
+        for text in stream:
+            try:
+                yield json.loads(text)
+            except ValueError:
+                continue

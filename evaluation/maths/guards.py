@@ -1,0 +1,74 @@
+"""What no second opinion may overrule: an answer that says more than the maths in it, or another kind of thing."""
+
+import re
+
+from erpd_hub.evaluation.maths.words import REFUSED
+
+_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+_COMMAND = re.compile(r"\\(?:text|math)(?:bf|it|rm|sf|normal)?\s*\{|\\[A-Za-z]+")
+
+
+_MAX_CHARACTERS = 600
+_MAX_DEPTH = 20
+
+
+def refuses(gold: str, answer: str) -> bool:
+    """Whether an answer that the reader cannot read is not to be accepted for the maths in it.
+
+    It has a word that changes what is said (`5 if n is odd`), it lists several things with numbers where the gold has
+    one, it is longer or deeper than any answer that algebra could read in good time, it is a set where the gold is a
+    tuple, or an interval has other brackets.
+    """
+    if len(answer) > _MAX_CHARACTERS or _depth(answer) > _MAX_DEPTH:
+        return True
+    if _words(answer) & REFUSED - _words(gold) or (_numbers(answer) > 1 and not re.search("[,;]", gold)):
+        return True
+    kinds = _kind(gold), _kind(answer)
+    return None not in kinds and kinds[0] != kinds[1]
+
+
+def _depth(text: str) -> int:
+    """How many brackets are open at once."""
+    depth = deepest = 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _words(text: str) -> set[str]:
+    return {word.casefold() for word in _WORD.findall(_COMMAND.sub(" ", text))}
+
+
+def _kind(text: str) -> tuple[str, str] | None:
+    """The outermost brackets, where they hold a list of two or more."""
+    bare = re.sub(r"\\(?:left|right|[bB]igg?[lr]?)(?![a-zA-Z])|\\[,;!:]|\s|\$", "", text).replace("\\lbrace", "\\{")
+    for opening in ("\\{", "(", "["):
+        if bare.startswith(opening):
+            closing = bare[-2:] if bare.endswith("\\}") else bare[-1:]
+            inner = bare[len(opening) : -len(closing)]
+            return (opening, closing) if closing in (")", "]", "\\}") and _splits(inner) else None
+    return None
+
+
+def _numbers(text: str) -> int:
+    """How many parts between commas outside all brackets hold a digit; thousands separators do not count."""
+    depth, parts = 0, [""]
+    for character in re.sub(r"(?<=\d),(?=\d{3}(?!\d))|\{,\}", "", text):
+        depth += (character in "([{") - (character in ")]}")
+        if character in ",;" and depth <= 0 and not parts[-1].endswith("\\"):
+            parts.append("")
+        else:
+            parts[-1] += character
+    return sum(any(character.isdigit() for character in part) for part in parts)
+
+
+def _splits(inner: str) -> bool:
+    """Whether a text has a comma outside all brackets, and no bracket that closes before it was opened."""
+    depth, commas = 0, 0
+    for character in inner:
+        depth += (character in "([{") - (character in ")]}")
+        commas += character == "," and depth == 0
+        if depth < 0:
+            return False
+    return commas > 0

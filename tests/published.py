@@ -1,0 +1,168 @@
+"""Tiny finished artifacts on the embedded Hub, and what a run of them publishes; also a process that does so.
+
+python published.py RUN SEED NAME...     publish the details of these checkpoints, which must be on the Hub
+"""
+
+import json
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from erpd_hub.artifacts import (
+    LINEAGE,
+    InputRecord,
+    LineageRecord,
+    digest_files,
+    fingerprint,
+    fingerprint_tag,
+    payload_files,
+)
+from erpd_hub.evaluation.statistics import summarise
+from erpd_hub.hub.client import Hub, connect, find_finished
+from erpd_hub.model_cards import render
+from erpd_hub.plan import Node, Plan, make_plan
+from erpd_hub.recipe import build_recipe
+from erpd_hub.runner import Finished
+from erpd_hub.samples import sample_schema, write_tables
+
+BENCHMARK = "addition-1digit"
+DATASET = "MathArena/aime_2025"
+
+
+def push(hub: Hub, files: dict[str, bytes], *, inputs=(), **fields) -> tuple[str, LineageRecord]:
+    """One finished artifact with these files, or the one that is there already."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for path, content in files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(content)
+        payload = payload_files(folder)
+        identity = {"digest": digest_files(payload)}
+        pairs = [(item.role, item.digest) for item in inputs]
+        value = fingerprint(fields["stage"], 1, inputs=pairs, identity=identity, seed=0)
+        record = LineageRecord(
+            stage_version=1, round=1, step=fields["stage"], inputs=tuple(inputs), identity=identity, seed=0,
+            fingerprint=value, digest=identity["digest"], code={"version": "0.1.0", "git_commit": None, "dirty": None},
+            environment={"python": "3.11"}, files=payload, license="apache-2.0",
+            **{"config": {"type": "import"}, "metrics": {}, **fields},
+        )  # fmt: skip
+        if found := find_finished(hub, record.repo_type, record.repo_id, record.folder, value):
+            return found
+        (folder / LINEAGE).write_text(record.to_json())
+        if not record.folder:
+            (folder / "README.md").write_text(render(record.model_dump(mode="json", by_alias=True)))
+        return hub.push(folder, record, tags=[fingerprint_tag(value)], message="made"), record
+
+
+def as_input(role: str, revision: str, record: LineageRecord) -> InputRecord:
+    return InputRecord(
+        role=role, kind=record.kind, digest=record.digest, repo_type=record.repo_type, repo_id=record.repo_id,
+        folder=record.folder, revision=revision,
+    )  # fmt: skip
+
+
+def push_base(hub: Hub, name: str) -> tuple[str, LineageRecord]:
+    return push(hub, {"model.safetensors": name.encode()}, stage="base", kind="checkpoint", run="r", repo_type="model",
+                repo_id=f"local/{name}")  # fmt: skip
+
+
+def shard(labels: list[list[int | None]], benchmark: str, rulings: Mapping[tuple[str, int], str] = {}) -> bytes:
+    """Samples; `rulings` are of a judge, by problem and sample."""
+    import pyarrow as pa
+
+    rows = [
+        {
+            "benchmark": benchmark, "problem_id": str(p), "k": k, "seed": k, "prompt_ids": [1], "response_ids": [1, 2],
+            "finish_reason": "stop", "text": f"answer {label}", "gold": "7", "extracted": "7" if label else "8",
+            "verdict": "correct" if label else "wrong", "label": label,
+            "judge": json.dumps({"status": rulings[str(p), k]}) if (str(p), k) in rulings else None,
+        }
+        for p, of_problem in enumerate(labels)
+        for k, label in enumerate(of_problem)
+    ]  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "data" / "train-00000.parquet"
+        write_tables(path, [pa.Table.from_pylist(rows, schema=sample_schema([]))], sample_schema([]))
+        return path.read_bytes()
+
+
+def rows_of(labels: list[list[int | None]]) -> list[dict]:
+    return [
+        {"problem_id": str(p), "label": label, "verdict": "correct" if label else "wrong", "response_ids": [1, 2],
+         "finish_reason": "stop", "gold": "7", "extracted": "7" if label else "8"}
+        for p, of_problem in enumerate(labels) for label in of_problem
+    ]  # fmt: skip
+
+
+def figures(labels: list[list[int | None]]) -> dict:
+    decoding = {"temperature": 0.6, "top_p": 0.95, "max_new_tokens": 32}
+    harness = {"erpd-hub": "0.1.0", "grader": "math v1"}
+    told = {"limit": None, "licence": "CC-BY-NC-SA-4.0", "problems_state": "known"}
+    return {**summarise(rows_of(labels)), "benchmark_version": 1, "decoding": decoding, "harness": harness, **told}
+
+
+def push_details(
+    hub: Hub, run: str, checkpoint: tuple[str, LineageRecord | None], labels, *, benchmark: str = BENCHMARK,
+    name: str = "", item: InputRecord | None = None,
+) -> tuple[str, LineageRecord]:  # fmt: skip
+    """Details of a checkpoint, or of `name`, whose input is `item`."""
+    sha, record = checkpoint
+    name = name or record.repo_id
+    inputs = [item or as_input("checkpoints", sha, record)]
+    if benchmark == "aime_2025":
+        inputs.append(InputRecord(role=f"benchmark:{benchmark}", kind="dataset", digest="d" * 64, repo_type="dataset",
+                                  repo_id=DATASET, revision="e" * 40))  # fmt: skip
+    metrics = {**figures(labels), "benchmark": benchmark}
+    folder = f"{name.replace('/', '--').replace(':', '--')}/{benchmark}"
+    return push(
+        hub, {"data/train-00000.parquet": shard(labels, benchmark)}, inputs=inputs, stage="evaluate", kind="details",
+        run=run, repo_type="dataset", repo_id=f"local/{run}-details", folder=folder,
+        metrics=metrics, config={"checkpoints": [name], "benchmarks": [benchmark]},
+    )  # fmt: skip
+
+
+def push_judged(hub: Hub, details: tuple[str, LineageRecord], labels, *, accepted) -> tuple[str, LineageRecord]:
+    """The judged copy of details; the judge accepts these samples and turns down no other."""
+    sha, record = details
+    judged = [[1 if (str(p), k) in accepted else x for k, x in enumerate(row)] for p, row in enumerate(labels)]
+    found = summarise(rows_of(judged))
+    metrics = {**record.metrics, "avg_judged": found["avg"], "stderr_judged": found["stderr"],
+               "judge": {"model": "judge-1", "canary_acceptance": 0.25}}  # fmt: skip
+    content = shard(labels, BENCHMARK, dict.fromkeys(accepted, "accepted"))
+    return push(
+        hub, {"data/train-00000.parquet": content}, inputs=[as_input("details", sha, record)], stage="judge",
+        kind="details", run=record.run, repo_type="dataset", repo_id=record.repo_id, folder=f"{record.folder}-judged",
+        metrics=metrics, config={"details": "evaluate", "benchmark": BENCHMARK},
+    )  # fmt: skip
+
+
+def plan_of(run: str, names: list[str], benchmark: str = BENCHMARK, *, judge: dict | None = None) -> Plan:
+    checkpoints = [name if ":" in name else f"local/{name}" for name in names]
+    evaluate = {"checkpoints": checkpoints, "benchmarks": [benchmark], "k": 2}
+    evaluate |= {"judge": judge} if judge else {}
+    evaluate |= {"engine": {"type": "server", "urls": ["http://127.0.0.1:9/v1"]}} if ":" in names[0] else {}
+    return make_plan(build_recipe({"run": run, "steps": {"evaluate": evaluate}}, "a test"))
+
+
+def finished(node: Node, details: tuple[str, LineageRecord], checkpoint: LineageRecord | None) -> Finished:
+    return Finished(node, details[1], details[0], {}, reused=False, seconds=0.0, origins={"checkpoints": checkpoint})
+
+
+def done(hub: Hub, run: str, names: list[str], labels, benchmark: str = BENCHMARK) -> tuple[Plan, list[Finished]]:
+    """Checkpoints and details pushed, as the end of a run has them."""
+    plan = plan_of(run, names, benchmark)
+    found = []
+    for name, node in zip(names, plan.nodes, strict=True):
+        sha, record = push_base(hub, name)
+        found.append(finished(node, push_details(hub, run, (sha, record), labels, benchmark=benchmark), record))
+    return plan, found
+
+
+if __name__ == "__main__":
+    from erpd_hub.publish import publish_leaderboard, publish_repository_cards
+
+    hub = connect("local")
+    plan, results = done(hub, sys.argv[1], sys.argv[3:], [[1, 0], [int(sys.argv[2]) % 2, 1]])
+    publish_repository_cards(hub, results)
+    publish_leaderboard(hub, plan, results)

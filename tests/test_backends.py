@@ -1,0 +1,202 @@
+"""Regrading without another harness, worker processes under attack, imports, and the custom-tasks folder."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from backend_samples import CASES, write_details
+
+from erpd_hub.artifacts import check_payload, read_lineage
+from erpd_hub.errors import ArtifactError, ConfigError, ErpdError
+from erpd_hub.evaluation.backends import environments
+from erpd_hub.evaluation.backends.foreign import guard
+from erpd_hub.evaluation.backends.imports import import_details
+from erpd_hub.evaluation.backends.regrade import regrade
+from erpd_hub.evaluation.backends.sources import open_details
+from erpd_hub.evaluation.backends.tasks import write_tasks
+from erpd_hub.evaluation.backends.workers import Lost, Workers
+from erpd_hub.samples import read_rows
+
+GRADER = """
+import ctypes, os, socket, subprocess, sys, time
+sys.path.insert(0, {folder!r})
+import guard
+
+def load():
+    def grade(job):
+        eval(job["text"]) if job["text"].startswith("(") else None
+        return {{"label": int(job["text"] == job["gold"]), "extracted": job["text"], "reason": None}}
+    return grade
+
+guard.serve(load)
+"""
+
+
+@pytest.fixture
+def workers(tmp_path: Path):
+    script = tmp_path / "grader.py"
+    script.write_text(GRADER.format(folder=str(Path(guard.__file__).parent)))
+    opened = Workers([sys.executable, "-s", str(script)], size=2, seconds=5.0)
+    yield opened
+    opened.close()
+
+
+def job(text: str) -> dict[str, str]:
+    return {"gold": "1", "text": text}
+
+
+def test_workers_answer_in_order(workers: Workers) -> None:
+    replies = workers.ask_all([job(str(number % 2)) for number in range(40)])
+    assert [reply["label"] for reply in replies] == [number % 2 for number in range(40)]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "(open('{target}', 'w'))",
+        "(os.system('touch {target}'))",
+        "(subprocess.run(['touch', '{target}']))",
+        "(os.remove('{victim}'))",
+        "(socket.create_connection(('127.0.0.1', 1)))",
+        "(ctypes.CDLL(None).system(b'touch {target}'))",
+        "(os.open('{target}', os.O_CREAT | os.O_WRONLY))",
+    ],
+)
+def test_a_text_that_runs_reaches_nothing(workers: Workers, tmp_path: Path, attack: str) -> None:
+    target, victim = tmp_path / "target", tmp_path / "victim"
+    victim.write_text("kept")
+    text = attack.format(target=target, victim=victim)
+    assert workers.ask_all([job(text), job("1")])[0] == Lost("refused")
+    assert not target.exists() and victim.read_text() == "kept"
+
+
+def test_a_text_that_ends_or_stalls_its_worker_costs_only_itself(workers: Workers) -> None:
+    jobs = [job("1"), job("(os._exit(0))"), job("(time.sleep(60))"), job("1"), job("(bytes(1 << 40))"), job("1")]
+    started = time.monotonic()
+    replies = workers.ask_all(jobs)
+    assert time.monotonic() - started < 40
+    assert [replies[index]["label"] for index in (0, 3, 5)] == [1, 1, 1]  # type: ignore[index]
+    assert replies[1] == Lost("crash") and replies[2] == Lost("timeout")
+    assert isinstance(replies[4], dict) and replies[4]["label"] is None and "MemoryError" in replies[4]["reason"]
+
+
+def test_a_grader_that_does_not_start_says_why(tmp_path: Path) -> None:
+    opened = Workers([sys.executable, "-c", "raise SystemExit('no such harness')"], size=1, seconds=5.0)
+    try:
+        with pytest.raises(ErpdError, match=r"does not start: .*no such harness"):
+            opened.ask_all([job("1")])
+    finally:
+        opened.close()
+
+
+def test_regrading_lists_each_difference_with_its_cause(tmp_path: Path) -> None:
+    write_details(tmp_path, "hmmt_feb_2025")
+    stored = open_details("local", f"{tmp_path}")
+    result = regrade(stored.rows(), ["ours", "math-verify", "exact"], extract=stored.extract)
+    report = result.report()
+    by_name = {item["grader"]: item for item in report["graders"]}
+    assert (report["n"], report["k"], report["samples"]) == (len(CASES), 4, 4 * len(CASES))
+    assert by_name["ours"]["avg"] == by_name["stored"]["avg"] and by_name["ours"]["differs"] == 0
+    assert by_name["exact"]["avg"] < by_name["stored"]["avg"]
+    assert by_name["exact"]["causes"] == {"equivalence": by_name["exact"]["differs"]}
+    shown = {(item["problem_id"], item["k"]): item for item in report["disagreements"]}
+    half = next(d for d in shown["half", 0]["differences"] if d["grader"] == "exact")
+    assert (half["label"], half["answer"], half["cause"]) == (0, "0.5", "equivalence")
+    assert all(item["correct"] + item["wrong"] + item["no_verdict"] == report["samples"] for item in report["graders"])
+    json.dumps(report)
+
+
+def test_regrade_prints_and_leaves_the_artifact_alone(tmp_path: Path) -> None:
+    from conftest import cli
+
+    write_details(tmp_path / "details", "hmmt_feb_2025")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")}
+    done = cli("regrade", str(tmp_path / "details"), "--grader", "exact", "--json", home=tmp_path / "home")
+    report = json.loads(done.stdout)
+    assert report["benchmark"] == "hmmt_feb_2025" and [g["grader"] for g in report["graders"]] == ["stored", "exact"]
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")}
+    refused = cli("regrade", str(tmp_path / "details"), "--grader", "lighteval", home=tmp_path / "home", expect=1)
+    assert "erpd-hub backends build lighteval" in refused.stderr
+
+
+def test_pins_hold_no_cuda_and_what_breaks_lighteval() -> None:
+    for harness in environments.HARNESSES:
+        pins = environments._pins(harness)
+        assert "torch==2.13.0+cpu" in pins and "nvidia" not in pins and "triton" not in pins
+    assert "xxhash==3." in environments._pins("lighteval") and "diskcache==" in environments._pins("lighteval")
+
+
+def test_lighteval_details_become_ours(tmp_path: Path) -> None:
+    row = {
+        "doc": {"choices": ["$204$"], "gold_index": 0, "id": "7", "specific": {"problem_id": "p"}},
+        "metric": {"avg@n:n=2": 0.5},
+        "model_response": {"text": ["\\boxed{204}", "\\boxed{5}"], "output_tokens": []},
+    }
+    source = tmp_path / "theirs" / "details" / "m" / "2026" / "details_x.parquet"
+    source.parent.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist([row]), source)
+    out = tmp_path / "ours"
+    assert import_details("lighteval", tmp_path / "theirs", out, benchmark="aime_2025", tool_version="0.13.0") == 2
+    rows = list(read_rows(out))
+    assert [(r["problem_id"], r["k"], r["gold"], r["label"], r["verdict"]) for r in rows] == [
+        ("p", 0, "204", None, "ungradable"),
+        ("p", 1, "204", None, "ungradable"),
+    ]
+    record = read_lineage(out / "lineage.json")
+    assert not check_payload(out, record)
+    assert record.config["imported"] and record.config["tool_version"] == "0.13.0"
+    assert str(tmp_path) not in record.to_json()
+    result = regrade(open_details("local", str(out)).rows(), ["ours"], extract="boxed")
+    assert result.tallies["ours"].summary()["avg"] == 0.5
+
+
+def test_evalscope_reviews_become_ours(tmp_path: Path) -> None:
+    def review(index: int, text: str, status: str) -> dict:
+        score = {"value": {"accuracy": 1.0}, "status": status, "prediction": text}
+        known = {"problem_id": "p"}
+        sample = {"score": score, "group_id": 0, "generation_index": index, "sample_metadata": known}
+        return {"index": index, "target": ["204"], "sample_score": sample}
+
+    def prediction(index: int, stop: str) -> dict:
+        return {"index": index, "model_output": {"choices": [{"stop_reason": stop}]}}
+
+    for folder, rows in {
+        "reviews": [review(0, "\\boxed{204}", "success"), review(1, "\\boxed{204", "excluded")],
+        "predictions": [prediction(0, "stop"), prediction(1, "max_tokens")],
+    }.items():
+        (tmp_path / "theirs" / folder / "m").mkdir(parents=True)
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / "theirs" / folder / "m" / "aime_default.jsonl").write_text(text)
+    out = tmp_path / "ours"
+    assert import_details("evalscope", tmp_path / "theirs", out, benchmark="aime_2025", tool_version="1.14.1") == 2
+    assert [(r["k"], r["finish_reason"], r["gold"]) for r in read_rows(out)] == [
+        (0, "stop", "204"),
+        (1, "length", "204"),
+    ]
+    scores = [json.loads(line)["score"] for line in (out / "theirs.jsonl").read_text().splitlines()]
+    assert scores == [1.0, None]
+
+
+@pytest.mark.parametrize("harness", environments.HARNESSES)
+def test_import_refuses_what_is_not_the_tools(tmp_path: Path, harness: environments.Harness) -> None:
+    (tmp_path / "reviews" / "m").mkdir(parents=True)
+    (tmp_path / "reviews" / "m" / "x.jsonl").write_text('{"index": 0}\n' if harness == "evalscope" else "")
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "details_x.parquet")
+    with pytest.raises(ArtifactError, match=f"{harness}: expected"):
+        import_details(harness, tmp_path, tmp_path / "out", benchmark="b", tool_version="1")
+
+
+def test_tasks_folder_holds_prompts_and_golds(tmp_path: Path) -> None:
+    out = tmp_path / "tasks"
+    assert write_tasks("local", ["addition-1digit"], out) == ["erpd_addition-1digit"]
+    rows = [json.loads(line) for line in (out / "addition-1digit" / "train.jsonl").read_text().splitlines()]
+    assert len(rows) == 40 and rows[0]["problem"].endswith("?") and rows[0]["gold"].isdigit()
+    assert json.loads((out / "tasks.json").read_text())[0]["k"] == 8
+    source = (out / "lighteval_tasks.py").read_text()
+    assert "import erpd_hub" not in source and "from erpd_hub" not in source
+    with pytest.raises(ConfigError, match="empty"):
+        write_tasks("local", ["addition-1digit"], out)

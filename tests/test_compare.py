@@ -1,0 +1,235 @@
+"""`erpd-hub compare`: what is computed, what is refused, what is noted, and its references, on a finished run."""
+
+import json
+
+import pytest
+from conftest import cli
+
+from erpd_hub.comparing.compare_tables import markdown, print_report
+from erpd_hub.comparing.sides import read_sides
+from erpd_hub.errors import ArtifactError, ConfigError
+from erpd_hub.evaluation.comparability import Evaluation, Side
+from erpd_hub.evaluation.compare import report
+from erpd_hub.evaluation.paired import compare
+from erpd_hub.hub.client import connect
+
+METRICS = {
+    "benchmark": "sums", "benchmark_version": 1, "problems_sha256": "a" * 64, "decoding": {"temperature": 0.6},
+    "limit": None, "k": 4, "engine": {"type": "vllm"},
+}  # fmt: skip
+
+
+def _rows(labels, length=10):
+    return tuple(
+        {"problem_id": problem, "k": k, "label": label, "judge": None, "verdict": "correct" if label else "wrong",
+         "extracted": "7" if label else "8", "finish_reason": "stop", "length": length}
+        for problem, row in labels.items() for k, label in enumerate(row)
+    )  # fmt: skip
+
+
+def _evaluation(labels, checkpoint="x", selected=None, rows=None, **metrics):
+    rows = _rows(labels) if rows is None else rows
+    return Evaluation("a/b@c", METRICS | metrics, checkpoint, rows, selected)
+
+
+def _side(name, labels, **more):
+    found = _evaluation(labels, checkpoint=name, **more)
+    return Side(name, {found.benchmark: found})
+
+
+A = {"1": [1, 1, 0, 0], "2": [0, 0, 0, 0], "3": [1, 1, 1, 1]}
+B = {"1": [1, 1, 1, 1], "2": [0, 1, 0, 0], "3": [1, 1, 1, 1]}
+
+
+def test_the_difference_is_the_later_one_minus_the_first():
+    found = report([_side("base", A), _side("student", B)])
+    (pair,) = found["pairs"]
+    (row,) = pair["benchmarks"]
+    expected = compare(B, A)
+    assert (pair["checkpoint"], pair["against"], pair["pooled"]) == ("student", "base", None)
+    assert row["difference"] == pytest.approx(0.25)
+    assert row["p_two_sided"] == expected.p_two_sided == row["p_holm"]
+    assert row["interval"] == list(expected.interval)
+    assert row["widest"][0] <= row["interval"][0] <= row["difference"] <= row["interval"][1] <= row["widest"][1]
+    assert [item["problem_id"] for item in row["problems"]] == ["1", "2"]
+    assert row["coverage"] == 1
+    assert found["notes"] == []
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_scores_stand_beside_the_differences():
+    (item,) = report([_side("base", A), _side("student", B)])["sides"][0]["evaluations"]
+    assert (item["n"], item["k"], item["avg"]) == (3, 4, 0.5)
+    assert item["pass_at_k"] == pytest.approx(2 / 3)
+    assert item["majority_at_k"] == pytest.approx((0.5 + 0 + 1) / 3)
+    assert item["mean_length"] == 10
+
+
+def test_several_are_compared_with_the_first_or_with_each_other():
+    sides = [_side("a", A), _side("b", B), _side("c", {**B, "2": [1, 1, 1, 1]})]
+    against_first = report(sides)
+    assert [(p["checkpoint"], p["against"]) for p in against_first["pairs"]] == [("b", "a"), ("c", "a")]
+    assert [row["num_tests"] for p in against_first["pairs"] for row in p["benchmarks"]] == [2, 2]
+    assert any("Holm" in note for note in against_first["notes"])
+    every = report(sides, all_pairs=True)
+    assert [(p["checkpoint"], p["against"]) for p in every["pairs"]] == [("b", "a"), ("c", "a"), ("c", "b")]
+    assert all(row["p_holm"] >= row["p_two_sided"] for p in every["pairs"] for row in p["benchmarks"])
+
+
+def test_benchmarks_are_pooled_and_those_of_one_side_left_out():
+    def side(name, labels, *more):
+        return Side(name, {b: _evaluation(labels, checkpoint=name, benchmark=b) for b in ("sums", "sets", *more)})
+
+    found = report([side("a", A), side("b", B, "extra")])
+    assert found["benchmarks"] == ["sums", "sets"]
+    pooled = found["pairs"][0]["pooled"]
+    assert (pooled["num_benchmarks"], pooled["difference"]) == (2, pytest.approx(0.25))
+    assert found["notes"][0] == "b: extra left out, which not all sides were evaluated on"
+    with pytest.raises(
+        ArtifactError, match="a benchmark that all sides were evaluated on, got a: sums, sets; b: other"
+    ):
+        report([side("a", A), Side("b", {"other": _evaluation(B, benchmark="other")})])
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"benchmark_version": 2}, "expected one benchmark_version on all sides, got 1 .base. and 2 .student."),
+        ({"problems_sha256": "b" * 64}, "expected one problems_sha256 on all sides, got aaaaaaaaaaaa .base. and bbbb"),
+    ],
+)
+def test_another_benchmark_is_refused_always(other, message):
+    for force in (False, True):
+        with pytest.raises(ArtifactError, match=message):
+            report([_side("base", A), _side("student", B, **other)], force=force)
+
+
+def test_other_decoding_and_limits_are_refused_or_flagged():
+    limited = {"limit": 2, "problems_sha256": "b" * 64}
+    sides = [_side("base", A), _side("student", {p: B[p] for p in "12"}, decoding={"temperature": 1.0}, **limited)]
+    with pytest.raises(
+        ArtifactError, match=r"decoding is temperature 0.6 .base. and temperature 1.0 .student.; .*--force"
+    ):
+        report(sides)
+    found = report(sides, force=True)
+    assert len(found["forced"]) == 2
+    assert found["sides"][0]["evaluations"][0]["n"] == 2, "only the problems that both have"
+    assert found["pairs"][0]["benchmarks"][0]["difference"] == pytest.approx((0.5 + 0.25) / 2)
+    assert "FORCED: sums: decoding is" in markdown(found)
+
+
+def test_a_judge_counts_only_where_all_sides_have_it():
+    judge = {"judge": {"model": "m", "prompt_version": "1"}}
+    rows = tuple({**row, "judge": json.dumps({"status": "accepted"})} for row in _rows(A))
+    judged = _side("base", A, rows=rows, **judge)
+    found = report([judged, _side("student", B, rows=_rows(B), **judge)])
+    assert found["sides"][0]["evaluations"][0]["avg"] == 1
+    assert found["sides"][0]["evaluations"][0]["judge"] == "m, prompt 1"
+    with pytest.raises(ArtifactError, match=r"judged by m, prompt 1 .base. and the rule alone .student."):
+        report([judged, _side("student", B)])
+    forced = report([judged, _side("student", B)], force=True)
+    assert forced["sides"][0]["evaluations"][0]["avg"] == 0.5
+
+
+def test_what_has_to_be_known_is_noted():
+    first = _side("base", {**A, "1": [1, None]}, k=4)
+    second = Side("same", {"sums": _evaluation(A, checkpoint="base", selected="was selected on this benchmark", k=8)})
+    second.evaluations["sums"].metrics["engine"] = {"type": "transformers"}
+    notes = "\n".join(report([first, second])["notes"])
+    for part in (
+        "K is 4 (base), 8 (same): AVG@K means the same",
+        "sampled by different engines",
+        "same was selected on this benchmark: its score there is biased upwards",
+        "same checkpoint, byte for byte",
+        "base has 2 to 4 samples a problem: it is not complete",
+        "base has 1 of 10 samples that could not be graded",
+    ):
+        assert part in notes
+
+
+def test_markdown_and_the_terminal_show_names_as_text(capsys):
+    labels = {"[bold]|x\x1b[2J": [1, 1, 1, 1], "2": [0, 0, 0, 0]}
+    found = report([_side("a|b", {p: [0, 0, 0, 0] for p in labels}), _side("c", labels)])
+    text = markdown(found)
+    assert "a\\|b" in text
+    assert "\x1b" not in text
+    print_report(found)
+    shown = capsys.readouterr().out
+    assert "[bold]|x?[2J" in shown
+    assert "\x1b[2J" not in shown
+
+
+# ------------------------------------------------------------------------------------ on a finished run
+
+
+def test_references_name_the_same_evaluations(micro):
+    hub = connect("local")
+    details = {row["ref"]: row["details"] for row in micro.summary["checkpoints"]}
+    repo = details["base"].partition("/base/")[0]
+    ways = [
+        ["micro:base", "micro:teacher@step-3"],
+        [f"{repo}/base", f"{repo}/teacher@step-3"],
+        [f"{repo}/base/addition-1digit", f"{repo}/teacher@step-3/addition-1digit"],
+        [details["base"], details["teacher@step-3"]],
+    ]
+    first, *others = [report(read_sides(hub, texts)) for texts in ways]
+    for found in others:
+        assert found["pairs"][0]["benchmarks"] == first["pairs"][0]["benchmarks"]
+    bare = report(read_sides(hub, ["base", "teacher@step-3"], run="micro"))
+    assert bare["pairs"][0]["benchmarks"] == first["pairs"][0]["benchmarks"]
+    scores = {row["ref"]: row["avg"] for row in micro.summary["checkpoints"]}
+    assert first["sides"][0]["evaluations"][0]["avg"] == pytest.approx(scores["base"])
+    assert first["sides"][1]["evaluations"][0]["avg"] == pytest.approx(scores["teacher@step-3"])
+
+
+def test_a_local_folder_is_read_and_checked(micro, tmp_path):
+    import shutil
+
+    hub = connect("local")
+    details = next(row["details"] for row in micro.summary["checkpoints"] if row["ref"] == "student")
+    (side,) = read_sides(hub, [details, "micro:base"])[:1]
+    repo, _, revision = details.rpartition("@")
+    parts = repo.split("/")
+    folder = hub.pull(
+        "dataset", "/".join(parts[:2]), hub.resolve("dataset", "/".join(parts[:2]), revision), "/".join(parts[2:])
+    )
+    shutil.copytree(folder, tmp_path / "mine" / "student")
+    found = report(read_sides(hub, ["micro:base", str(tmp_path / "mine")]))
+    assert found["sides"][1]["evaluations"][0]["avg"] == pytest.approx(
+        report([side, side._replace(name="again")])["sides"][0]["evaluations"][0]["avg"]
+    )
+    shard = next((tmp_path / "mine").rglob("*.parquet"))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    with pytest.raises(ArtifactError, match="altered"):
+        read_sides(hub, ["micro:base", str(tmp_path / "mine")])
+
+
+@pytest.mark.parametrize(
+    ("texts", "error", "message"),
+    [
+        (["micro:base"], ConfigError, "at least two checkpoints, got 1"),
+        (["micro:base", "micro:base"], ConfigError, "got one twice"),
+        (["base", "student"], ConfigError, "give --run RUN"),
+        (["micro:base", "micro:studnet"], ArtifactError, "expected one of base, .*did you mean 'student'"),
+        (["micro:base", "mcro:base"], ArtifactError, "expected a finished run of this machine"),
+        (["micro:base", "local/micro-details/nobody"], ArtifactError, "no evaluation there; .* holds base"),
+        (["micro:base", "local/nothing-details/base"], ArtifactError, "no such dataset repository"),
+        (["micro:base", "./not-there"], ArtifactError, "expected a folder with lineage.json"),
+    ],
+)  # fmt: skip
+def test_references_that_name_nothing_say_what_there_is(micro, texts, error, message):
+    with pytest.raises(error, match=message):
+        read_sides(connect("local"), texts)
+
+
+def test_the_command_prints_tables_json_and_markdown(micro):
+    home = micro.home
+    found = json.loads(cli("compare", "micro:base", "micro:student", "--json", home=home).stdout)
+    assert found["schema"] == "erpd-hub/compare/v1"
+    table = cli("compare", "--run", "micro", "base", "student", "control", home=home).stdout
+    assert "paired differences" in table
+    assert "p (Holm)" in table
+    text = cli("compare", "--run", "micro", "base", "student", "--markdown", "--merge-answers", home=home).stdout
+    assert text.startswith("**scores**\n\n| checkpoint | benchmark |")
+    failed = cli("compare", "micro:base", "micro:base", home=home, expect=2)
+    assert failed.stderr.strip() == "erpd-hub: compare: expected different checkpoints, got one twice"

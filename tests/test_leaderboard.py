@@ -1,0 +1,327 @@
+"""The leaderboard on the real embedded Hub: parallel writers, verification, what it shows, results in model cards."""
+
+import json
+import subprocess
+import sys
+from io import BytesIO
+from pathlib import Path
+
+import published
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from huggingface_hub import EvalResultEntry, ModelCard
+from huggingface_hub._eval_results import parse_eval_result_entries
+from typer.testing import CliRunner
+
+from erpd_hub.artifacts import InputRecord
+from erpd_hub.cli import app
+from erpd_hub.evaluation.leaderboard import LEADERBOARD_SCHEMA, leaderboard_bytes
+from erpd_hub.hub.client import Hub, connect
+from erpd_hub.hub.merging import commit_merged
+from erpd_hub.lineage import locate, verify
+from erpd_hub.publish import publish_leaderboard, publish_repository_cards
+from erpd_hub.results.verify import published_rows, verify_rows
+
+BOARD = "local/erpd-leaderboard"
+LABELS: list[list[int | None]] = [[1, 0], [1, 1], [0, 0], [1, None]]
+
+
+@pytest.fixture
+def hub() -> Hub:
+    return connect("local")
+
+
+def published_run(hub: Hub, run: str, names: list[str], benchmark: str = published.BENCHMARK) -> dict[str, dict]:
+    plan, found = published.done(hub, run, names, LABELS, benchmark)
+    publish_repository_cards(hub, found)
+    publish_leaderboard(hub, plan, found)
+    return rows_by_checkpoint(hub)
+
+
+def rows_by_checkpoint(hub: Hub) -> dict[str, dict]:
+    return {row["checkpoint"]: row for rows in published_rows(hub, BOARD)[1].values() for row in rows}
+
+
+def problems(hub: Hub) -> list[str]:
+    return [problem for finding in verify_rows(hub, published_rows(hub, BOARD)[1]) for problem in finding.problems]
+
+
+def edit(hub: Hub, run: str, **changes: object) -> None:
+    """What somebody would do who wants another score: change the parquet itself."""
+    name = f"data/{run}.parquet"
+    rows = published_rows(hub, BOARD)[1][name]
+    hub.push_files("dataset", BOARD, {name: leaderboard_bytes([rows[0] | changes, *rows[1:]])}, message="edit")
+
+
+def test_parallel_submitters_lose_nothing(hub: Hub) -> None:
+    """Four processes at once, three of one run and one of another, each with checkpoints of its own."""
+    runs = {"one": [["a0", "a1"], ["a2"], ["a3"]], "two": [["b0"]]}
+    script = str(Path(published.__file__))
+    words = [[run, str(i), *names] for run, parts in runs.items() for i, names in enumerate(parts)]
+    running = [subprocess.Popen([sys.executable, script, *w], stderr=subprocess.PIPE, text=True) for w in words]
+    for process in running:
+        _, errors = process.communicate(timeout=400)
+        assert process.returncode == 0, errors[-3000:]
+    rows = {name: {row["checkpoint"] for row in found} for name, found in published_rows(hub, BOARD)[1].items()}
+    assert rows == {
+        "data/one.parquet": {"local/a0", "local/a1", "local/a2", "local/a3"},
+        "data/two.parquet": {"local/b0"},
+    }
+    assert problems(hub) == []
+    head = hub.resolve("dataset", "local/one-details")
+    card = hub.file("dataset", "local/one-details", head, "README.md")
+    assert card is not None
+    assert all(f"local--a{i}/addition-1digit" in card.read_text() for i in range(4)), "no card lost a folder"
+
+
+def test_a_commit_in_between_is_merged(hub: Hub) -> None:
+    """The file grows by a line of each writer, also when another writes between reading and committing."""
+    hub.push_files("dataset", "local/x", {"a.txt": b"0\n"}, message="start")
+    seen: list[str | None] = []
+
+    def mine(head: str | None) -> dict[str, bytes | None]:
+        seen.append(head)
+        path = hub.file("dataset", "local/x", str(head), "a.txt")
+        assert path is not None
+        if len(seen) < 3:
+            hub.push_files("dataset", "local/x", {"a.txt": path.read_bytes() + b"theirs\n"}, message="theirs")
+        return {"a.txt": path.read_bytes() + b"mine\n"}
+
+    sha = commit_merged(hub, "dataset", "local/x", mine, message="mine")
+    path = hub.file("dataset", "local/x", str(sha), "a.txt")
+    assert path is not None
+    assert path.read_bytes() == b"0\ntheirs\ntheirs\nmine\n"
+    assert len(set(seen)) == 3
+
+
+def test_the_second_time_commits_nothing(hub: Hub) -> None:
+    plan, found = published.done(hub, "one", ["a"], LABELS, "aime_2025")
+    places = [("dataset", BOARD), ("dataset", "local/one-details"), ("model", "local/a")]
+    for heads in ({}, {}):
+        publish_repository_cards(hub, found)
+        publish_leaderboard(hub, plan, found)
+        heads |= {repo: hub.resolve(kind, repo) for kind, repo in places}  # type: ignore[arg-type]
+        first = heads if not problems(hub) else {}
+    publish_leaderboard(hub, plan, found)
+    assert {repo: hub.resolve(kind, repo) for kind, repo in places} == first  # type: ignore[arg-type]
+
+
+def test_a_row_follows_from_its_samples_and_is_verified(hub: Hub) -> None:
+    row = published_run(hub, "one", ["a"])["local/a"]
+    assert row["avg"] == pytest.approx((0.5 + 1 + 0 + 1) / 4)
+    assert (row["n"], row["k"], row["coverage"], row["equal_k"]) == (4, 2, 7 / 8, False)
+    assert (row["base_repo"], row["role"], row["pinned"]) == ("local/a", "base", True)
+    assert row["harness"] == '{"erpd-hub": "0.1.0", "grader": "math v1"}'
+    assert problems(hub) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"avg": 0.99}, "avg: 0.99 in the row, 0.625 from its samples"),
+        ({"interval": [0.9, 1.0]}, "interval: "),
+        ({"kl_checkpoint_to_base": 0.001}, "kl_checkpoint_to_base: 0.001 in the row, null"),
+        ({"role": "student"}, 'role: "student" in the row, "base"'),
+        ({"checkpoint_repo": "local/better"}, 'checkpoint_repo: "local/better" in the row, "local/a"'),
+        ({"fingerprint": "0" * 64}, "fingerprint: "),
+        ({"harness": None}, "harness: null in the row"),
+        ({"details_repo": "local/nowhere"}, "local/nowhere"),
+        ({"details_revision": "0" * 40}, "local/one-details"),
+        ({"details_folder": "local--b/addition-1digit"}, "lineage.json"),
+    ],
+)
+def test_an_edited_row_is_found(hub: Hub, changes: dict, said: str) -> None:
+    published_run(hub, "one", ["a"])
+    edit(hub, "one", **changes)
+    (found, *_) = problems(hub)
+    assert said in found
+
+
+def test_edited_samples_are_found(hub: Hub) -> None:
+    """Also when the row was computed from them and the record agrees: the tag says which commit was made."""
+    published_run(hub, "one", ["a"])
+    better = published.shard([[1, 1], [1, 1], [1, 1], [1, 1]], published.BENCHMARK)
+    folder = "local--a/addition-1digit"
+    sha = hub.push_files("dataset", "local/one-details", {f"{folder}/data/train-00000.parquet": better}, message="x")
+    edit(hub, "one", avg=1.0, details_revision=sha)
+    found = problems(hub)
+    assert any("sha256" in problem for problem in found)
+    assert any(problem.startswith("coverage: 0.875") for problem in found)
+
+
+def test_the_command_verifies_and_says_what_differs(hub: Hub) -> None:
+    published_run(hub, "one", ["a", "b"])
+    run = CliRunner()
+    right = run.invoke(app, ["leaderboard", "verify", "local"])
+    assert (right.exit_code, right.stdout.count("ok ")) == (0, 2)
+    edit(hub, "one", avg=0.99)
+    wrong = run.invoke(app, ["leaderboard", "verify", BOARD, "--json"])
+    assert wrong.exit_code == 1
+    (first, second) = json.loads(wrong.stdout)["rows"]
+    assert (len(first["problems"]), second["problems"]) == (1, [])
+
+
+def test_an_edit_is_mended_by_the_next_run_and_reaches_no_card(hub: Hub) -> None:
+    plan, found = published.done(hub, "one", ["a"], LABELS, "aime_2025")
+    publish_leaderboard(hub, plan, found)
+    edit(hub, "one", avg=0.99)
+    publish_leaderboard(hub, plan, found)
+    assert rows_by_checkpoint(hub)["local/a"]["avg"] == 0.625
+    assert problems(hub) == []
+
+
+def test_rows_of_an_earlier_schema_stay(hub: Hub) -> None:
+    published_run(hub, "one", ["a"])
+    name = "data/one.parquet"
+    rows = published_rows(hub, BOARD)[1][name]
+    old = [{key: value for key, value in rows[0].items() if key in LEADERBOARD_SCHEMA.names[:25]}]
+    old[0] |= {"checkpoint": "local/z", "details_folder": "z/addition-1digit"}
+    buffer = BytesIO()
+    import pyarrow as pa
+
+    pq.write_table(pa.Table.from_pylist(old), buffer)
+    hub.push_files("dataset", BOARD, {name: buffer.getvalue()}, message="old")
+    assert set(published_run(hub, "one", ["b"])) == {"local/b", "local/z"}
+
+
+def test_a_judged_copy_takes_the_place_of_its_evaluation(hub: Hub) -> None:
+    """Both scores are in the row, both are recomputed, and a later run without the judge does not take it away."""
+    checkpoint = published.push_base(hub, "a")
+    plain = published.push_details(hub, "one", checkpoint, LABELS)
+    copy = published.push_judged(hub, plain, LABELS, accepted={("2", 0)})
+    judge = {"model": "judge-1", "url": "http://127.0.0.1:9/v1"}
+    plan = published.plan_of("one", ["a"], judge=judge)
+    nodes = {node.config.stage: node for node in plan.nodes}
+    parts = [published.finished(nodes["evaluate"], plain, checkpoint[1])]
+    publish_leaderboard(hub, plan, [*parts, published.finished(nodes["judge"], copy, plain[1])])
+    row = rows_by_checkpoint(hub)["local/a"]
+    assert (row["details_folder"], row["judge"]) == ("local--a/addition-1digit-judged", "judge-1")
+    assert (row["avg"], row["avg_judged"], row["judge_share"]) == (0.625, 0.75, 1 / 8)
+    assert row["canary_acceptance"] == 0.25
+    assert problems(hub) == []
+    publish_leaderboard(hub, published.plan_of("one", ["a"]), parts)
+    assert rows_by_checkpoint(hub)["local/a"] == row
+    edit(hub, "one", avg_judged=0.9)
+    assert problems(hub) == ["avg_judged: 0.9 in the row, 0.75 from its samples and lineage"]
+
+
+def test_an_endpoint_is_flagged_and_in_no_model_repository(hub: Hub) -> None:
+    item = InputRecord(role="checkpoints", kind="endpoint", digest="a" * 64)
+    details = published.push_details(hub, "one", ("", None), LABELS, name="endpoint:m", item=item)
+    plan = published.plan_of("one", ["endpoint:m"])
+    publish_leaderboard(hub, plan, [published.finished(plan.nodes[0], details, None)])
+    (row,) = rows_by_checkpoint(hub).values()
+    assert (row["pinned"], row["role"], row["checkpoint_repo"]) == (False, "endpoint", "endpoint:m")
+    assert problems(hub) == []
+    assert "(unpinned)" in CliRunner().invoke(app, ["leaderboard"]).stdout
+
+
+# ---------------------------------------------------------------------------------- model repositories
+
+
+def results_of(hub: Hub, repo: str) -> tuple[ModelCard, dict[str, EvalResultEntry]]:
+    head = hub.resolve("model", repo)
+    names = [name for name in hub.tree("model", repo, str(head)) if name.startswith(".eval_results/")]
+    entries = {}
+    for name in names:
+        path = hub.file("model", repo, str(head), name)
+        assert path is not None
+        (entries[name],) = parse_eval_result_entries(yaml.safe_load(path.read_text()))
+    card = hub.file("model", repo, str(head), "README.md")
+    assert card is not None
+    return ModelCard(card.read_text()), entries
+
+
+def test_results_of_a_hub_benchmark_are_in_both_formats(hub: Hub) -> None:
+    row = published_run(hub, "one", ["a"], "aime_2025")["local/a"]
+    card, entries = results_of(hub, "local/a")
+    (entry,) = entries.values()
+    assert (entry.dataset_id, entry.task_id, entry.dataset_revision) == (published.DATASET, "default", "e" * 40)
+    assert entry.value == 62.5
+    assert entry.source_url == f"/datasets/local/one-details/tree/{row['details_revision']}/local--a/aime_2025"
+    for part in ("AVG@2", "T=0.6, top_p=0.95, max_new_tokens=32", "math v1", "87.5 % of samples graded", "unequal K"):
+        assert part in str(entry.notes)
+    (result,) = card.data.eval_results or []
+    assert (result.dataset_type, result.dataset_split, result.metric_value) == (published.DATASET, "train", 62.5)
+    assert result.dataset_revision == "e" * 40
+    assert "| `aime_2025` v2" not in card.text  # the details say version 1
+    assert "| `aime_2025` v1 | 62.5 |" in card.text
+
+
+def test_a_generated_benchmark_is_in_the_card_only(hub: Hub) -> None:
+    published_run(hub, "one", ["a"])
+    card, entries = results_of(hub, "local/a")
+    assert entries == {}
+    (result,) = card.data.eval_results or []
+    assert (result.dataset_name, result.dataset_revision) == (published.BENCHMARK, None)
+
+
+def test_the_artifact_stays_what_it_is(hub: Hub) -> None:
+    published_run(hub, "one", ["a"], "aime_2025")
+    place = locate(hub, "local/a")
+    assert place.revision != hub.resolve("model", "local/a"), "results are a later commit"
+    assert [problem for finding in verify(hub, place) for problem in finding.problems] == []
+
+
+def test_two_runs_on_one_checkpoint_are_two_variants(hub: Hub) -> None:
+    for run in ("one", "two"):
+        published_run(hub, run, ["a"], "aime_2025")
+    _, entries = results_of(hub, "local/a")
+    assert len(entries) == 2
+    assert sorted(str(entry.notes).rpartition("; ")[2] for entry in entries.values()) == ["run one", "run two"]
+    path = hub.file("model", "local/a", str(hub.resolve("model", "local/a")), "README.md")
+    assert path is not None
+    assert path.read_text().count("url: /datasets/local/") == 2
+
+
+def test_results_go_with_the_weights_they_are_of(hub: Hub) -> None:
+    """New weights in the repository: what was said of the old ones goes, a file of somebody else stays."""
+    published_run(hub, "one", ["a"], "aime_2025")
+    theirs = yaml.safe_dump([{"dataset": {"id": "x/y", "task_id": "z"}, "value": 1}]).encode()
+    hub.push_files("model", "local/a", {".eval_results/theirs.yaml": theirs}, message="theirs")
+    published.push(hub, {"model.safetensors": b"new"}, stage="base", kind="checkpoint", run="r", repo_type="model",
+                   repo_id="local/a")  # fmt: skip
+    from erpd_hub.results.metadata import publish_results_of
+
+    rows = [row for found in published_rows(hub, BOARD)[1].values() for row in found]
+    publish_results_of(hub, "local/a", rows)
+    card, entries = results_of(hub, "local/a")
+    assert list(entries) == [".eval_results/theirs.yaml"]
+    assert card.data.eval_results is None
+    assert "## Evaluation" not in card.text
+
+
+# ---------------------------------------------------------------------------------------------- shown
+
+
+def test_the_table_is_grouped_and_filtered(hub: Hub) -> None:
+    published_run(hub, "one", ["a", "b"])
+    published_run(hub, "two", ["a"], "aime_2025")
+    run = CliRunner()
+    everything = run.invoke(app, ["leaderboard"]).stdout
+    assert everything.count("from local/a@") == 1
+    assert everything.count("from local/b@") == 1
+    assert "3 of 3 rows" in everything
+    found = json.loads(run.invoke(app, ["leaderboard", "local", "--benchmark", "aime_2025", "--json"]).stdout)
+    assert [row["run"] for row in found["rows"]] == ["two"]
+    assert json.loads(run.invoke(app, ["leaderboard", "--role", "student", "--json"]).stdout)["rows"] == []
+
+
+def test_the_papers_numbers_are_marked_and_no_rows(hub: Hub) -> None:
+    run = CliRunner()
+    found = json.loads(run.invoke(app, ["leaderboard", "--paper", "--experiment", "table1", "--json"]).stdout)
+    assert found["rows"] == []
+    entry = next(e for e in found["reported"] if (e["row"], e["column"]) == ("CE", "hmmt_feb_2025"))
+    assert entry == {
+        "experiment": "table1", "model": "Qwen3-4B", "row": "CE", "column": "hmmt_feb_2025", "unit": "percent",
+        "reported": 67.6, "measured": None, "run": None, "checkpoint": None,
+    }  # fmt: skip
+    shown = run.invoke(app, ["leaderboard", "--paper", "--experiment", "table11"]).stdout
+    assert "as reported by the paper" in shown
+    assert "63.7" in shown
+
+
+def test_no_leaderboard_is_said() -> None:
+    done = CliRunner().invoke(app, ["leaderboard", "nobody"])
+    assert "nobody/erpd-leaderboard" in str(done.exception)
