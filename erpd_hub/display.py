@@ -129,7 +129,9 @@ def judge_notes(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
             f"{_between(judged, 'judge_kappa', '.2f')}" + (f"; {unjudged} samples unjudged" if unjudged else "")
         )
         if any(row["canaries_alarm"] for row in judged):
-            yield f"[bold red]! {name} takes injected wrong answers for right: judged % cannot be trusted[/bold red]"
+            said = dict.fromkeys(row["canaries_problem"] for row in judged if row["canaries_problem"])
+            why = "; ".join(said) or "it takes injected wrong answers for right"
+            yield f"[bold red]! {name}: {escape(why)}: judged % cannot be trusted[/bold red]"
 
 
 def _between(rows: Iterable[dict[str, Any]], name: str, form: str) -> str:

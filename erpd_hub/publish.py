@@ -67,7 +67,10 @@ def publish_leaderboard(hub: Hub, plan: Plan, finished: list[Finished]) -> str |
     def merged(head: str | None) -> dict[str, bytes | None]:
         there = {row["details_folder"]: _complete(row) for row in rows_of(hub, repo_id, head, path)}
         for row, item, probe in pairs:
-            if not _is_judged_already(hub, item, there):
+            if _is_judged_already(hub, item, there):
+                judged = there[item.record.folder + SUFFIX]
+                judged["selection"] = _is_selected(hub, row, item, judged)
+            else:
                 there |= _updated(hub, row, item, probe, there, made)
                 there.pop(_counterpart(item.record.folder), None)
         content = leaderboard_bytes([there[folder] for folder in sorted(there)])
@@ -84,9 +87,7 @@ def _updated(
     """The row of a details artifact as it should be, by its folder; `made` keeps what an earlier try computed."""
     folder = item.record.folder
     known = there.get(folder, {})
-    origin = origin_of(hub, item.record)
-    decided = origin is not None and decided_or_unknown(hub, origin.item, row.benchmark)
-    selection = row.selection or decided or bool(known.get("selection"))  # another recipe may have decided
+    selection = _is_selected(hub, row, item, known or there.get(_counterpart(folder), {}))
     if _is_current(known, item, probe, selection):
         return {folder: known}
     if folder not in made or made[folder]["selection"] != selection:
@@ -97,6 +98,14 @@ def _updated(
     return {folder: made[folder]}
 
 
+def _is_selected(hub: Hub, row: Checkpoint, item: Finished, known: Row) -> bool:
+    """Whether something was decided on the benchmark: by this run, by the lineage, or as a published row has it, since
+    another recipe may have decided."""
+    origin = origin_of(hub, item.record)
+    decided = origin is not None and decided_or_unknown(hub, origin.item, row.benchmark)
+    return row.selection or decided or bool(known.get("selection"))
+
+
 def _is_current(known: Row, item: Finished, probe: Finished | None, selection: bool) -> bool:
     """Whether a published row is of these very details and says what their records do."""
     metrics = item.record.metrics
@@ -104,6 +113,7 @@ def _is_current(known: Row, item: Finished, probe: Finished | None, selection: b
     return (
         (known.get("details_revision"), known.get("selection")) == (item.revision, selection)
         and known.get("details_digest") == item.record.digest
+        and known.get("n_graded") is not None  # by a version that computed less, or the limits otherwise
         and (known.get("probe_revision") == (probe.revision if probe else None))
         and all(same(known[name], metrics.get(name)) for name in _FROM_RECORD)
         and all(same(known[name], probed.get(name)) for name in PROBED)

@@ -5,6 +5,7 @@ follows from what both have in common, for any K; whether there is an artifact w
 taken over becomes an input of the new artifact (role `taken_over`), and so part of its lineage.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,8 @@ from erpd_hub.artifacts import LineageRecord, fingerprint, fingerprint_tag
 from erpd_hub.hub.client import Hub, find_finished
 from erpd_hub.inputs import ResolvedInput, pinned
 from erpd_hub.nodes import Node
+
+logger = logging.getLogger(__name__)
 
 ROLE = "taken_over"
 _MOST_K = 512
@@ -92,7 +95,20 @@ def variants(
 
 def complete(relatives: Sequence[Relative], node: Node) -> Relative | None:
     """The evaluation with the node's K that lacks nothing."""
-    return next((item for item in relatives if item.k == _k(node) and not item.errors), None)
+    done = next((item for item in relatives if item.k == _k(node) and not item.errors), None)
+    endpoint = _endpoint(node)
+    if endpoint and (done or any(item.usable(_k(node)) > 0 for item in relatives)):
+        logger.warning(
+            "%s: samples of %s were drawn before and are used again; nothing says that the same model answers there: "
+            "where it is another, or another server, evaluate under another --name", node.name, endpoint,
+        )  # fmt: skip
+    return done
+
+
+def _endpoint(node: Node) -> str | None:
+    """The endpoint that a node evaluates."""
+    assert isinstance(node.config, c.EvaluateConfig)
+    return next((text for text in node.config.checkpoints if text.startswith("endpoint:")), None)
 
 
 def with_samples_of(

@@ -84,7 +84,9 @@ class Checkpoint(NamedTuple):
     canary_acceptance: float | None = None
     """Share of injected wrong answers that the judge took for right."""
     canaries_alarm: bool | None = None
-    """Whether that is more than the recipe allows."""
+    """Whether that is more than the recipe allows, or was not measured."""
+    canaries_problem: str | None = None
+    """Why, in words."""
 
 
 def summarise_run(plan: Plan, finished: Iterable[Finished], seconds: float) -> dict[str, Any]:
@@ -233,6 +235,7 @@ def _checkpoint(plan: Plan, evaluation: Finished, probe: Finished | None, by_nam
         judge_kappa=judge.get("audit", {}).get("kappa"),
         canary_acceptance=judge.get("canary_acceptance"),
         canaries_alarm=judge.get("canaries_alarm"),
+        canaries_problem=judge.get("canaries_problem"),
     )
 
 

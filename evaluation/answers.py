@@ -40,13 +40,20 @@ def extract_answer(text: str, *, extract: Extract, thinking: bool) -> str | None
     of it, or the last box where there is one. A response that begins with `<think>`, or whose prompt did (`thinking`),
     and never closes it has no answer.
     """
-    _, closed, tail = text.rpartition("</think>")
-    if not closed and (thinking or text[:100].lstrip().startswith("<think>")):
+    tail = after_thinking(text, thinking=thinking)
+    if tail is None:
         return None
     answer = tail.split("\n", 1)[0] if extract == "first-line" else last_boxed(tail)
     if answer is None and extract == "whole":
         answer = tail
     return (answer.strip() or None) if answer is not None else None
+
+
+def after_thinking(text: str, *, thinking: bool) -> str | None:
+    """What follows the last `</think>`; None where the prompt or the text opened a think block that is not closed."""
+    _, closed, tail = text.rpartition("</think>")
+    opened = thinking or text[:100].lstrip().startswith("<think>")
+    return tail if closed or not opened else None
 
 
 def last_boxed(text: str) -> str | None:
@@ -109,7 +116,7 @@ def parse_integer(text: str) -> str | None:
 def is_plain_sum(text: str) -> bool:
     """Whether an answer is digits and signs only, a sum left undone (`876+530`): the question, not its answer."""
     bare = unwrap(text)
-    return re.fullmatch(r"[\d+\s-]+", bare) is not None and not re.fullmatch(r"-?\d{1,3}(?: \d{3})+", bare)
+    return re.fullmatch(r"[0-9+\s-]+", bare) is not None and not re.fullmatch(r"-?\d{1,3}(?: \d{3})+", bare)
 
 
 def unwrap(text: str) -> str:

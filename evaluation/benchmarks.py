@@ -75,7 +75,7 @@ class Benchmark:
     @property
     def definition_sha256(self) -> str:
         """Of the identity: tells two benchmarks of the same name apart."""
-        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+        return definition_hash(self.identity)
 
     @property
     def reference(self) -> RepoRef | PathRef | None:
@@ -88,6 +88,11 @@ class Benchmark:
     def files(self) -> tuple[str, ...]:
         """The files of its dataset that are needed; empty for all."""
         return self.source.files if isinstance(self.source, LiveCodeBenchSource) else ()
+
+
+def definition_hash(identity: Mapping[str, Any]) -> str:
+    """sha256 of a benchmark's identity, also of one that a record holds."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def make_benchmark(name: str, entry: BenchmarkEntry) -> Benchmark:

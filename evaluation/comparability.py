@@ -1,11 +1,11 @@
 """What makes two evaluations comparable: what is refused, what may be forced and is flagged, what is only noted. Pure.
 
 Another version or state of the benchmark is another experiment: no difference of checkpoints can be read off, and it is
-refused. Other decoding, limits or judges can be the question itself, so they can be forced.
+refused. Other decoding, limits, graders or judges can be the question itself, so they can be forced.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from erpd_hub.errors import ArtifactError
@@ -13,7 +13,12 @@ from erpd_hub.evaluation.paired import labels_by_problem
 
 _NEVER = ("benchmark_version", "benchmark_definition")
 """Other prompts or golds under one name."""
-_FORCED = ("decoding", "limit", "extend_to")
+_FORCED = ("decoding", "limit", "extend_to", "max_sequence_tokens")
+_GRADER = ("grader", "math-verify")
+"""Of the recorded harness; what an older record does not say is noted."""
+
+_HASH = 64
+"""Letters of a sha256, of which the first are shown."""
 
 Row = Mapping[str, Any]
 
@@ -29,7 +34,9 @@ class Evaluation:
     """Digest: equal ones are the same bytes."""
     rows: tuple[Row, ...]
     selected: str | None = None
-    """How this benchmark decided about the checkpoint, in words; None where lineage shows no such thing."""
+    """How this benchmark decided about the checkpoint, in words; None where nothing shows such a thing."""
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    """Settings that its judge's verdicts may depend on."""
 
     @property
     def benchmark(self) -> str:
@@ -37,9 +44,24 @@ class Evaluation:
 
     @property
     def judge(self) -> str | None:
-        """Model and version of its judge."""
+        """Model, version and settings of its judge."""
         report = self.metrics.get("judge")
-        return f"{report['model']}, prompt {report['prompt_version']}" if report else None
+        if not report:
+            return None
+        return ", ".join(
+            [report["model"], f"prompt {report['prompt_version']}", *([_shown(self.asked)] * bool(self.asked))]
+        )
+
+    @property
+    def has_votes(self) -> bool:
+        """Whether majority@K means something: programs that are wrong cannot be equal."""
+        return "sandbox" not in self.metrics and self.grader.get("grader") != "unit_tests"
+
+    @property
+    def grader(self) -> Mapping[str, Any]:
+        """Versions of what graded it; empty in records that do not say."""
+        harness = self.metrics.get("harness") or {}
+        return {key: harness[key] for key in _GRADER if key in harness}
 
 
 class Side(NamedTuple):
@@ -52,8 +74,11 @@ class Side(NamedTuple):
 # ------------------------------------------------------------------------------------- what is refused
 
 
-def refuse(first: Side, other: Side, benchmark: str, *, force: bool) -> list[str]:
+def refuse(first: Side, other: Side, benchmark: str, *, judged: bool, force: bool) -> list[str]:
     """What differs between two evaluations of a benchmark and may be forced, in words.
+
+    Args:
+        judged: Their judges' labels are compared, so that the judges matter.
 
     Raises:
         ArtifactError: it differs and is not forced, or is never to be compared.
@@ -65,19 +90,20 @@ def refuse(first: Side, other: Side, benchmark: str, *, force: bool) -> list[str
     same_limit = one.metrics.get("limit") == two.metrics.get("limit")
     if same_limit and one.metrics.get("problems_sha256") != two.metrics.get("problems_sha256"):
         raise _other(benchmark, "problems_sha256", first, other)
+    values = [(key, one.metrics.get(key), two.metrics.get(key)) for key in _FORCED]
+    if one.grader and two.grader:
+        values += [(key, one.grader.get(key), two.grader.get(key)) for key in _GRADER]
+    if judged:
+        values.append(("judge", one.judge, two.judge))
     found = [
-        f"{benchmark}: {key} is {_shown(one.metrics.get(key))} ({first.name}) and {_shown(two.metrics.get(key))} "
-        f"({other.name})"
-        for key in _FORCED
-        if one.metrics.get(key) != two.metrics.get(key)
+        f"{benchmark}: {key} is {_shown(mine)} ({first.name}) and {_shown(theirs)} ({other.name})"
+        for key, mine, theirs in values
+        if mine != theirs
     ]
-    if one.judge != two.judge:
-        found.append(f"{benchmark}: judged by {one.judge or 'the rule alone'} ({first.name}) and "
-                     f"{two.judge or 'the rule alone'} ({other.name})")  # fmt: skip
     if found and not force:
         raise ArtifactError(
             f"compare: expected the same on all sides, got {'; '.join(found)}; evaluate both alike, or --force "
-            "(common problems, the rule's labels, and the difference is flagged)"
+            "(common problems, and the difference is flagged)"
         )
     return found
 
@@ -93,11 +119,12 @@ def _other(benchmark: str, key: str, first: Side, other: Side) -> ArtifactError:
 def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {value[key]}" for key in sorted(value))
-    return str(value)[:12] if isinstance(value, str) else str(value)
+    return value[:12] if isinstance(value, str) and len(value) == _HASH else str(value)
 
 
-def judges_differ(sides: Sequence[Side], benchmark: str) -> bool:
-    return len({side.evaluations[benchmark].judge for side in sides}) > 1
+def without_judge(sides: Sequence[Side], benchmarks: Sequence[str]) -> list[str]:
+    """Evaluations that no judge has seen, in words."""
+    return [f"{side.name} on {name}" for side in sides for name in benchmarks if not side.evaluations[name].judge]
 
 
 # ---------------------------------------------------------------------------------------------- notes
@@ -116,13 +143,32 @@ def notes(sides: Sequence[Side], benchmarks: Sequence[str]) -> list[str]:
             found.append(f"{name}: K is {shown}: AVG@K means the same at any K, pass@K and majority@K do not")
         if len({evaluation.metrics.get("engine", {}).get("type") for _, evaluation in here}) > 1:
             found.append(f"{name}: sampled by different engines")
-        found += [f"{name}: {label} {evaluation.selected}: its score there is biased upwards, and so is the difference"
+        if len({bool(evaluation.grader) for _, evaluation in here}) > 1:
+            unknown = ", ".join(label for label, evaluation in here if not evaluation.grader)
+            found.append(f"{name}: which version of the grader {unknown} was graded by is not recorded")
+        found += [f"{name}: {label} {evaluation.selected}: neither its score there nor the difference is unbiased"
                   for label, evaluation in here if evaluation.selected]  # fmt: skip
+        found += [_judge(name, label, evaluation) for label, evaluation in here if evaluation.judge]
         digests = [evaluation.checkpoint for _, evaluation in here]
         if len(set(digests)) < len(digests):
             found.append(f"{name}: some sides are the same checkpoint, byte for byte: all is noise")
         found += _incomplete(name, here)
     return found
+
+
+def _judge(name: str, label: str, evaluation: Evaluation) -> str:
+    """Which judge an evaluation has, and how far it can be trusted."""
+    report, share = evaluation.metrics["judge"], evaluation.metrics.get("judge_share")
+    fooled = report.get("canary_acceptance")
+    alarm = ": ALARM, its score cannot be trusted" if report.get("canaries_alarm") else ""
+    return (
+        f"{name}: {label} has a judge ({evaluation.judge}), who alone calls {_percent(share)} of the samples right, "
+        f"and {_percent(fooled)} of injected wrong answers{alarm}"
+    )
+
+
+def _percent(share: float | None) -> str:
+    return "an unknown share" if share is None else f"{100 * share:.1f} %"
 
 
 def _incomplete(name: str, here: Sequence[tuple[str, Evaluation]]) -> list[str]:

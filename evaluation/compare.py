@@ -10,7 +10,7 @@ from typing import Any
 
 from erpd_hub.errors import ArtifactError
 from erpd_hub.evaluation.bounded import METHOD
-from erpd_hub.evaluation.comparability import Evaluation, Side, judges_differ, multiplicity, notes, refuse
+from erpd_hub.evaluation.comparability import Evaluation, Row, Side, multiplicity, notes, refuse, without_judge
 from erpd_hub.evaluation.judge import judged_label
 from erpd_hub.evaluation.paired import LabelsByProblem, labels_by_problem
 from erpd_hub.evaluation.statistics import (
@@ -29,12 +29,18 @@ MOST_PROBLEMS = 10
 
 
 def report(
-    sides: Sequence[Side], *, all_pairs: bool = False, force: bool = False, same: Same | None = None
+    sides: Sequence[Side],
+    *,
+    all_pairs: bool = False,
+    judged: bool = False,
+    force: bool = False,
+    same: Same | None = None,
 ) -> dict[str, Any]:
     """The `--json` object: scores of each side, paired differences of each pair, notes.
 
     Args:
         all_pairs: Every side against every earlier one; otherwise all against the first.
+        judged: Compare the labels with the judge, which all sides need; otherwise the rule's.
         force: Compare on common problems, and with other decoding; each such difference is flagged.
         same: A grader for majority@K (`erpd_hub.evaluation.voting`).
 
@@ -45,8 +51,15 @@ def report(
     if not benchmarks:
         had = "; ".join(f"{side.name}: {', '.join(side.evaluations)}" for side in sides)
         raise ArtifactError(f"compare: expected a benchmark that all sides were evaluated on, got {had}")
-    flags = [flag for side in sides[1:] for name in benchmarks for flag in refuse(sides[0], side, name, force=force)]
-    judged = not any(judges_differ(sides, name) for name in benchmarks)
+    if judged and (missing := without_judge(sides, benchmarks)):
+        raise ArtifactError(f"compare: expected a judge on all sides, got none for {'; '.join(missing)}; "
+                            "evaluate with --judge, or compare the rule's scores")  # fmt: skip
+    flags = [
+        flag
+        for side in sides[1:]
+        for name in benchmarks
+        for flag in refuse(sides[0], side, name, judged=judged, force=force)
+    ]
     labels = [_labels(side, benchmarks, judged=judged) for side in sides]
     if force:
         labels = _common(labels)
@@ -56,8 +69,9 @@ def report(
     return {
         "schema": SCHEMA,
         "benchmarks": benchmarks,
+        "labels": "judge" if judged else "rule",
         "interval_method": METHOD,
-        "sides": [_side(side, found, same) for side, found in zip(sides, labels, strict=True)],
+        "sides": [_side(side, found, same, judged=judged) for side, found in zip(sides, labels, strict=True)],
         "pairs": pairs,
         "forced": flags,
         "notes": [*notes(sides, benchmarks), *multiplicity(pairs)],
@@ -65,14 +79,13 @@ def report(
 
 
 def _labels(side: Side, benchmarks: Sequence[str], *, judged: bool) -> dict[str, dict[str, list[int | None]]]:
-    """Labels by benchmark and problem; with the judge's where all sides have it."""
-    found = {}
-    for name in benchmarks:
-        evaluation = side.evaluations[name]
-        use = judged and evaluation.judge is not None
-        rows = ({**row, "label": judged_label(row)} for row in evaluation.rows) if use else evaluation.rows
-        found[name] = labels_by_problem(rows)
-    return found
+    """Labels by benchmark and problem."""
+    return {name: labels_by_problem(_counted(side.evaluations[name], judged=judged)) for name in benchmarks}
+
+
+def _counted(evaluation: Evaluation, *, judged: bool) -> Iterable[Row]:
+    """The rows with the label that counts."""
+    return ({**row, "label": judged_label(row)} for row in evaluation.rows) if judged else evaluation.rows
 
 
 def _common(labels: Sequence[Mapping[str, LabelsByProblem]]) -> list[dict[str, Any]]:
@@ -84,18 +97,18 @@ def _common(labels: Sequence[Mapping[str, LabelsByProblem]]) -> list[dict[str, A
 # -------------------------------------------------------------------------------------------- figures
 
 
-def _side(side: Side, labels: Mapping[str, LabelsByProblem], same: Same | None) -> dict[str, Any]:
+def _side(side: Side, labels: Mapping[str, LabelsByProblem], same: Same | None, *, judged: bool) -> dict[str, Any]:
     return {
         "name": side.name,
-        "evaluations": [_scores(side.evaluations[name], labels[name], same) for name in labels],
+        "evaluations": [_scores(side.evaluations[name], labels[name], same, judged=judged) for name in labels],
     }
 
 
-def _scores(evaluation: Evaluation, by_problem: LabelsByProblem, same: Same | None) -> dict[str, Any]:
+def _scores(evaluation: Evaluation, by_problem: LabelsByProblem, same: Same | None, *, judged: bool) -> dict[str, Any]:
     """Scores of one evaluation on the problems that are compared."""
     labels = list(by_problem.values())
     average, k = avg_at_k(labels), max(map(len, labels), default=0)
-    rows = [row for row in evaluation.rows if row["problem_id"] in by_problem]
+    rows = [row for row in _counted(evaluation, judged=judged) if row["problem_id"] in by_problem]
     lengths = [row["length"] for row in rows if row["length"] is not None]
     interval = score_interval(labels)
     return {
@@ -109,13 +122,31 @@ def _scores(evaluation: Evaluation, by_problem: LabelsByProblem, same: Same | No
         "stderr_sampling": stderr_sampling(labels),
         "interval": list(interval) if interval else None,
         "pass_at_k": pass_at_k(labels, k) if k else None,
-        "majority_at_k": majority_at_k(ballots(rows, same=same), [k]).get(k),
+        "majority_at_k": majority_at_k(ballots(rows, same=same), [k]).get(k) if evaluation.has_votes else None,
         "mean_length": sum(lengths) / len(lengths) if lengths else None,
         "length_quantiles": quantiles(lengths),
         **{name: _share(row["verdict"] == name for row in rows) for name in ("truncated", "no_answer")},
         "coverage": (sum(map(len, labels)) - average.num_ungradable) / (len(labels) * k) if k else 0.0,
-        "judge": evaluation.judge,
+        **_both_ways(evaluation, by_problem),
         "selected": evaluation.selected,
+    }
+
+
+def _both_ways(evaluation: Evaluation, by_problem: LabelsByProblem) -> dict[str, Any]:
+    """The score by the rule and with the judge, on the same problems, and what the judge is worth."""
+    report = evaluation.metrics.get("judge") or {}
+
+    def average(*, judged: bool) -> float | None:
+        labels = labels_by_problem(_counted(evaluation, judged=judged))
+        return avg_at_k([labels[problem] for problem in by_problem]).value
+
+    return {
+        "judge": evaluation.judge,
+        "avg_rule": average(judged=False),
+        "avg_judged": average(judged=True) if report else None,
+        "judge_share": evaluation.metrics.get("judge_share"),
+        "canary_acceptance": report.get("canary_acceptance"),
+        "canaries_alarm": report.get("canaries_alarm"),
     }
 
 

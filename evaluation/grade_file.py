@@ -18,11 +18,9 @@ from typing import IO, Any
 
 from erpd_hub.errors import ArtifactError, ConfigError
 from erpd_hub.evaluation.answers import Extract
-from erpd_hub.evaluation.grading import SECONDS, Grade, Response, grade_many
+from erpd_hub.evaluation.golds import normalise_gold
+from erpd_hub.evaluation.grading import GRADER_VERSION, SECONDS, Grade, Response, grade_many
 from erpd_hub.samples import FinishReason
-
-GRADER_VERSION = 1
-"""Raised when the same answer may get another grade."""
 
 _CHUNK_ROWS = 1024
 _CHUNK_CHARACTERS = 32 << 20
@@ -47,6 +45,10 @@ class Report:
     num_malformed: int = 0
     unboxed: int = 0
     """Rows without an answer whose output is one short line: maybe bare answers."""
+    closed: int = 0
+    """Rows with a `</think>`."""
+    unclosed: int = 0
+    """Gradable rows without one, of prompts that are not said to have opened a think block: graded as they stand."""
     given: Counter[str] = field(default_factory=Counter)
     """Where the rows carry a label of their own: agree, false_positive, false_negative, ungradable."""
     seconds: float = 0.0
@@ -63,6 +65,8 @@ class Report:
             "malformed": self.num_malformed,
             "malformed_lines": self.malformed,
             "unboxed_short": self.unboxed,
+            "thinking_closed": self.closed,
+            "thinking_unclosed": self.unclosed,
             "given_labels": dict(sorted(self.given.items())) or None,
             "versions": _versions(),
             "seconds": round(self.seconds, 3),
@@ -80,9 +84,12 @@ class _Row:
 
 def grade_file(
     path: Path, output: Path, *, extract: Extract = "boxed", text_key: str = "output", gold_key: str = "gold",
-    seconds: float = SECONDS,
+    seconds: float = SECONDS, thinking: bool = False,
 ) -> Report:  # fmt: skip
     """Grade the rows of `path` into `output`; an output that is there is replaced when the new one is whole.
+
+    Args:
+        thinking: Whether the prompts opened a think block; a row's own `thinking` (true or false) goes first.
 
     Raises:
         ConfigError: input and output are the same file, or there is no input.
@@ -93,11 +100,11 @@ def grade_file(
     if output.exists() and output.samefile(path):
         raise ConfigError("--output: expected another file than the input, got the same; name another")
     started, report = time.monotonic(), Report()
-    settings = json.dumps([GRADER_VERSION, extract, text_key, gold_key, seconds, _versions()])
+    settings = json.dumps([GRADER_VERSION, extract, text_key, gold_key, seconds, thinking, _versions()])
     partial = output.with_name(f"{output.name}.{hashlib.sha256(settings.encode()).hexdigest()[:12]}.partial")
     output.parent.mkdir(parents=True, exist_ok=True)
     with path.open("rb") as lines, partial.open("ab+") as done:
-        rows = _rows(lines, text_key, gold_key)
+        rows = _rows(lines, text_key, gold_key, thinking)
         _resume(rows, done, report, partial)
         for chunk in _chunks(rows):
             responses = [row.response for row in chunk if row.response is not None]
@@ -113,7 +120,7 @@ def grade_file(
     return report
 
 
-def _rows(lines: IO[bytes], text_key: str, gold_key: str) -> Iterator[_Row]:
+def _rows(lines: IO[bytes], text_key: str, gold_key: str, thinking: bool) -> Iterator[_Row]:
     number = 0
     while line := lines.readline(_MAX_LINE):
         number += 1
@@ -123,12 +130,12 @@ def _rows(lines: IO[bytes], text_key: str, gold_key: str) -> Iterator[_Row]:
         if size > _MAX_LINE:
             yield _malformed(number, f"expected at most {_MAX_LINE} bytes, got {size}")
         elif line.strip():
-            yield _row(number, line, text_key, gold_key)
+            yield _row(number, line, text_key, gold_key, thinking)
         else:
             yield _malformed(number, "expected a JSON object, got an empty line")
 
 
-def _row(number: int, line: bytes, text_key: str, gold_key: str) -> _Row:
+def _row(number: int, line: bytes, text_key: str, gold_key: str, thinking: bool) -> _Row:
     try:
         data = json.loads(line, parse_int=_integer)
     except (ValueError, RecursionError):
@@ -143,7 +150,9 @@ def _row(number: int, line: bytes, text_key: str, gold_key: str) -> _Row:
         return _malformed(number, f"{gold_key}: expected text or a number, got {type(data[gold_key]).__name__}", data)
     if not isinstance(text, str | int | float | None) or isinstance(text, bool):
         return _malformed(number, f"{text_key}: expected text, got {type(text).__name__}", data)
-    response = Response(gold, "" if text is None else str(text), _finish_reason(data.get("finish_reason")))
+    said = data.get("thinking")  # another harness may keep the thoughts there: then it is text
+    opened = said if isinstance(said, bool) else thinking
+    response = Response(gold, "" if text is None else str(text), _finish_reason(data.get("finish_reason")), opened)
     return _Row(data, response, None)
 
 
@@ -155,8 +164,7 @@ def _integer(digits: str) -> int | str:
 def _gold(value: Any) -> str | None:
     if isinstance(value, bool) or not isinstance(value, str | int | float | None):
         return None
-    text = "" if value is None else str(value)
-    return text.rpartition("####")[2].strip()  # GSM8K's column holds a solution, its answer after the mark
+    return normalise_gold(value)
 
 
 def _finish_reason(value: Any) -> FinishReason:
@@ -203,11 +211,19 @@ def _count(report: Report, graded: dict[str, Any], response: Response | None) ->
         report.num_malformed += 1
         if len(report.malformed) < _NAMED:
             report.malformed.append(str(graded["reason"]))
-    elif graded["verdict"] == "no_answer" and len(response.text) <= 200 and "\n" not in response.text.strip():
+    elif "</think>" in response.text:
+        report.closed += 1
+    elif not response.thinking and graded["verdict"] in ("correct", "wrong"):
+        report.unclosed += 1
+    if response is not None and graded["verdict"] == "no_answer" and _is_short_line(response.text):
         report.unboxed += 1
     given = graded.get("given_label")
     if given in (0, 1) and response is not None:
         report.given[_agreement(int(given), graded["label"])] += 1
+
+
+def _is_short_line(text: str) -> bool:
+    return len(text) <= 200 and "\n" not in text.strip()
 
 
 def _agreement(given: int, label: int | None) -> str:

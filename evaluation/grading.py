@@ -19,9 +19,13 @@ from erpd_hub.evaluation.answers import (
     parse_integer,
     same_choice,
 )
+from erpd_hub.evaluation.golds import is_worked_solution
 from erpd_hub.evaluation.grading_pool import Comparison, Method, shared_pool
 from erpd_hub.evaluation.phrases import same_phrase
 from erpd_hub.samples import FinishReason, Verdict
+
+GRADER_VERSION = 2
+"""Raised when the same answer may get another grade."""
 
 Grader = Literal["none", "integer", "string", "phrase", "reader", "math-verify", "function"]
 
@@ -126,6 +130,8 @@ def _grade_without_gold(response: Response, answer: str | None) -> Grade | None:
         return Grade("ungradable", None, shown, "no gold answer", "none")
     if len(response.gold) > MAX_ANSWER_CHARACTERS:
         return Grade("ungradable", None, shown, f"a gold of {len(response.gold)} characters", "none")
+    if is_worked_solution(response.gold):
+        return Grade("ungradable", None, shown, "the gold is a worked solution, not an answer", "none")
     if response.finish_reason == "length":
         return Grade("truncated", 0, shown, None, "none")
     if answer is None:
@@ -173,6 +179,8 @@ def _check_by_rules(gold: str, extract: Extract) -> str | None:
         return "no answer"
     if len(gold) > MAX_ANSWER_CHARACTERS:
         return f"an answer of {len(gold)} characters"
+    if is_worked_solution(gold):
+        return "a worked solution, not an answer"
     answer = extract_answer(text, extract=extract, thinking=False)
     if answer is None or normalise_answer(answer) != normalise_answer(gold):
         return f"it is not extracted whole ({extract})"

@@ -119,8 +119,9 @@ class GradingPool:
 
     def _assign(self, pending: deque[_Job], seconds: float, method: Method) -> _Worker:
         jobs = _next_batch(pending, max(1, min(_BATCH, len(pending) // (2 * self._size))))  # the last ones are spread
+        again = jobs[0].attempts > 0
         jobs[0].attempts += 1
-        worker = self._idle.pop() if self._idle else _Worker()
+        worker = self._idle.pop() if self._idle and not again else _Worker()
         if worker.process.poll() is not None:
             worker.kill()
             worker = _Worker()
@@ -137,8 +138,11 @@ class GradingPool:
 
 
 def _settle(job: _Job, comparison: Comparison, found: list[Comparison], pending: deque[_Job]) -> None:
-    """Note the outcome; once, a crash is tried again, since something else may have killed the worker."""
-    if comparison.outcome in ("crash", "no_worker") and job.attempts == 1:
+    """Note the outcome; once, a job whose worker ended without one of its own is tried again.
+
+    Something else may have killed the worker, or an earlier answer have filled its memory.
+    """
+    if comparison.outcome in ("crash", "no_worker", "slow_gold") and job.attempts == 1:
         pending.append(job)
     else:
         found[job.index] = comparison
@@ -176,9 +180,17 @@ def _write(descriptor: int, data: bytes) -> None:
 
 
 def _next_batch(pending: deque[_Job], count: int) -> list[_Job]:
-    """The next jobs, few enough to be written to an idle worker at once even if it hangs on the first."""
+    """The next jobs, few enough to be written to an idle worker at once even if it hangs on the first.
+
+    A job that is tried again comes alone.
+    """
     jobs, room = [pending.popleft()], _BATCH_CHARACTERS
-    while pending and len(jobs) < count and (room := room - len(jobs[-1].gold) - len(jobs[-1].answer)) > 0:
+    if jobs[0].attempts:
+        return jobs
+    while pending and len(jobs) < count and not pending[0].attempts:
+        room -= len(jobs[-1].gold) + len(jobs[-1].answer)
+        if room <= 0:
+            break
         jobs.append(pending.popleft())
     return jobs
 

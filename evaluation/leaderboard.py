@@ -33,6 +33,7 @@ LEADERBOARD_SCHEMA = pa.schema(
         ("interval", pa.list_(pa.float64())),  # 95 %, over problems, by interval_method
         ("k", pa.int32()),
         ("n", pa.int32()),  # problems
+        ("n_graded", pa.int32()),  # those with a graded sample: what avg, errors and interval are over
         ("coverage", pa.float64()),  # graded share of n * k
         ("mean_length", pa.float64()),  # tokens
         ("truncated", pa.float64()),  # share of samples, as the next
@@ -61,9 +62,14 @@ LEADERBOARD_SCHEMA = pa.schema(
         ("canary_acceptance", pa.float64()),  # share of injected wrong answers that the judge took for right
         ("temperature", pa.float64()),
         ("top_p", pa.float64()),
-        ("max_new_tokens", pa.int32()),
+        ("max_new_tokens", pa.int32()),  # after an extension
+        ("max_sequence_tokens", pa.int32()),  # of prompt and response together; null for no such limit
         ("limit", pa.int32()),  # the first problems only; null for all
         ("problems_state", pa.string()),  # known, other, unrecorded: whether the problems are those of the registry
+        (
+            "benchmark_definition",
+            pa.string(),
+        ),  # sha256 of problems' source, prompt and decoding: two of one name differ
         ("harness", pa.string()),  # versions of package, grader and benchmark, as text
         ("licence", pa.string()),  # of the benchmark's problems
         ("probe_repo", pa.string()),  # where KL and entropy are from
@@ -107,8 +113,10 @@ class DetailsRecord:
     temperature: float | None = None
     top_p: float | None = None
     max_new_tokens: int | None = None
+    max_sequence_tokens: int | None = None
     limit: int | None = None
     problems_state: str | None = None
+    benchmark_definition: str | None = None
     harness: str | None = None
     licence: str | None = None
     probe_repo: str | None = None

@@ -1,7 +1,8 @@
 """Answers in words ("odd $n$", "All prime numbers, 1, 4, and 6"): the same content words say the same.
 
 Short and safe: words that carry nothing go, plural and singular become one, and what is left must be equal: as a
-sequence where order could matter (numbers, conditions), else as a bag. What this rejects may still be right: a judge's.
+sequence where order could matter (numbers, conditions, variables), else as a bag. A variable goes only where each side
+has no second one. What this rejects may still be right: a judge's.
 """
 
 import re
@@ -17,10 +18,16 @@ def _words(text: str) -> frozenset[str]:
 
 
 _EMPTY = _words(
-    "all the a an for every any each number numbers value values of form are is be that such where and only with in "
+    "all the an for every any each number numbers value values of form are is be that such where and only with in "
     "there which set answer"
 )
-_IMPLIED = _words("integer natural positive whole")
+_IMPLIED = _words("integer")
+_BOUNDS = _words("positive natural whole")
+"""What an answer may leave out, and add where the gold says so too or names no kind of number."""
+_ARTICLE = re.compile(
+    r"(?<![A-Za-z\\])[aA](?=\s+(?!divid|where\b|such\b|can\b|may\b|must\b|for\b|being\b)[b-df-hj-np-tv-z][A-Za-z])"
+)
+"""`a` before a word that begins with a consonant; `a is`, `a odd` and `a divides` are the variable."""
 _CONDITIONS = _words("if otherwise except else unless not when then no excluding without or")
 _PLURALS = {"primes": "prime", "powers": "power", "multiples": "multiple", "squares": "square", "integers": "integer"}
 _SAME = {
@@ -35,22 +42,41 @@ def same_phrase(gold: str, answer: str) -> bool:
     if normalise_answer(gold) == normalise_answer(answer):
         return True
     wanted, given = _content(gold), _content(answer)
+    if all(len(set(filter(_is_letter, words))) <= 1 for words in (wanted, given)):
+        wanted, given = _without_letter(wanted), _without_letter(given)
+    bounded = bool({*_BOUNDS, "prime"} & set(wanted)) or "integer" not in wanted
+    wanted, given = _without_implied(wanted, bounds=True), _without_implied(given, bounds=bounded)
     if not wanted or not given:
         return False
     if wanted == given:
         return True
-    plain = all(word.isalpha() and word not in _CONDITIONS for word in wanted + given)
+    plain = all(word.isalpha() and len(word) > 1 and word not in _CONDITIONS for word in wanted + given)
     return plain and len(wanted) <= _MAX_BAG and sorted(wanted) == sorted(given)
 
 
 def _content(text: str) -> list[str]:
     """The words, numbers and signs that carry the meaning."""
-    bare = unwrap(_DELIMITERS.sub(" ", unwrap(text)))
+    outside = unwrap(text).split("$")
+    outside[::2] = [_ARTICLE.sub(" ", part) for part in outside[::2]]  # what is between dollars is maths
+    bare = unwrap(_DELIMITERS.sub(" ", "$".join(outside)))
     tokens = [token.casefold() if len(token) > 1 else token for token in _TOKEN.findall(bare)]
     words = [_SAME.get(token, _PLURALS.get(token, token)) for token in tokens if token.casefold() not in _EMPTY]
-    words = [word for word in words if word not in (",", ".", ":", ";", "'", '"')]
-    kept = [word for word in words if word not in _IMPLIED]
-    named = [word for word in kept if len(word) > 1 or not word.isalpha()]
-    if any(len(word) > 2 and word.isalpha() for word in named):  # "odd n" is odd, but "8p" needs its letter
-        return named if not any(word.isdigit() for word in named) else kept
-    return words
+    return [word for word in words if word not in (",", ".", ":", ";", "'", '"')]
+
+
+def _is_letter(word: str) -> bool:
+    return len(word) == 1 and word.isalpha()
+
+
+def _without_letter(words: list[str]) -> list[str]:
+    """Without the one variable: "odd n" is odd, but "8p" needs its letter."""
+    named = [word for word in words if not _is_letter(word)]
+    needed = any(word.isdigit() for word in named) or not any(len(word) > 2 and word.isalpha() for word in named)
+    return words if needed else named
+
+
+def _without_implied(words: list[str], *, bounds: bool) -> list[str]:
+    """Without what goes without saying, unless nothing else is said."""
+    implied = _IMPLIED | _BOUNDS if bounds else _IMPLIED
+    kept = [word for word in words if word not in implied]
+    return kept if any(len(word) > 2 and word.isalpha() for word in kept) else words

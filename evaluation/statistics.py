@@ -88,8 +88,9 @@ def pass_at_k(labels: Labels, k: int) -> float | None:
 def summarise(samples: Iterable[Mapping[str, Any]], *, votes: bool = True) -> dict[str, Any]:
     """All figures of one checkpoint on one benchmark, from its sample rows (see `erpd_hub.samples.SAMPLE_SCHEMA`).
 
-    `n` problems and `k` samples each (the most of any problem); `avg`, both errors, `interval` [low, high] at 95 % (by
-    `interval_method`), `pass_at_k` and `majority_at_k` (k as text, powers of two up to K, and pass@5) in [0, 1];
+    `n` problems, `n_graded` of them with a graded sample, and `k` samples each (the most of any problem); `avg`, both
+    errors, `interval` [low, high] at 95 % (by `interval_method`), `pass_at_k` and `majority_at_k` (k as text, powers of
+    two up to K, and pass@5) in [0, 1];
     `mean_length` and `length_quantiles` in tokens, the latter also of correct responses; `truncated`, `no_answer`,
     `timeout` and `ungradable` as shares of all samples; `coverage` the graded share of n * k. `well_formed` is the
     share of samples that end by themselves in an answer of the gold's kind (an integer for an integer), and
@@ -111,6 +112,7 @@ def summarise(samples: Iterable[Mapping[str, Any]], *, votes: bool = True) -> di
     verdicts = Counter(row["verdict"] for row in rows)
     return {
         "n": n,
+        "n_graded": average.num_problems,
         "k": k,
         "equal_k": average.equal_k,
         "avg": average.value,

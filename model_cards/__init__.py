@@ -94,7 +94,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"code": text.code, "fenced": text.fenced, "link": text.link, "number": text.number}
-    environment.filters |= {"percent": text.percent, "interval": text.interval, "yaml": text.yaml_block}
+    environment.filters |= {"percent": text.percent, "interval": text.interval, "limits": text.limits}
+    environment.filters |= {"yaml": text.yaml_block}
     return environment
 
 

@@ -53,6 +53,12 @@ def number(value: object) -> object:
     return f"{value:.4g}" if isinstance(value, float) else value
 
 
+def limits(settings: Mapping[str, Any]) -> object:
+    """Most new tokens and, after a slash where there is such a limit, of prompt and response together."""
+    new, sequence = number(settings.get("max_new_tokens")), settings.get("max_sequence_tokens")
+    return new if sequence is None else f"{new} / {sequence}"
+
+
 def percent(value: float | None) -> object:
     """A share in percent for a table; a dash for nothing."""
     return Markup("-") if value is None else f"{100 * value:.1f}"

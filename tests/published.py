@@ -18,6 +18,8 @@ from erpd_hub.artifacts import (
     fingerprint_tag,
     payload_files,
 )
+from erpd_hub.evaluation.judge.journal import question_key
+from erpd_hub.evaluation.judge.prompt import Question
 from erpd_hub.evaluation.statistics import summarise
 from erpd_hub.hub.client import Hub, connect, find_finished
 from erpd_hub.model_cards import render
@@ -28,9 +30,10 @@ from erpd_hub.samples import sample_schema, write_tables
 
 BENCHMARK = "addition-1digit"
 DATASET = "MathArena/aime_2025"
+NOTHING: Mapping[str, object] = {}
 
 
-def push(hub: Hub, files: dict[str, bytes], *, inputs=(), **fields) -> tuple[str, LineageRecord]:
+def push(hub: Hub, files: dict[str, bytes], *, inputs=(), identity=NOTHING, **fields) -> tuple[str, LineageRecord]:
     """One finished artifact with these files, or the one that is there already."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -38,7 +41,7 @@ def push(hub: Hub, files: dict[str, bytes], *, inputs=(), **fields) -> tuple[str
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_bytes(content)
         payload = payload_files(folder)
-        identity = {"digest": digest_files(payload)}
+        identity = {"digest": digest_files(payload), **identity}
         pairs = [(item.role, item.digest) for item in inputs]
         value = fingerprint(fields["stage"], 1, inputs=pairs, identity=identity, seed=0)
         record = LineageRecord(
@@ -67,6 +70,9 @@ def push_base(hub: Hub, name: str) -> tuple[str, LineageRecord]:
                 repo_id=f"local/{name}")  # fmt: skip
 
 
+VERDICTS = {1: "correct", 0: "wrong", None: "ungradable"}
+
+
 def shard(labels: list[list[int | None]], benchmark: str, rulings: Mapping[tuple[str, int], str] = {}) -> bytes:
     """Samples; `rulings` are of a judge, by problem and sample."""
     import pyarrow as pa
@@ -75,7 +81,7 @@ def shard(labels: list[list[int | None]], benchmark: str, rulings: Mapping[tuple
         {
             "benchmark": benchmark, "problem_id": str(p), "k": k, "seed": k, "prompt_ids": [1], "response_ids": [1, 2],
             "finish_reason": "stop", "text": f"answer {label}", "gold": "7", "extracted": "7" if label else "8",
-            "verdict": "correct" if label else "wrong", "label": label,
+            "verdict": VERDICTS[label], "label": label,
             "judge": json.dumps({"status": rulings[str(p), k]}) if (str(p), k) in rulings else None,
         }
         for p, of_problem in enumerate(labels)
@@ -89,7 +95,7 @@ def shard(labels: list[list[int | None]], benchmark: str, rulings: Mapping[tuple
 
 def rows_of(labels: list[list[int | None]]) -> list[dict]:
     return [
-        {"problem_id": str(p), "label": label, "verdict": "correct" if label else "wrong", "response_ids": [1, 2],
+        {"problem_id": str(p), "label": label, "verdict": VERDICTS[label], "response_ids": [1, 2],
          "finish_reason": "stop", "gold": "7", "extracted": "7" if label else "8"}
         for p, of_problem in enumerate(labels) for label in of_problem
     ]  # fmt: skip
@@ -104,34 +110,46 @@ def figures(labels: list[list[int | None]]) -> dict:
 
 def push_details(
     hub: Hub, run: str, checkpoint: tuple[str, LineageRecord | None], labels, *, benchmark: str = BENCHMARK,
-    name: str = "", item: InputRecord | None = None,
+    name: str = "", item: InputRecord | None = None, identity=NOTHING, told=NOTHING,
 ) -> tuple[str, LineageRecord]:  # fmt: skip
-    """Details of a checkpoint, or of `name`, whose input is `item`."""
+    """Details of a checkpoint, or of `name`, whose input is `item`; `told` is in their metrics."""
     sha, record = checkpoint
     name = name or record.repo_id
     inputs = [item or as_input("checkpoints", sha, record)]
     if benchmark == "aime_2025":
         inputs.append(InputRecord(role=f"benchmark:{benchmark}", kind="dataset", digest="d" * 64, repo_type="dataset",
                                   repo_id=DATASET, revision="e" * 40))  # fmt: skip
-    metrics = {**figures(labels), "benchmark": benchmark}
+    metrics = {**figures(labels), "benchmark": benchmark, **told}
     folder = f"{name.replace('/', '--').replace(':', '--')}/{benchmark}"
     return push(
         hub, {"data/train-00000.parquet": shard(labels, benchmark)}, inputs=inputs, stage="evaluate", kind="details",
         run=run, repo_type="dataset", repo_id=f"local/{run}-details", folder=folder,
-        metrics=metrics, config={"checkpoints": [name], "benchmarks": [benchmark]},
+        metrics=metrics, config={"checkpoints": [name], "benchmarks": [benchmark]}, identity=identity,
     )  # fmt: skip
 
 
-def push_judged(hub: Hub, details: tuple[str, LineageRecord], labels, *, accepted) -> tuple[str, LineageRecord]:
-    """The judged copy of details; the judge accepts these samples and turns down no other."""
+def push_judged(
+    hub: Hub, details: tuple[str, LineageRecord], labels, *, accepted, replies=None, told=NOTHING
+) -> tuple[str, LineageRecord]:
+    """The judged copy of details, whose judge accepts these samples, turns down no other, and takes one canary of four;
+    `replies` are kept for other samples than those."""
     sha, record = details
     judged = [[1 if (str(p), k) in accepted else x for k, x in enumerate(row)] for p, row in enumerate(labels)]
     found = summarise(rows_of(judged))
     metrics = {**record.metrics, "avg_judged": found["avg"], "stderr_judged": found["stderr"],
-               "judge": {"model": "judge-1", "canary_acceptance": 0.25}}  # fmt: skip
+               "judge": {"model": "judge-1", "canary_acceptance": 0.25, **told}}  # fmt: skip
     content = shard(labels, BENCHMARK, dict.fromkeys(accepted, "accepted"))
+    entries = [{"key": str(i), "purpose": "canary", "replies": [json.dumps({"verdict": "BBBA"[i]})]} for i in range(4)]
+    for problem_id, _ in accepted if replies is None else replies:
+        question = Question(f"{BENCHMARK}/{problem_id}", None, "7", "8")
+        entries.append({"key": question_key(question, "judge-1", 1), "replies": ['{"verdict": "A"}']})
+    files = {
+        "data/train-00000.parquet": content,
+        "judge/judge.json": b'{"model": "judge-1", "prompt_version": 1}',
+        "judge/replies.jsonl": "".join(json.dumps(entry) + "\n" for entry in entries).encode(),
+    }
     return push(
-        hub, {"data/train-00000.parquet": content}, inputs=[as_input("details", sha, record)], stage="judge",
+        hub, files, inputs=[as_input("details", sha, record)], stage="judge",
         kind="details", run=record.run, repo_type="dataset", repo_id=record.repo_id, folder=f"{record.folder}-judged",
         metrics=metrics, config={"details": "evaluate", "benchmark": BENCHMARK},
     )  # fmt: skip

@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 from backend_samples import CASES, write_details
 
-from erpd_hub.artifacts import check_payload, read_lineage
+from erpd_hub.artifacts import LineageRecord, check_payload, read_lineage
 from erpd_hub.errors import ArtifactError, ConfigError, ErpdError
 from erpd_hub.evaluation.backends import environments
 from erpd_hub.evaluation.backends.foreign import guard
 from erpd_hub.evaluation.backends.imports import import_details
 from erpd_hub.evaluation.backends.regrade import regrade
-from erpd_hub.evaluation.backends.sources import open_details
+from erpd_hub.evaluation.backends.sources import _benchmark, open_details
 from erpd_hub.evaluation.backends.tasks import write_tasks
 from erpd_hub.evaluation.backends.workers import Lost, Workers
 from erpd_hub.samples import read_rows
@@ -121,6 +121,15 @@ def test_regrade_prints_and_leaves_the_artifact_alone(tmp_path: Path) -> None:
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")}
     refused = cli("regrade", str(tmp_path / "details"), "--grader", "lighteval", home=tmp_path / "home", expect=1)
     assert "erpd-hub backends build lighteval" in refused.stderr
+
+
+def test_a_definition_that_this_version_cannot_read_is_said_so() -> None:
+    record = LineageRecord.model_construct(config={"definitions": {"theirs": {"grader": "of the future"}}})
+    with pytest.raises(ArtifactError, match=r"theirs: expected a definition as this version reads it, got \w+"):
+        _benchmark("theirs", record)
+    assert _benchmark("nobody", record) is None
+    aime = _benchmark("aime_2025", record)
+    assert aime is not None and aime.name == "aime_2025", "what others it brings is nothing to this one"
 
 
 def test_pins_hold_no_cuda_and_what_breaks_lighteval() -> None:

@@ -41,7 +41,7 @@ def test_a_program_passes_its_tests_unless_it_has_a_flaw() -> None:
 
 
 STDIN = {"inputs": ["1\n2\n", "5\n6\n"], "outputs": ["3\n", "11\n"]}
-CALL = {"inputs": ['[1, 2]\n"x"'], "outputs": ["3"]}
+CALL = {"inputs": ['[1, 2]\n"x"\n'], "outputs": ["3"]}
 
 
 def _row(query_id: str, tests: object, **more: object) -> dict[str, object]:
@@ -69,13 +69,14 @@ def test_rows_become_problems_with_tests_and_bad_ones_are_listed(tmp_path: Path)
         "no-json": _row("no-json", "{"),
         "hostile": _row("hostile", CALL, metadata={"fn_name": "__import__('os').system"}),
         "dunder": _row("dunder", CALL, metadata={"fn_name": "__reduce__"}),
+        "not-json-input": _row("not-json-input", {"inputs": ["1\nx"], "outputs": ["1"]}, metadata={"fn_name": "f"}),
         "not-json-result": _row("not-json-result", {"inputs": ["1"], "outputs": ["x"]}, metadata={"fn_name": "f"}),
     }
     good = [_row("a", STDIN), _row("b", CALL, metadata={"fn_name": "count"}), _row("c", STDIN, question="")]
     out, metrics = _drawn(tmp_path, [*good, *bad.values(), '{"torn'])
     problems, format = read_prompts(out)
     assert sorted(p.problem_id for p in problems) == ["a", "b"], "a row without a problem is a bad one"
-    assert metrics["read"] == 12 and metrics["bad"] == 10
+    assert metrics["read"] == 13 and metrics["bad"] == 11
     texts = {p.problem_id: p.problem for p in problems}
     assert texts["b"].endswith("The function is called `count`."), "or its tests could not be passed"
     tests = PromptTests(out)

@@ -1,13 +1,18 @@
 """`erpd-hub compare`: what is computed, what is refused, what is noted, and its references, on a finished run."""
 
 import json
+from dataclasses import replace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import cli
 
+from erpd_hub.artifacts import read_lineage
 from erpd_hub.comparing.compare_tables import markdown, print_report
 from erpd_hub.comparing.sides import read_sides
 from erpd_hub.errors import ArtifactError, ConfigError
+from erpd_hub.evaluation.backends.imports import import_details
 from erpd_hub.evaluation.comparability import Evaluation, Side
 from erpd_hub.evaluation.compare import report
 from erpd_hub.evaluation.paired import compare
@@ -118,17 +123,84 @@ def test_other_decoding_and_limits_are_refused_or_flagged():
     assert "FORCED: sums: decoding is" in markdown(found)
 
 
-def test_a_judge_counts_only_where_all_sides_have_it():
-    judge = {"judge": {"model": "m", "prompt_version": "1"}}
-    rows = tuple({**row, "judge": json.dumps({"status": "accepted"})} for row in _rows(A))
-    judged = _side("base", A, rows=rows, **judge)
-    found = report([judged, _side("student", B, rows=_rows(B), **judge)])
-    assert found["sides"][0]["evaluations"][0]["avg"] == 1
-    assert found["sides"][0]["evaluations"][0]["judge"] == "m, prompt 1"
-    with pytest.raises(ArtifactError, match=r"judged by m, prompt 1 .base. and the rule alone .student."):
-        report([judged, _side("student", B)])
-    forced = report([judged, _side("student", B)], force=True)
-    assert forced["sides"][0]["evaluations"][0]["avg"] == 0.5
+JUDGE = {"model": "m", "prompt_version": "1", "canary_acceptance": 0.5, "canaries_alarm": True}
+
+
+def _judged(name, labels, asked=None, **report_):
+    rows = tuple({**row, "judge": json.dumps({"status": "accepted"})} for row in _rows(labels))
+    found = _evaluation(labels, checkpoint=name, rows=rows, judge=JUDGE | report_, judge_share=0.5)
+    return Side(name, {"sums": replace(found, asked=asked or {})})
+
+
+def test_the_rule_is_compared_unless_the_judge_is_asked_for(capsys):
+    wrong = {"1": [0, 0], "2": [0, 0]}
+    sides = [_side("base", wrong), _judged("student", wrong)]
+    found = report(sides)
+    (item,) = found["sides"][1]["evaluations"]
+    assert (found["labels"], item["avg"], item["avg_rule"], item["avg_judged"]) == ("rule", 0, 0, 1)
+    assert item["judge"] == "m, prompt 1"
+    assert found["pairs"][0]["benchmarks"][0]["difference"] == 0
+    (note,) = found["notes"]
+    assert "student has a judge (m, prompt 1), who alone calls 50.0 % of the samples right" in note
+    assert "50.0 % of injected wrong answers: ALARM" in note
+    text = markdown(found)
+    assert "**scores by the rule alone**" in text
+    assert "| AVG@K % | with judge % |" in text
+    assert "| 100.0 ! |" in text
+    with pytest.raises(ArtifactError, match="a judge on all sides, got none for base on sums"):
+        report(sides, judged=True, force=True)
+
+
+def test_with_judged_every_figure_of_a_row_is_the_judges():
+    wrong = {"1": [0, 0], "2": [0, 0]}
+    found = report([_judged("base", wrong), _judged("student", wrong)], judged=True)
+    (item,) = found["sides"][1]["evaluations"]
+    assert (found["labels"], item["avg"], item["avg_rule"], item["pass_at_k"]) == ("judge", 1, 0, 1)
+    assert item["majority_at_k"] == 1, "of the labels that count, not of the rule's"
+    text = markdown(found)
+    assert "**scores with the judge**" in text
+    assert "**paired differences with the judge**" in text
+    assert "| 100.0 ! | 0.0 |" in text
+    assert "(m, prompt 1)" in text
+
+
+def test_another_judge_or_one_asked_otherwise_is_not_the_same():
+    for other in (_judged("student", B, model="n"), _judged("student", B, asked={"temperature": 1.0})):
+        sides = [_judged("base", A, asked={"temperature": 0.0}), other]
+        with pytest.raises(ArtifactError, match=r"judge is m, prompt 1, temperature 0.0 .base. and .*--force"):
+            report(sides, judged=True)
+        assert report(sides, judged=True, force=True)["forced"]
+        assert report(sides)["forced"] == [], "the rule's labels do not depend on it"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "message"),
+    [
+        ({}, {"max_sequence_tokens": 1000}, "max_sequence_tokens is None .base. and 1000 .student."),
+        (
+            {"harness": {"grader": "math v1", "math-verify": "0.8.0"}},
+            {"harness": {"grader": "math v2", "math-verify": "0.9.0"}},
+            "grader is math v1 .base. and math v2 .student.; sums: math-verify is 0.8.0 .base. and 0.9.0 .student.",
+        ),
+    ],
+)
+def test_other_limits_and_graders_are_refused_or_flagged(one, other, message):
+    sides = [_side("base", A, **one), _side("student", B, **other)]
+    with pytest.raises(ArtifactError, match=message):
+        report(sides)
+    assert report(sides, force=True)["forced"]
+
+
+def test_a_grader_that_is_not_recorded_is_noted():
+    found = report([_side("base", A), _side("student", B, harness={"erpd-hub": "1", "grader": "math v1"})])
+    assert found["notes"] == ["sums: which version of the grader base was graded by is not recorded"]
+
+
+@pytest.mark.parametrize("metrics", [{"sandbox": "namespaces"}, {"harness": {"grader": "unit_tests"}}])
+def test_programs_have_no_majority(metrics):
+    found = report([_side("base", A, **metrics), _side("student", B, **metrics)])
+    assert found["sides"][0]["evaluations"][0]["majority_at_k"] is None
+    assert found["sides"][0]["evaluations"][0]["pass_at_k"] == pytest.approx(2 / 3)
 
 
 def test_what_has_to_be_known_is_noted():
@@ -139,7 +211,7 @@ def test_what_has_to_be_known_is_noted():
     for part in (
         "K is 4 (base), 8 (same): AVG@K means the same",
         "sampled by different engines",
-        "same was selected on this benchmark: its score there is biased upwards",
+        "same was selected on this benchmark: neither its score there nor the difference is unbiased",
         "same checkpoint, byte for byte",
         "base has 2 to 4 samples a problem: it is not complete",
         "base has 1 of 10 samples that could not be graded",
@@ -202,6 +274,32 @@ def test_a_local_folder_is_read_and_checked(micro, tmp_path):
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
     with pytest.raises(ArtifactError, match="altered"):
         read_sides(hub, ["micro:base", str(tmp_path / "mine")])
+
+
+def test_a_selection_that_the_recipe_declares_is_noted(micro, monkeypatch, tmp_path):
+    path = tmp_path / "runs" / "micro" / "summary.json"
+    path.parent.mkdir(parents=True)
+    rows = [{**row, "selection": True} for row in micro.summary["checkpoints"]]
+    path.write_text(json.dumps({"checkpoints": rows}))
+    monkeypatch.setattr("erpd_hub.comparing.sides.run_folder", lambda run: tmp_path / "runs" / run)
+    base, control = read_sides(connect("local"), ["micro:base", "micro:control"])
+    assert base.evaluations["addition-1digit"].selected is None, "nobody chose it"
+    assert "decided on this benchmark" in (control.evaluations["addition-1digit"].selected or "")
+
+
+def test_samples_that_were_only_imported_are_refused_in_words(micro, tmp_path):
+    source = tmp_path / "details_x.parquet"
+    row = {
+        "doc": {"choices": ["204"], "gold_index": 0, "id": "7"},
+        "metric": {"avg@n:n=1": 0.0},
+        "model_response": {"text": ["\\boxed{204}"], "output_tokens": []},
+    }
+    pq.write_table(pa.Table.from_pylist([row]), source)
+    out = tmp_path / "mine"
+    import_details("lighteval", source, out, benchmark="addition-1digit", tool_version="0.13.0")
+    assert read_lineage(out / "lineage.json").metrics["benchmark"] == "addition-1digit"
+    with pytest.raises(ArtifactError, match="mine: expected an evaluation, got imported samples without verdicts"):
+        read_sides(connect("local"), ["micro:base", str(out)])
 
 
 @pytest.mark.parametrize(

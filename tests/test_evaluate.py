@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,12 @@ from tiny import save_policy
 
 from erpd_hub import lineage
 from erpd_hub.errors import StageError
+from erpd_hub.evaluation import grading
 from erpd_hub.pipeline import open_hub
 from erpd_hub.plan import make_plan
 from erpd_hub.recipe import build_recipe
 from erpd_hub.samples import sample_seed
+from erpd_hub.sampling import engines, rows
 from erpd_hub.sampling.journal import Journal
 from erpd_hub.score_table import score_notes
 
@@ -81,6 +84,47 @@ def test_with_an_exact_engine_the_raised_evaluation_has_the_samples_of_one_from_
     assert all(by_sample(raised)[key]["response_ids"] == row["response_ids"] for key, row in by_sample(direct).items())
     assert record.metrics["taken_over"] == 2 * PROBLEMS and "taken_over" not in other.metrics
     assert record.fingerprint != other.fingerprint
+
+
+def test_what_is_taken_over_is_compared_with_the_golds_afresh(monkeypatch, tmp_path):
+    """One grader for all of an artifact: the earlier one had an older, and its label was another."""
+    grade = grading.grade_many
+
+    def older(responses, **keys):
+        return [replace(found, verdict="ungradable", label=None) for found in grade(responses, **keys)]
+
+    with serving(CompletionsServer(owner="someone")) as (server,):
+        for name, engine in (("server", at(server)), ("local", {"dtype": "float32"})):
+            checkpoint = "endpoint:m" if name == "server" else save_policy(tmp_path / "policy")
+            keys = {"name": name, "engine": engine, "decoding": {"max_new_tokens": 32}}
+            with monkeypatch.context() as patch:
+                patch.setattr(rows, "grade_many", older)
+                _, before, _ = evaluate(checkpoint, 1, **keys)
+            assert {row["label"] for row in before} == {None}
+            _, after, record = evaluate(checkpoint, 2, **keys)
+            assert record.metrics["taken_over"] == PROBLEMS
+            assert None not in {row["label"] for row in after}
+            assert "taken_over_otherwise" not in record.metrics
+
+
+def test_samples_of_another_dtype_are_named(monkeypatch, tmp_path, caplog):
+    policy = save_policy(tmp_path / "policy")
+    keys = {"engine": {"dtype": "auto"}, "decoding": {"max_new_tokens": 6}}
+    for k, dtype in ((1, "bfloat16"), (2, "float32"), (3, "float32")):
+        monkeypatch.setattr(engines, "fast_dtype", lambda asked, dtype=dtype: dtype)
+        *_, record = evaluate(policy, k, **keys)
+    assert record.metrics["taken_over_otherwise"] == {"taken_over_otherwise": {"dtype": "bfloat16"}}
+    assert "3 samples are taken over that were made otherwise" in caplog.text
+
+
+def test_what_an_endpoint_of_that_name_said_before_is_named(caplog):
+    with serving(CompletionsServer(owner="someone")) as (server,):
+        evaluate("endpoint:m", 1, engine=at(server))
+        assert "were drawn before" not in caplog.text
+        for k in (1, 2):
+            caplog.clear()
+            evaluate("endpoint:m", k, engine=at(server))
+            assert "samples of endpoint:m were drawn before and are used again" in caplog.text
 
 
 def test_extensions_are_taken_over_too(tmp_path):

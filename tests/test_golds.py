@@ -51,6 +51,12 @@ EXPECTED_BAD = {"imo_answerbench": {"imo-bench-algebra-036": "no answer"}}
         ("12,34", "12,34"),
         ("\u0661\u0662", "\u0661\u0662"),
         ("1" * 50, "1" * 50),
+        ("He sold 48/2 = <<48/2=24>>24 clips in May.\n48+24 = 72\n#### 72", "72"),
+        ("#### 1,406", "1406"),
+        (r"We have $x=3$, for which $y=3$. So the answer is $\boxed{3}$.", "3"),
+        ("#### 1. Reading\nThen we find\n\\[\\boxed{\\frac{1}{2}}\\]", r"\frac{1}{2}"),
+        (r"Either $\boxed{3}$ or maybe $\boxed{4}$", r"Either $\boxed{3}$ or maybe $\boxed{4}$"),
+        (r"\boxed{\text{Yes}}", r"\text{Yes}"),
     ],
 )
 def test_golds_are_brought_to_one_form(answer: object, gold: str) -> None:

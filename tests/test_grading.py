@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -174,6 +175,33 @@ def test_a_killed_worker_is_replaced_and_the_job_tried_again() -> None:
         assert [comparison.outcome for comparison in found] == ["equal", "different"]
     finally:
         pool.close()
+
+
+def test_a_job_whose_worker_died_early_is_tried_again_alone_in_a_fresh_one() -> None:
+    job = grading_pool._Job(0, "x", "y", attempts=1)
+    found, pending = [grading_pool.Comparison("no_worker", "none", 0.0)], deque([grading_pool._Job(1, "x", "z")])
+    grading_pool._settle(job, grading_pool.Comparison("slow_gold", "none", 1.0), found, pending)
+    assert pending[-1] is job, "what an earlier answer did to the worker is not the gold's fault"
+    assert [one.index for one in grading_pool._next_batch(pending, 16)] == [1]
+    assert [one.index for one in grading_pool._next_batch(deque([job, grading_pool._Job(2, "x", "z")]), 16)] == [0]
+    pool = GradingPool(1)
+    try:
+        pool.compare([(r"\frac12", "0.5")], seconds=30)
+        (kept,) = pool._idle
+        assert pool._assign(deque([job]), 30, "reader first") is not kept
+    finally:
+        pool.close()
+    job.attempts = 2
+    grading_pool._settle(job, grading_pool.Comparison("slow_gold", "none", 1.0), found, deque())
+    assert found[0].outcome == "slow_gold"
+
+
+def test_a_worked_solution_is_no_gold() -> None:
+    solution = "Natalia sold 24 clips in May.\nAltogether she sold 72."
+    assert check_golds([solution, "odd $n$"], extract="boxed") == ["a worked solution, not an answer", None]
+    found = grade(solution, r"\boxed{72}", finish_reason="stop", extract="boxed", thinking=False)
+    assert (found.verdict, found.label) == ("ungradable", None)
+    assert found.reason == "the gold is a worked solution, not an answer"
 
 
 def test_a_harness_that_cannot_start_is_ungradable(monkeypatch: pytest.MonkeyPatch) -> None:

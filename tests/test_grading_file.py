@@ -116,6 +116,25 @@ def test_rows_of_another_input_are_refused(tmp_path: Path) -> None:
     assert grade_file(source, output).rows == len(MIXED)
 
 
+def test_prompts_that_opened_a_think_block(tmp_path: Path) -> None:
+    rows = [
+        {"output": "so \\boxed{5}, but", "gold": "5"},
+        {"output": "hm</think>\\boxed{5}", "gold": "5"},
+        {"output": "\\boxed{5}", "gold": "5", "thinking": False},
+        {"output": "\\boxed{5}", "gold": "5", "thinking": "thoughts of another harness"},
+    ]
+    source, output = written(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    report = grade_file(source, output, thinking=True)
+    assert [row["verdict"] for row in rows_of(output)] == ["no_answer", "correct", "correct", "no_answer"]
+    assert (report.closed, report.unclosed) == (1, 1)
+    plain = CliRunner().invoke(app, ["grade", str(source), "-o", str(output)])
+    assert "3 graded outputs have no </think>" in plain.stderr
+    assert rows_of(output)[0]["verdict"] == "correct"
+    told = CliRunner().invoke(app, ["grade", str(source), "-o", str(output), "--thinking"])
+    assert told.exit_code == 0
+    assert rows_of(output)[0]["verdict"] == "no_answer"
+
+
 def test_refusals(tmp_path: Path) -> None:
     source = written(tmp_path / "in.jsonl", MIXED)
     with pytest.raises(ConfigError, match="the same"):

@@ -13,15 +13,17 @@ from conftest import cli
 from judge_server import A, B, JudgeServer, told
 from tiny import context, folder_digest
 
-from erpd_hub.config import EvaluateConfig, JudgeConfig
+from erpd_hub.config import EvaluateConfig, JudgeConfig, JudgeSettings
 from erpd_hub.config.benchmarks import BenchmarkEntry
+from erpd_hub.display import judge_notes
 from erpd_hub.errors import ConfigError, StageError
 from erpd_hub.evaluation.benchmarks import get_benchmark, load_problems
 from erpd_hub.evaluation.details import conceal_folder, reveal
 from erpd_hub.evaluation.judge import judged_label
-from erpd_hub.evaluation.judge.audit import cohens_kappa
+from erpd_hub.evaluation.judge.audit import canary_report, cohens_kappa
 from erpd_hub.evaluation.judge.canaries import canaries, rewordings
-from erpd_hub.evaluation.judge.check import unfounded
+from erpd_hub.evaluation.judge.check import misreported, unfounded
+from erpd_hub.evaluation.judge.journal import Ruling
 from erpd_hub.evaluation.statistics import summarise
 from erpd_hub.plan import make_plan
 from erpd_hub.recipe import build_recipe
@@ -122,7 +124,7 @@ def test_every_flip_and_every_reply_is_written_down(tmp_path):
     assert {reply["purpose"] for reply in replies} == {"canary", "reworded", "fallback", "audit"}
     assert len(replies) == len(server.bodies) - 1
     how = json.loads((out / "judge/judge.json").read_text())
-    assert (how["model"], how["prompt_version"], how["temperature"]) == ("judge-m", 1, 0.0)
+    assert (how["model"], how["prompt_version"], how["temperature"]) == ("judge-m", 2, 0.0)
     written = "".join(path.read_text() for path in (out / "judge").iterdir())
     assert str(server.port) not in written
 
@@ -179,6 +181,7 @@ def test_a_judge_that_believes_everything_is_found_out(tmp_path, caplog):
         _, metrics = judged(tmp_path, server, write_details(tmp_path / "details"))
     assert metrics["judge"]["canary_acceptance"] == 1
     assert metrics["judge"]["canaries_alarm"]
+    assert metrics["judge"]["canaries_problem"].startswith(f"it took {len(canaries())} of")
     assert "its score cannot be trusted" in caplog.text
 
 
@@ -187,6 +190,36 @@ def test_a_judge_that_believes_nothing_is_found_out(tmp_path):
         _, metrics = judged(tmp_path, server, write_details(tmp_path / "details"))
     assert metrics["judge"]["reworded_acceptance"] == 0
     assert metrics["judge"]["audit"]["matrix"]["rule_right"]["rejected"] == 4
+    assert metrics["judge"]["canaries_alarm"]
+    assert metrics["judge"]["canaries_problem"] == "it took no honest rewording of a right answer for right"
+
+
+def test_a_judge_that_says_nothing_of_canaries_is_not_measured(caplog):
+    with_verdict = Ruling("rejected", None, (B,))
+    unjudged, right = Ruling("unjudged", "malformed", ("hm",)), Ruling("accepted", None, (A,))
+    silent = canary_report({f"canary/a/{i}": unjudged for i in range(4)}, [unjudged], threshold=0.0)
+    assert (silent["canary_acceptance"], silent["reworded_acceptance"], silent["canaries_alarm"]) == (None, None, True)
+    assert "no verdict on 4 of 4" in silent["canaries_problem"]
+    some = canary_report({"a": right, "b": with_verdict, "c": unjudged, "d": unjudged}, [right], threshold=0.6)
+    assert (some["canary_acceptance"], some["canaries_alarm"], some["canaries_problem"]) == (0.5, False, None)
+    row = {"judge": "m", "judge_share": 0.0, "judge_unjudged": 0, "judge_kappa": None, "canary_acceptance": None}
+    notes = list(judge_notes([{**row, "canaries_alarm": True, "canaries_problem": silent["canaries_problem"]}]))
+    assert "it gave no verdict on 4 of 4 injected wrong answers: judged % cannot be trusted" in notes[1]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"extracted": "42".ljust(2000)},  # cut when it was graded: "or 43" stood behind
+        {"extracted": "x<y" * 660},  # taken apart it is longer
+        {"extracted": "42", "gold": "4" * 2500},
+    ],
+)
+def test_what_the_judge_cannot_see_the_end_of_it_is_not_asked_about(changes, tmp_path):
+    found = [row(PROBLEMS[0], 0, "wrong", **{"extracted": "forty", **changes})]
+    with JudgeServer(lambda server, body: A) as server:
+        _, metrics = judged(tmp_path, server, write_details(tmp_path / "details", found))
+    assert (metrics["judge"]["asked"], metrics["avg_judged"]) == (0, 0)
 
 
 def test_a_judge_that_obeys_text_is_found_out(tmp_path):
@@ -260,6 +293,13 @@ def test_details_without_golds_are_judged_and_stay_without(tmp_path):
     assert all(item["gold"] is None and item["problem_sha256"] for item in read_rows(out))
     assert [item["gold"] for item in reveal(read_rows(out), problems)] == [p.gold for p in problems for _ in range(2)]
     assert not any(b"gold-" in path.read_bytes() for path in (out / "judge").iterdir())
+    rows = list(read_rows(out))
+    assert unfounded(rows, out) == []
+    assert misreported(metrics["judge"], out) == []
+    assert "without a reply" in unfounded([rows[0] | {"extracted": "10"}], out)[0]
+    replies = out / "judge/replies.jsonl"
+    replies.write_text(replies.read_text().replace('"purpose": "canary"', '"purpose": "reworded"'))
+    assert "0 of 0 canaries" in misreported(metrics["judge"], out)[0]
 
 
 def test_rulings_that_no_reply_bears_out_are_found(tmp_path):
@@ -278,6 +318,12 @@ def test_rulings_that_no_reply_bears_out_are_found(tmp_path):
     ):
         (line,) = unfounded([changed], out)
         assert problem in line
+    replies = out / "judge/replies.jsonl"
+    hidden = [json.loads(line) | {"replies": ["(left out, sha256 0)"]} for line in replies.read_text().splitlines()]
+    kept = replies.read_text()
+    replies.write_text("".join(json.dumps(entry) + "\n" for entry in hidden))
+    assert "where the judge said 'unjudged'" in unfounded([accepted], out)[0], "nothing is left out beside a gold"
+    replies.write_text(kept)
     (out / "judge/replies.jsonl").write_text("[")
     assert "expected replies" in unfounded(found, out)[0]
 
@@ -394,6 +440,10 @@ def test_programs_are_not_judged():
         ({"url": "ftp://host"}, "expected base URLs such as"),
         ({"max_cost": 1.0}, "expected input_price and output_price with it"),
         ({"options": {"temperature": 1}}, "expected fields that are not set otherwise, got temperature"),
+        ({"options": {"api_key": "sk-pw"}}, "expected nothing secret, as options are recorded, got 'api_key'"),
+        ({"options": {"extra": [{"apiKey": "sk-pw"}]}}, "nothing secret"),
+        ({"options": {"extra_headers": {"X-Auth": "pw"}}}, "nothing secret"),
+        ({"options": {"extra_body": {"access_token": "pw"}}}, "nothing secret"),
         ({"modell": "x"}, r"did you mean 'model'"),
     ],
 )
@@ -401,6 +451,11 @@ def test_settings_that_do_not_fit_are_refused(changes, message):
     with pytest.raises(ConfigError, match=message) as refusal:
         plan_of(judge=JUDGE | changes)
     assert "pw" not in str(refusal.value)
+
+
+def test_options_of_requests_are_no_secrets():
+    options = {"reasoning_effort": "low", "max_thinking_tokens": 9, "skip_special_tokens": True, "author": "x"}
+    assert JudgeSettings(**JUDGE, options=options).options == options
 
 
 def test_a_judge_is_no_step():

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 
 from erpd_hub.artifacts import InputRecord
 from erpd_hub.cli import app
+from erpd_hub.evaluation.benchmarks import BENCHMARKS
 from erpd_hub.evaluation.leaderboard import LEADERBOARD_SCHEMA, leaderboard_bytes
 from erpd_hub.hub.client import Hub, connect
 from erpd_hub.hub.merging import commit_merged
@@ -285,7 +287,7 @@ def test_results_go_with_the_weights_they_are_of(hub: Hub) -> None:
     from erpd_hub.results.metadata import publish_results_of
 
     rows = [row for found in published_rows(hub, BOARD)[1].values() for row in found]
-    publish_results_of(hub, "local/a", rows)
+    publish_results_of(hub, "local/a", lambda: rows)
     card, entries = results_of(hub, "local/a")
     assert list(entries) == [".eval_results/theirs.yaml"]
     assert card.data.eval_results is None
@@ -316,6 +318,7 @@ def test_the_papers_numbers_are_marked_and_no_rows(hub: Hub) -> None:
     assert entry == {
         "experiment": "table1", "model": "Qwen3-4B", "row": "CE", "column": "hmmt_feb_2025", "unit": "percent",
         "reported": 67.6, "measured": None, "run": None, "checkpoint": None,
+        "n": None, "k": None, "differs": None,
     }  # fmt: skip
     shown = run.invoke(app, ["leaderboard", "--paper", "--experiment", "table11"]).stdout
     assert "as reported by the paper" in shown
@@ -325,3 +328,167 @@ def test_the_papers_numbers_are_marked_and_no_rows(hub: Hub) -> None:
 def test_no_leaderboard_is_said() -> None:
     done = CliRunner().invoke(app, ["leaderboard", "nobody"])
     assert "nobody/erpd-leaderboard" in str(done.exception)
+
+
+# ------------------------------------------------------------------------- what a record and a judge say
+
+
+def forged(hub: Hub, folder: str, **metrics: object) -> None:
+    """Another record beside the same samples, and a row that is of its commit and says the same."""
+    rows = published_rows(hub, BOARD)[1]["data/one.parquet"]
+    revision = rows[0]["details_revision"]
+    record = hub.lineage("dataset", "local/one-details", revision, folder)
+    assert record is not None
+    record = record.model_copy(update={"metrics": {**record.metrics, **metrics}})
+    name = f"{folder}/lineage.json"
+    sha = hub.push_files("dataset", "local/one-details", {name: record.to_json().encode()}, message="other words")
+    said = {name: value for name, value in metrics.items() if name in LEADERBOARD_SCHEMA.names}
+    edit(hub, "one", details_revision=sha, **said)
+
+
+@pytest.mark.parametrize("metrics", [{"limit": 10}, {"problems_state": "other"}, {"licence": "MIT"}])
+def test_settings_typed_into_a_record_are_found(hub: Hub, metrics: dict) -> None:
+    published_run(hub, "one", ["a"])
+    forged(hub, "local--a/addition-1digit", **metrics)
+    (found,) = problems(hub)
+    assert "which has other words in its record" in found
+
+
+def test_another_checkpoint_than_was_evaluated_is_found(hub: Hub) -> None:
+    """The fingerprint covers the digest of an input; where that is, is only named."""
+    checkpoint = published.push_base(hub, "a")
+    sha, other = published.push_base(hub, "better")
+    named = published.as_input("checkpoints", sha, other).model_copy(update={"digest": checkpoint[1].digest})
+    details = published.push_details(hub, "one", checkpoint, LABELS, item=named)
+    plan = published.plan_of("one", ["a"])
+    publish_leaderboard(hub, plan, [published.finished(plan.nodes[0], details, checkpoint[1])])
+    (found,) = problems(hub)
+    assert found.startswith(f"checkpoints: local/better@{sha[:10]} is another one")
+
+
+def judged_run(hub: Hub, labels=LABELS, **changes) -> None:
+    checkpoint = published.push_base(hub, "a")
+    plain = published.push_details(hub, "one", checkpoint, labels)
+    copy = published.push_judged(hub, plain, labels, **changes)
+    plan = published.plan_of("one", ["a"], judge={"model": "judge-1", "url": "http://127.0.0.1:9/v1"})
+    nodes = {node.config.stage: node for node in plan.nodes}
+    found = [published.finished(nodes["evaluate"], plain, checkpoint[1])]
+    publish_leaderboard(hub, plan, [*found, published.finished(nodes["judge"], copy, plain[1])])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"replies": ()}, "2 0: a ruling without a reply"),
+        ({"told": {"canary_acceptance": 0.0}}, "1 of 4 canaries accepted, recorded as the share 0.0"),
+        ({"told": {"model": "judge-2"}}, "replies of 'judge-1', recorded 'judge-2'"),
+    ],
+)
+def test_what_a_judge_never_said_is_found(hub: Hub, changes: dict, said: str) -> None:
+    judged_run(hub, accepted={("2", 0)}, **changes)
+    (found,) = problems(hub)
+    assert said in found
+
+
+def test_a_label_that_is_not_its_verdict_is_found(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(published.VERDICTS, 1, "wrong")
+    published_run(hub, "one", ["a"])
+    found = problems(hub)
+    assert found[-1].endswith("and 1 more like these")
+    assert found[0].endswith("0 0: label 1 on the verdict wrong")
+
+
+# --------------------------------------------------------------------------- settings, coverage, selection
+
+ENTRY = {
+    "decoding": {"max_new_tokens": 64, "temperature": 1.0, "top_p": 1.0},
+    "version": BENCHMARKS["aime_2025"].version,
+}
+
+
+def test_limits_are_those_of_the_samples(hub: Hub) -> None:
+    """An extension's decoding is that of what it went on from; a limit on sequences is no part of it."""
+    identity = {"benchmark_entries": {"aime_2025": ENTRY}, "extend_to": 96, "max_sequence_tokens": 128}
+    checkpoint = published.push_base(hub, "a")
+    told = {"extend_to": 96, "max_sequence_tokens": 128}
+    details = published.push_details(
+        hub, "one", checkpoint, LABELS, benchmark="aime_2025", identity=identity, told=told
+    )
+    plan = published.plan_of("one", ["a"], "aime_2025")
+    found = [published.finished(plan.nodes[0], details, checkpoint[1])]
+    publish_repository_cards(hub, found)
+    publish_leaderboard(hub, plan, found)
+    row = rows_by_checkpoint(hub)["local/a"]
+    assert (row["temperature"], row["max_new_tokens"], row["max_sequence_tokens"]) == (1.0, 96, 128)
+    assert problems(hub) == []
+    card, entries = results_of(hub, "local/a")
+    assert "max_new_tokens=96, max_sequence_tokens=128" in str(next(iter(entries.values())).notes)
+    assert "| 96 / 128 |" in card.text
+    head = hub.resolve("dataset", "local/one-details")
+    of_details = hub.file("dataset", "local/one-details", str(head), "README.md")
+    assert of_details is not None
+    assert "| 96 / 128 (extended from 32) |" in of_details.read_text()
+    shown = CliRunner().invoke(app, ["leaderboard"]).stdout
+    assert "aime_2025: measured under another definition than the registered one" in " ".join(shown.split())
+
+
+def test_other_settings_of_one_benchmark_are_said(hub: Hub) -> None:
+    published_run(hub, "one", ["a", "b"])
+    assert "different settings" not in CliRunner().invoke(app, ["leaderboard"]).stdout
+    edit(hub, "one", max_sequence_tokens=64)
+    assert "2 different settings" in CliRunner().invoke(app, ["leaderboard"]).stdout
+
+
+def test_a_score_of_few_problems_says_so(hub: Hub) -> None:
+    """Two of three problems have no graded sample: the score is of one."""
+    plan, found = published.done(hub, "one", ["a"], [[1, 1], [None, None], [None, None]], "aime_2025")
+    publish_leaderboard(hub, plan, found)
+    row = rows_by_checkpoint(hub)["local/a"]
+    assert (row["n"], row["n_graded"], row["avg"]) == (3, 1, 1)
+    card, entries = results_of(hub, "local/a")
+    assert "over 1 problems, the only ones of 3 with a graded sample" in str(next(iter(entries.values())).notes)
+    assert "| 1 of 3 | 2, unequal | 33.3 |" in card.text
+    shown = CliRunner().invoke(app, ["leaderboard"], env={"COLUMNS": "300"}).stdout
+    assert "1/3" in shown
+    assert "a of b problems have a graded sample" in shown
+
+
+def test_the_mark_of_a_selection_stays_when_a_judge_comes(hub: Hub) -> None:
+    published_run(hub, "one", ["a"])
+    edit(hub, "one", selection=True)  # as another recipe of the run did
+    judged_run(hub, accepted={("2", 0)})
+    row = rows_by_checkpoint(hub)["local/a"]
+    assert (row["judge"], row["selection"]) == ("judge-1", True)
+
+
+def test_a_recipe_without_the_judge_can_still_mark(hub: Hub) -> None:
+    judged_run(hub, accepted={("2", 0)})
+    plan, found = published.done(hub, "one", ["a"], LABELS)
+    chosen = plan.recipe.model_copy(update={"selection": (published.BENCHMARK,)})
+    publish_leaderboard(hub, replace(plan, recipe=chosen), found)
+    row = rows_by_checkpoint(hub)["local/a"]
+    assert (row["judge"], row["selection"]) == ("judge-1", True)
+
+
+def test_results_of_another_writer_stay(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another run writes its scores of the same checkpoint between our reading and our commit."""
+    from erpd_hub.results import metadata
+
+    for run in ("one", "two"):
+        plan, found = published.done(hub, run, ["a"], LABELS, "aime_2025")
+        with monkeypatch.context() as patch:
+            patch.setattr("erpd_hub.publish.publish_results", lambda *_: [])
+            publish_leaderboard(hub, plan, found)
+    everything = published_rows(hub, BOARD)[1]
+    tries = []
+
+    def read() -> list[dict]:
+        tries.append(len(tries))
+        if tries == [0]:  # only ours is there yet; the other's comes now
+            metadata.publish_results_of(hub, "local/a", lambda: [r for rows in everything.values() for r in rows])
+            return everything["data/one.parquet"]
+        return [row for rows in everything.values() for row in rows]
+
+    metadata.publish_results_of(hub, "local/a", read)
+    assert len(tries) > 1
+    assert len(results_of(hub, "local/a")[1]) == 2

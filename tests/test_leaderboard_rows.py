@@ -5,7 +5,11 @@ from io import BytesIO
 import pyarrow.parquet as pq
 import pytest
 
+from erpd_hub.comparing.paper import get_experiment
+from erpd_hub.evaluation.benchmarks import BENCHMARKS
 from erpd_hub.evaluation.leaderboard import LEADERBOARD_SCHEMA, DetailsRecord, leaderboard_bytes, leaderboard_rows
+from erpd_hub.recipe import load_recipe
+from erpd_hub.results.reported import reported, reported_notes, reported_tables
 
 
 def a_record(checkpoint: str, labels: list[list[int | None]]) -> DetailsRecord:
@@ -52,3 +56,43 @@ def test_rows_are_the_schema_and_the_bytes_repeat() -> None:
     assert table.to_pylist() == rows
     assert content == leaderboard_bytes(rows)
     assert not any("time" in name or "date" in name for name in table.column_names)
+
+
+def a_row_of_table1(**changes: object) -> dict:
+    """Measured just as the recipe behind the paper's CE row says."""
+    experiment, benchmark = get_experiment("table1"), BENCHMARKS["hmmt_feb_2025"]
+    row = leaderboard_rows([a_record("student", [[1], [0]])], {})[0]
+    return row | {
+        "run": load_recipe(experiment.models["Qwen3-4B"]).run,
+        "checkpoint": experiment.rows["Qwen3-4B"]["CE"].ref[0], "benchmark": benchmark.name, "k": benchmark.k,
+        "temperature": benchmark.decoding.temperature, "top_p": benchmark.decoding.top_p,
+        "max_new_tokens": benchmark.decoding.max_new_tokens, **changes,
+    }  # fmt: skip
+
+
+def beside_the_paper(rows: list[dict]) -> dict:
+    found = reported(["table1"], rows)
+    return next(e for e in found if (e["model"], e["row"], e["column"]) == ("Qwen3-4B", "CE", "hmmt_feb_2025"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"k": 1}, "k 1, not "),
+        ({"limit": 5}, "limit 5, not none"),
+        ({"temperature": 0.0}, "temperature 0, not "),
+        ({"max_new_tokens": 512}, "max_new_tokens 512, not "),
+        ({"coverage": 0.5}, "50.0 % of the samples graded"),
+        ({"selection": True}, "selected on this benchmark"),
+    ],
+)
+def test_what_was_not_measured_as_the_recipe_says_is_marked(changes: dict, said: str) -> None:
+    other, right = a_row_of_table1(avg=0.9, **changes), a_row_of_table1()
+    entry = beside_the_paper([other])
+    assert entry["measured"] == 90
+    assert [said in text for text in entry["differs"]] == [True]
+    (note,) = reported_notes([entry])
+    assert said in note
+    assert "! 90 measured" in str(next(reported_tables([entry])).columns[2]._cells)
+    assert beside_the_paper([other, right]) | {"differs": []} == beside_the_paper([right])
+    assert beside_the_paper([other, right])["measured"] == 50

@@ -109,8 +109,9 @@ def test_broken_rows_are_named(dataset: Path) -> None:
         load_problems("lcb", source("test5.jsonl", "test5.jsonl"), dataset)
     with pytest.raises(ArtifactError, match="expected the name of a function"):
         decode_tests(row("a", "2025-01-01", function="__class__"))
-    with pytest.raises(ArtifactError, match="expected JSON as an expected value"):
-        decode_tests(row("a", "2025-01-01", function="f", private='[{"input": "1", "output": "{1}"}]'))
+    for test in ({"input": "1", "output": "{1}"}, {"input": "1\nx", "output": "1"}):
+        with pytest.raises(ArtifactError, match="a: expected JSON in the test of a function"):
+            decode_tests(row("a", "2025-01-01", function="f", private=json.dumps([test])))
     with pytest.raises(ArtifactError, match="a: expected LiveCodeBench's tests"):
         decode_tests(row("a", "2025-01-01", private="not base64"))
 
@@ -238,6 +239,7 @@ def test_evaluate_runs_the_programs_of_a_model(tmp_path: Path, dataset: Path, mo
     done = outcome.finished[-1]
     metrics = done.record.metrics
     assert (metrics["avg"], metrics["n"], metrics["k"], metrics["share"]) == (0.5, 2, 2, "ids")
+    assert metrics["majority_at_k"] == {}, "programs that are wrong cannot be equal"
     assert metrics["sandbox"].partition(":")[0] in ("full", "partial")
     folder = hub.pull("dataset", done.record.repo_id, done.revision, done.record.folder)
     rows = list(read_rows(folder))

@@ -10,7 +10,7 @@ from tiny import save_policy
 
 from erpd_hub.benchmark_files import find_benchmark
 from erpd_hub.config import EvaluateConfig, SelectConfig
-from erpd_hub.config.benchmarks import parse_ad_hoc
+from erpd_hub.config.benchmarks import BenchmarkEntry, parse_ad_hoc
 from erpd_hub.errors import ArtifactError, ConfigError
 from erpd_hub.evaluation.benchmarks import BENCHMARKS, get_benchmark, load_problems
 from erpd_hub.evaluation.details import is_concealed
@@ -124,6 +124,36 @@ def test_mistakes_are_named(entries: Any, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         recipe({"benchmarks": ["m"]}, benchmarks=entries)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("stage", ["evaluate", "select", "gate", "prompts"])
+def test_no_step_defines_a_registered_benchmark(stage: str) -> None:
+    source = {"path": "easy.jsonl"}
+    step: dict[str, Any] = {
+        "evaluate": {"checkpoints": ["base"], "benchmarks": ["aime_2025"]},
+        "select": {"candidates": ["base"], "benchmark": "aime_2025"},
+        "gate": {"teacher": "base", "policy": "me/other", "benchmark": "aime_2025"},
+        "prompts": {"type": "generator", "generator": "addition", "decontaminate": ["aime_2025"]},
+    }[stage]
+    steps = {"base": {"type": "tiny"}, stage: {**step, "definitions": {"aime_2025": {"source": source}}}}
+    with pytest.raises(ConfigError, match="expected another name, aime_2025 is registered"):
+        build_recipe({"run": "t", "steps": steps}, "test")
+
+
+def test_a_registered_definition_that_says_the_same_is_taken() -> None:
+    aime = BENCHMARKS["aime_2025"]
+    entry = BenchmarkEntry(**{name: getattr(aime, name) for name in BenchmarkEntry.model_fields})
+    config = EvaluateConfig(checkpoints=("policy",), benchmarks=("aime_2025",), definitions={"aime_2025": entry})
+    assert get_benchmark("aime_2025", config.definitions) == aime
+
+
+@pytest.mark.parametrize("name", ["foo-judged", "foo-to-128", "../foo"])
+def test_a_name_is_no_folder_of_another(name: str) -> None:
+    entry = {"source": {"dataset": "me/rows"}}
+    with pytest.raises(ConfigError, match="expected a benchmark name"):
+        recipe({"benchmarks": [name]}, benchmarks={name: entry})
+    with pytest.raises(ConfigError, match=r"expected a (benchmark|registered) name"):
+        recipe({"benchmarks": [name], "definitions": {name: entry}})
 
 
 def test_mistakes_in_files_are_named(tmp_path: Path) -> None:

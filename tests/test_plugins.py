@@ -138,12 +138,9 @@ def test_math_keeps_the_identity_it_had() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("reward", "message"), [("unit_tests", "needs a sandbox"), ("maths", "expected package.module:function")]
-)
-def test_other_rewards_are_refused(reward, message) -> None:
-    with pytest.raises(ConfigError, match=message):
-        build_recipe({"run": "t", "steps": {"rollout": {"prompts": "a/b", "reward": reward}}}, "t")
+def test_other_rewards_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"expected package\.module:function"):
+        build_recipe({"run": "t", "steps": {"rollout": {"prompts": "a/b", "reward": "maths"}}}, "t")
 
 
 def test_rewards_are_called_as_trl_calls_them(module) -> None:

@@ -143,6 +143,7 @@ def test_tests_are_checked_and_hashed() -> None:
         ("<think>```\nno\n```</think>```python\nyes\n```", False, "yes"),
         ("```\nno\n``` still thinking", True, None),
         ("thought</think>\n```\nyes\n```", True, "yes"),
+        ("<think>\n```python\nno\n```\nstill thinking", False, None),
         ("no fence", False, None),
         ("```python\ncut off", False, None),
         ("```\n```", False, None),

@@ -148,6 +148,16 @@ def test_bad_rows_are_listed_with_reasons(tmp_path: Path) -> None:
         run_jsonl(tmp_path, rows, on_bad_row="refuse")
 
 
+def test_the_marked_answer_of_a_worked_solution_is_the_gold(tmp_path: Path) -> None:
+    answers = ["48/2 = 24\n48+24 = 72\n#### 72", "So $x=3$, and the answer is $\\boxed{3}$.", 70.0]
+    answers.append("We know that it is\nthree")
+    rows = [{"problem": f"problem {index}", "answer": answer} for index, answer in enumerate(answers)]
+    problems, metrics = run_jsonl(tmp_path, rows)
+    assert {problem.gold for problem in problems} == {"72", "3", "70"}
+    assert metrics["bad"] == 1
+    assert lines(tmp_path / "out/rejected.jsonl")[0]["reason"] == "a worked solution, not an answer"
+
+
 def test_filters(tmp_path: Path) -> None:
     rows = [row | {"level": f"{i}/8", "kind": "ab"[i % 2]} for i, row in enumerate(numbered(8))]
     rows.append({"problem": "no level", "answer": "1", "kind": "a"})

@@ -101,6 +101,33 @@ def test_verdicts(claim: dict[str, str], verdict: str) -> None:
     assert judge(Claim(says="x", **claim), measured).verdict == verdict
 
 
+@pytest.mark.parametrize("metric", ["kl_to_base", "entropy"])
+def test_a_probe_of_one_prompt_has_no_error_and_shows_nothing(metric: str) -> None:
+    key = {"kl_to_base": "kl_checkpoint_to_base", "entropy": "entropy"}[metric]
+    labels = {"p": [1, 0]}
+    sure, unsure = ({key: value, f"{key}_stderr": error} for value, error in ((0.5, 0.001), (0.1, None)))
+    claim = Claim.model_validate({"says": "x", "more": "a", "less": "b", "metric": metric})
+    measured = {"a": Measured(labels, probe=sure), "b": Measured(labels, probe=unsure)}
+    found = judge(claim, measured)
+    assert (found.verdict, found.interval, found.difference) == ("not measured", None, pytest.approx(0.4))
+    assert judge_over_seeds(claim, [measured, measured]).difference == pytest.approx(0.4), "over seeds none is needed"
+
+
+def test_lengths_that_nobody_counted_are_not_zero() -> None:
+    claim = Claim.model_validate({"says": "x", "more": "a", "less": "b", "metric": "mean_length"})
+    labels = {"p": [1], "q": [1]}
+    counted, silent, one = {"p": [5], "q": [7]}, {"p": [], "q": []}, {"p": [9]}
+
+    def verdict(more: dict[str, list[int]], less: dict[str, list[int]]) -> tuple[str, float | None]:
+        found = judge(claim, {"a": Measured(labels, more), "b": Measured(labels, less)})
+        return found.verdict, found.difference
+
+    assert verdict(counted, silent) == ("not measured", None)
+    assert verdict({}, {}) == ("not measured", None)
+    assert verdict(one, {"p": [4]}) == ("not measured", 5), "a single problem has no error"
+    assert verdict(counted, {"p": [1], "q": [2]})[0] == "shown"
+
+
 def test_verdicts_over_seeds_are_students_interval_of_paired_differences() -> None:
     claim = Claim(says="x", more="student", less="control")
 

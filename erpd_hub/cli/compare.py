@@ -24,9 +24,12 @@ def compare(
     merge: Annotated[
         bool, typer.Option("--merge-answers", help="Majority@K over answers that the grader takes for each other.")
     ] = False,
+    judged: Annotated[
+        bool, typer.Option("--judged", help="Scores with the judge, which all need; without, the rule's.")
+    ] = False,
     force: Annotated[
         bool,
-        typer.Option("--force", help="Although decoding, limit or judge differ: common problems, flagged."),
+        typer.Option("--force", help="Although decoding, limits, grader or judge differ: common problems, flagged."),
     ] = False,
     endpoint: Endpoint = "local",
     as_json: AsJson = False,
@@ -42,7 +45,7 @@ def compare(
 
     with stdout_for_json(as_json or as_markdown):
         sides = read_sides(connect(endpoint), checkpoints, run=run)
-        found = report(sides, all_pairs=all_pairs, force=force, same=graded_same if merge else None)
+        found = report(sides, all_pairs=all_pairs, judged=judged, force=force, same=graded_same if merge else None)
     if as_json:
         print_json(found)
     elif as_markdown:

@@ -22,6 +22,9 @@ def grade(
     ] = False,
     text_key: Annotated[str, typer.Option(help="The key of a model's text.")] = "output",
     gold_key: Annotated[str, typer.Option(help="The key of the right answer.")] = "gold",
+    thinking: Annotated[
+        bool, typer.Option("--thinking", help="The prompts opened a think block; a row's own `thinking` goes first.")
+    ] = False,
     seconds: Annotated[float, typer.Option(min=0.1, help="Wall time of one comparison.")] = 10.0,
     as_json: AsJson = False,
 ) -> None:
@@ -36,7 +39,8 @@ def grade(
     extract = "whole" if answers else "boxed"
     with stdout_for_json(as_json):
         report = grade_file(
-            file, output, extract=extract, text_key=text_key, gold_key=gold_key, seconds=seconds  # type: ignore[arg-type]
+            file, output, extract=extract, text_key=text_key, gold_key=gold_key, seconds=seconds,  # type: ignore[arg-type]
+            thinking=thinking,
         )  # fmt: skip
     for problem in report.malformed:
         typer.echo(f"{problem}; kept as ungradable", err=True)
@@ -44,6 +48,12 @@ def grade(
         typer.echo(f"... {report.num_malformed} such lines in all", err=True)
     if report.unboxed * 2 > report.rows:
         typer.echo(f"{report.unboxed} of {report.rows} outputs are a short line without a box; see --answers", err=True)
+    if report.closed and report.unclosed:
+        typer.echo(
+            f"{report.unclosed} graded outputs have no </think>, others have; if their prompts opened a think block, "
+            "they have no answer: see --thinking",
+            err=True,
+        )
     summary = report.as_dict()
     if as_json:
         print_json(summary)

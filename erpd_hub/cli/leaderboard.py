@@ -41,7 +41,7 @@ def show(
     from erpd_hub.display import make_console, print_json
     from erpd_hub.hub.client import connect
     from erpd_hub.results.board import board_notes, board_tables, select
-    from erpd_hub.results.reported import reported, reported_tables
+    from erpd_hub.results.reported import reported, reported_notes, reported_tables
 
     with stdout_for_json(as_json):
         name, revision, files = _published(connect(endpoint), board, needed=not paper)
@@ -61,6 +61,8 @@ def show(
     for table in reported_tables(entries or []):
         console.print()
         console.print(table)
+    for note in reported_notes(entries or []):
+        console.print(note)
     if entries is not None:
         console.print("\nreported: by the authors, not measured here, in no row and no mean above")
 

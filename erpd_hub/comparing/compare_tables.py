@@ -65,18 +65,37 @@ def _tables(report: Report) -> list[_Columns]:
 
 
 def _scores(report: Report) -> _Columns:
-    right = ("n", "K", "AVG@K %", "95 % interval", "± problems", "± samples", "pass@K", "maj@K", "length", "cut off",
-             "no answer", "coverage")  # fmt: skip
+    items = [item for side in report["sides"] for item in side["evaluations"]]
+    other = _other_way(report) if any(item["judge"] for item in items) else None
+    right = ("n", "K", "AVG@K %", *([other[0]] if other else []), "95 % interval", "± problems", "± samples", "pass@K",
+             "maj@K", "length", "cut off", "no answer", "coverage")  # fmt: skip
     rows = []
     for side in report["sides"]:
         for item in side["evaluations"]:
             rows.append([
-                side["name"], item["benchmark"], str(item["n"]), str(item["k"]), _percent(item["avg"]),
+                side["name"], item["benchmark"], str(item["n"]), str(item["k"]),
+                _marked(item, item["avg"], report["labels"] == "judge"),
+                *([_marked(item, item[other[1]], other[1] == "avg_judged")] if other else []),
                 _range(item["interval"]), _percent(item["stderr"]), _percent(item["stderr_sampling"]),
                 _percent(item["pass_at_k"]), _percent(item["majority_at_k"]), _number(item["mean_length"], ".0f"),
                 _percent(item["truncated"]), _percent(item["no_answer"]), _percent(item["coverage"]),
             ])  # fmt: skip
-    return _Columns("scores", ("checkpoint", "benchmark"), right, rows)
+    title = "scores" if other is None else f"scores {_whose(report)}"
+    return _Columns(title, ("checkpoint", "benchmark"), right, rows)
+
+
+def _other_way(report: Report) -> tuple[str, str]:
+    """Title and key of the score that is not compared, where there are two."""
+    return ("rule alone %", "avg_rule") if report["labels"] == "judge" else ("with judge %", "avg_judged")
+
+
+def _whose(report: Report) -> str:
+    return "with the judge" if report["labels"] == "judge" else "by the rule alone"
+
+
+def _marked(item: Mapping[str, Any], score: float | None, judged: bool) -> str:
+    """A score; ! where it is of a judge that takes injected answers for right."""
+    return _percent(score) + (" !" if judged and item["canaries_alarm"] else "")
 
 
 def _differences(report: Report) -> _Columns:
@@ -85,7 +104,8 @@ def _differences(report: Report) -> _Columns:
         pooled = [{"benchmark": "mean of benchmarks", **pair["pooled"]}] if pair["pooled"] else []
         rows += [_difference(pair, item) for item in (*pair["benchmarks"], *pooled)]
     right = ("difference, points", "95 % interval", "± problems", "p", "p (Holm)", "correlation", "problems")
-    return _Columns("paired differences", ("checkpoint", "against", "benchmark"), right, rows)
+    title = "paired differences" + (f" {_whose(report)}" if report["labels"] == "judge" else "")
+    return _Columns(title, ("checkpoint", "against", "benchmark"), right, rows)
 
 
 def _difference(pair: Mapping[str, Any], item: Mapping[str, Any]) -> list[str]:

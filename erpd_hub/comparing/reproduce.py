@@ -70,7 +70,8 @@ class Judged(NamedTuple):
     value_less: float | None
     difference: float | None
     interval: tuple[float, float] | None
-    """95 %; of one seed: problems and samples vary in it, trainings do not. What a step records has no error."""
+    """95 %; of one seed: problems and samples vary in it, trainings do not. What a step records has no error; None
+    where there is one that is not known, as of a single prompt."""
     verdict: Verdict
     by_seed: tuple[float, ...] = ()
     """The difference at each seed, where there are several."""
@@ -81,7 +82,7 @@ class Measured(NamedTuple):
 
     labels: LabelsByProblem = MappingProxyType({})
     lengths: Mapping[str, Sequence[int]] = MappingProxyType({})
-    """By problem, tokens of each response."""
+    """By problem, tokens of each response that are known."""
     probe: Mapping[str, Any] = MappingProxyType({})
     """The probe's metrics; empty where it was not probed."""
     record: Mapping[str, Any] = MappingProxyType({})
@@ -154,7 +155,8 @@ def judge(claim: Claim, measured: Mapping[str, Measured]) -> Judged:
     if found is None:
         return Judged(*named, None, None, None, None, "not measured")
     first, second, interval = found
-    return Judged(*named, first, second, first - second, interval, _verdict(claim.expect, interval))
+    verdict: Verdict = "not measured" if interval is None else _verdict(claim.expect, interval)
+    return Judged(*named, first, second, first - second, interval, verdict)
 
 
 def judge_over_seeds(claim: Claim, seeds: Sequence[Mapping[str, Measured]]) -> Judged:
@@ -182,8 +184,8 @@ def _verdict(expect: str, interval: tuple[float, float]) -> Verdict:
     return "shown" if low > 0 else "opposite" if high < 0 else "not shown"
 
 
-_Sides = tuple[float, float, tuple[float, float]]
-"""Both values of a claim and the 95 % interval of their difference."""
+_Sides = tuple[float, float, tuple[float, float] | None]
+"""Both values of a claim and the 95 % interval of their difference, where its error is known."""
 
 
 def _sides(claim: Claim, measured: Mapping[str, Measured]) -> _Sides | None:
@@ -237,16 +239,21 @@ def _difference(metric: str, more: Measured, less: Measured) -> _Sides | None:
     values = [side.probe.get(key) for side in (more, less)]
     if values[0] is None or values[1] is None:
         return None
-    error = sqrt(sum((side.probe.get(f"{key}_stderr") or 0.0) ** 2 for side in (more, less)))
-    return values[0], values[1], _normal_interval(values[0] - values[1], error)
+    errors = [side.probe.get(f"{key}_stderr") for side in (more, less)]
+    known = [error for error in errors if error is not None]  # of one prompt there is none
+    interval = _normal_interval(values[0] - values[1], sqrt(sum(error**2 for error in known)))
+    return values[0], values[1], interval if len(known) == len(errors) else None
 
 
-def _paired_lengths(
-    more: Mapping[str, Sequence[int]], less: Mapping[str, Sequence[int]]
-) -> tuple[float, float, tuple[float, float]]:
+def _paired_lengths(more: Mapping[str, Sequence[int]], less: Mapping[str, Sequence[int]]) -> _Sides | None:
+    """None where nobody counted the tokens of a problem's responses."""
+    if set(more) != set(less) or not more or not all([*more.values(), *less.values()]):
+        return None
     first, second = ([fmean(side[problem]) for problem in more] for side in (more, less))
     differences = [a - b for a, b in zip(first, second, strict=True)]
-    error = stdev(differences) / sqrt(len(differences)) if len(differences) > 1 else 0.0
+    if len(differences) < 2:
+        return fmean(first), fmean(second), None
+    error = stdev(differences) / sqrt(len(differences))
     return fmean(first), fmean(second), _normal_interval(fmean(differences), error)
 
 

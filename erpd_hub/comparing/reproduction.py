@@ -12,6 +12,7 @@ from erpd_hub.artifacts import write_json
 from erpd_hub.comparing.over_seeds import checkpoints_over_seeds, fingerprints_over_seeds
 from erpd_hub.comparing.paper import experiments, get_experiment, recipe_of
 from erpd_hub.comparing.reproduce import HOW, Beside, Measured, beside, judge, judge_over_seeds
+from erpd_hub.comparing.sides import read_light
 from erpd_hub.display import ProgressWatch, make_console, print_json
 from erpd_hub.home import run_folder
 from erpd_hub.hub.client import Hub
@@ -20,7 +21,6 @@ from erpd_hub.pipeline import Outcome, open_hub, run_plan
 from erpd_hub.plan import Plan, make_plan
 from erpd_hub.planning.preview import Machine, preview
 from erpd_hub.recipe import load_recipe
-from erpd_hub.samples import read_rows
 from erpd_hub.summary import evaluations, reference_of
 from erpd_hub.tables import print_plan, print_preview
 
@@ -78,7 +78,7 @@ def report(experiment: str, model: str, plan: Plan, *, tiny: bool, gpus: int | N
     about = get_experiment(experiment)
     outcome = run_plan(plan, watch=ProgressWatch(plan), launch=Launch.from_options(gpus, None))
     hub = open_hub(plan)
-    rows = [] if tiny else beside(about, model, _with_sampling_errors(outcome))
+    rows = [] if tiny else beside(about, model, outcome.summary["checkpoints"])
     measured = _measured(outcome, hub) if tiny else {}
     claims = [judge(claim, measured) for claim in about.claims] if tiny else []
     found = {
@@ -128,18 +128,6 @@ def _row(item: Beside) -> dict[str, Any]:
     return item._asdict() | {"cells": [cell._asdict() for cell in item.cells]}
 
 
-def _with_sampling_errors(outcome: Outcome) -> list[dict[str, Any]]:
-    errors = {
-        (reference_of(outcome.plan, item.node), item.node.config.benchmarks[0]): item.record.metrics["stderr_sampling"]
-        for item in evaluations(outcome.finished)
-        if isinstance(item.node.config, c.EvaluateConfig)
-    }
-    return [
-        item | {"stderr_sampling": errors.get((item["ref"], item["benchmark"]))}
-        for item in outcome.summary["checkpoints"]
-    ]
-
-
 def _measured(outcome: Outcome, hub: Hub) -> dict[str, Measured]:
     """Labels, lengths and probe of every checkpoint, and the record of every step, by the recipe's names for them."""
     probes = {}
@@ -153,9 +141,9 @@ def _measured(outcome: Outcome, hub: Hub) -> dict[str, Measured]:
         folder = hub.pull_artifact(item.record, str(item.record.repo_id), item.revision, item.record.folder)
         labels: dict[str, list[int | None]] = {}
         lengths: dict[str, list[int]] = {}
-        for row in read_rows(folder):
+        for row in read_light(folder):
             labels.setdefault(row["problem_id"], []).append(row["label"])
-            lengths.setdefault(row["problem_id"], []).append(len(row["response_ids"] or ()))
+            lengths.setdefault(row["problem_id"], []).extend([] if row["length"] is None else [row["length"]])
         name = reference_of(outcome.plan, item.node)
         found[name] = Measured(labels, lengths, probes.get(name, {}), records.get(name, {}))
     return found

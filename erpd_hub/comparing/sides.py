@@ -12,7 +12,7 @@ Of an evaluation, its extension and its judged copy the last one counts; name th
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from erpd_hub.artifacts import LINEAGE, InputRecord, LineageRecord, check_payload, read_lineage
 from erpd_hub.errors import ArtifactError, ConfigError, ErpdError
@@ -26,8 +26,17 @@ from erpd_hub.samples import shard_paths
 _COLUMNS = ("problem_id", "k", "label", "judge", "verdict", "extracted", "finish_reason")
 _DECIDING = ("select", "gate")
 
-Found = tuple[str, Path, LineageRecord]
-"""Place for people, folder, record."""
+_ASKED = ("send_problem", "temperature", "options", "max_tokens")
+"""Of a judge: what its verdicts may depend on, besides model and prompt."""
+
+
+class Found(NamedTuple):
+    place: str
+    """For people."""
+    folder: Path
+    record: LineageRecord
+    declared: bool = False
+    """The run's summary says that the run decided on the benchmark, and the checkpoint is the run's own."""
 
 
 def read_sides(hub: Hub, texts: Sequence[str], *, run: str | None = None) -> list[Side]:
@@ -69,7 +78,8 @@ def _local(folder: Path) -> Iterator[Found]:
         if record.kind == "details":
             if problems := check_payload(path.parent, record):
                 raise ArtifactError(f"{path.parent.name}: altered: {'; '.join(problems[:3])}")
-            yield f"{folder.name}/{path.parent.relative_to(folder).as_posix()}".removesuffix("/."), path.parent, record
+            place = f"{folder.name}/{path.parent.relative_to(folder).as_posix()}".removesuffix("/.")
+            yield Found(place, path.parent, record)
 
 
 def _on_hub(hub: Hub, text: str) -> Iterator[Found]:
@@ -104,18 +114,19 @@ def _of_run(hub: Hub, run: str, checkpoint: str) -> Iterator[Found]:
         raise ArtifactError(f"{run}: expected a finished run of this machine ({', '.join(runs) or 'there is none'})"
                             f"{suggestion(run, runs)}")  # fmt: skip
     rows = json.loads(path.read_text())["checkpoints"]
-    mine = [row["details"] for row in rows if row["ref"] == checkpoint]
+    mine = [row for row in rows if row["ref"] == checkpoint]
     if not mine:
         names = list(dict.fromkeys(row["ref"] for row in rows))
         raise ArtifactError(f"{run}:{checkpoint}: expected one of {', '.join(names)}{suggestion(checkpoint, names)}")
-    for details in mine:
-        yield _pulled(hub, locate(hub, details))
+    for row in mine:
+        declared = bool(row.get("selection")) and row.get("role") != "base"
+        yield _pulled(hub, locate(hub, row["details"]))._replace(declared=declared)
 
 
 def _pulled(hub: Hub, place: Place) -> Found:
     record = hub.lineage(place.repo_type, place.repo_id, place.revision, place.folder)
     assert record is not None, "it was located by its record"
-    return str(place), hub.pull_artifact(record, place.repo_id, place.revision, place.folder), record
+    return Found(str(place), hub.pull_artifact(record, place.repo_id, place.revision, place.folder), record)
 
 
 # ------------------------------------------------------------------------------------------ evaluations
@@ -123,31 +134,46 @@ def _pulled(hub: Hub, place: Place) -> Found:
 
 def _evaluations(hub: Hub, text: str, found: Sequence[Found]) -> dict[str, Evaluation]:
     """By benchmark; an evaluation that another one here was made from gives way to it."""
-    details = [item for item in found if item[2].kind == "details"]
-    used = {edge.digest for _, _, record in details for edge in record.inputs}
+    details = [item for item in found if item.record.kind == "details"]
+    used = {edge.digest for item in details for edge in item.record.inputs}
     evaluations: dict[str, Evaluation] = {}
-    for place, folder, record in details:
-        name = record.metrics["benchmark"]
-        if record.digest in used and len(details) > 1:
+    for item in details:
+        if item.record.digest in used and len(details) > 1:
             continue
+        name = _benchmark(item)
         if name in evaluations:
-            raise ConfigError(f"{text}: expected one evaluation on {name}, got {evaluations[name].place} and {place}; "
-                              "name one of the folders")  # fmt: skip
-        evaluations[name] = _evaluation(hub, place, folder, record)
+            raise ConfigError(f"{text}: expected one evaluation on {name}, got {evaluations[name].place} and "
+                              f"{item.place}; name one of the folders")  # fmt: skip
+        evaluations[name] = _evaluation(hub, item)
     if not evaluations:
-        raise ArtifactError(f"{text}: expected evaluations, got {', '.join(r.kind for _, _, r in found) or 'nothing'}")
+        kinds = ", ".join(item.record.kind for item in found)
+        raise ArtifactError(f"{text}: expected evaluations, got {kinds or 'nothing'}")
     return evaluations
 
 
-def _evaluation(hub: Hub, place: str, folder: Path, record: LineageRecord) -> Evaluation:
+def _benchmark(item: Found) -> str:
+    """Raises ArtifactError: samples that another harness made and that were not graded here."""
+    metrics = item.record.metrics
+    if metrics.get("graded") is False or "benchmark" not in metrics:
+        raise ArtifactError(
+            f"{item.place}: expected an evaluation, got imported samples without verdicts of ours; `erpd-hub regrade` "
+            "prints their score"
+        )
+    return str(metrics["benchmark"])
+
+
+def _evaluation(hub: Hub, item: Found) -> Evaluation:
+    record, benchmark = item.record, _benchmark(item)
     checkpoint = _checkpoint(hub, record)
-    benchmark = record.metrics["benchmark"]
+    selected = _selected(hub, checkpoint, benchmark) if checkpoint else None
+    judge = record.config.get("judge") if record.stage == "judge" else None
     return Evaluation(
-        place=place,
+        place=item.place,
         metrics=record.metrics,
         checkpoint=checkpoint.digest if checkpoint else f"of {record.digest}",
-        rows=tuple(read_light(folder)),
-        selected=_selected(hub, checkpoint, benchmark) if checkpoint else None,
+        rows=tuple(read_light(item.folder)),
+        selected=selected or ("is of a run that decided on this benchmark" if item.declared else None),
+        asked={key: judge[key] for key in _ASKED if key in judge} if isinstance(judge, dict) else {},
     )
 
 

@@ -25,6 +25,8 @@ _AD_HOC = re.compile(
     r":(?P<problem_column>[^:]+):(?P<answer_column>[^:]+)"
 )
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,79}")
+_COPY = re.compile(r"-(?:judged|to-\d+)$")
+"""Ends the folders of judged copies and of extensions."""
 
 
 def _dataset(text: str) -> str:
@@ -168,16 +170,32 @@ class BenchmarkEntry(Config):
         return self
 
 
-Definitions = Annotated[dict[str, BenchmarkEntry], Operational]
-"""Entries of the user's own by name, in the configs that name them. What of them makes a score enters the fingerprint
-with the benchmark itself (`Node.identity`)."""
-
-
 def check_name(name: str) -> str:
-    """Raises ValueError: not fit to be a folder's name."""
+    """Raises ValueError: not fit to be a folder's name, or the folder of another benchmark's copy."""
     if not _NAME.fullmatch(name):
         raise ValueError(f"expected a benchmark name of letters, digits, '_', '-' and '.', got {name!r}")
+    if _COPY.search(name):
+        raise ValueError(
+            f"expected a benchmark name without -judged or -to-NUMBER at its end, which copies have, got {name!r}"
+        )
     return name
+
+
+def _own_names(definitions: dict[str, BenchmarkEntry]) -> dict[str, BenchmarkEntry]:
+    """Raises ValueError: a name that is none, or a registered one over something else, whose scores would be taken for
+    that benchmark's."""
+    from erpd_hub.evaluation.benchmarks import BENCHMARKS, make_benchmark
+
+    for name, entry in definitions.items():
+        check_name(name)
+        if name in BENCHMARKS and make_benchmark(name, entry) != BENCHMARKS[name]:
+            raise ValueError(f"expected another name, {name} is registered; `like: {name}` takes its entry over")
+    return definitions
+
+
+Definitions = Annotated[dict[str, BenchmarkEntry], AfterValidator(_own_names), Operational]
+"""Entries of the user's own by name, in the configs that name them. What of them makes a score enters the fingerprint
+with the benchmark itself (`Node.identity`)."""
 
 
 def is_ad_hoc(text: str) -> bool:

@@ -1,6 +1,7 @@
 """The judge: a language model that says whether an answer which the rule turned down is the gold written otherwise."""
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
@@ -11,6 +12,11 @@ from erpd_hub.config.sampling import plain_urls
 from erpd_hub.fields import Config, DetailsRef, LocalOnly, Operational
 
 _OURS = ("model", "messages", "n", "stream", "temperature", "max_tokens", "max_completion_tokens")
+_SECRET = re.compile(
+    r"(?:.*[^a-z])?(?:api_?keys?|keys?|token|secrets?|password|passwd|credentials?|bearer|cookies?|auth|authorization"
+    r"|headers?)"
+)
+"""Names, in snake case, of fields that hold what must not be recorded; `max_thinking_tokens` does not."""
 _KEY_NAME = re.compile(r"ERPD_JUDGE_KEY|[A-Z][A-Z0-9_]*_API_KEY")
 
 
@@ -79,6 +85,10 @@ class JudgeSettings(Config):
     def _not_ours(cls, options: dict[str, Any]) -> dict[str, Any]:
         if ours := sorted(set(options) & set(_OURS)):
             raise ValueError(f"expected fields that are not set otherwise, got {', '.join(ours)}; leave them out")
+        if (name := next(_secret_names(options), None)) is not None:  # its value may be the secret, so it is left out
+            raise ValueError(
+                f"expected nothing secret, as options are recorded, got {name!r}; the key goes into ERPD_JUDGE_KEY"
+            )
         return options
 
     @model_validator(mode="after")
@@ -86,6 +96,19 @@ class JudgeSettings(Config):
         if self.max_cost is not None and not self.input_price and not self.output_price:
             raise ValueError("max_cost: expected input_price and output_price with it, got neither")
         return self
+
+
+def _secret_names(value: Any) -> Iterator[str]:
+    """Names at any depth that look as if a key or header stood under them."""
+    if isinstance(value, dict):
+        yield from (str(name) for name in value if _SECRET.fullmatch(_snake(str(name))))
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    for item in inside:
+        yield from _secret_names(item)
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
 class JudgeConfig(StepConfig):

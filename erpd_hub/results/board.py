@@ -6,12 +6,17 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from erpd_hub.evaluation.benchmarks import BENCHMARKS
 from erpd_hub.results.rows import Row
 from erpd_hub.score_table import percent
 
 _ORDER = ("base", "teacher", "unlearned", "student", "control", "online", "endpoint")
 _CHARS = 10
 """Of a commit."""
+_SETTINGS = (
+    "temperature", "top_p", "max_new_tokens", "max_sequence_tokens", "limit", "k", "benchmark_definition"
+)  # fmt: skip
+"""What scores must share to be compared."""
 
 
 def select(
@@ -120,7 +125,7 @@ def _cells(row: Row, depth: int, judged: bool) -> Iterator[str]:
         yield percent(row.get("avg_judged"))
         yield percent(row.get("stderr_judged"))
         yield percent(row.get("canary_acceptance"))
-    yield str(row["n"])
+    yield f"{row['n_graded']}/{row['n']}" if _is_partly_graded(row) else str(row["n"])
     yield f"{row['k']}{'' if row.get('equal_k') in (True, None) else ' !'}"
     yield percent(row["coverage"])
     yield _number(row["kl_checkpoint_to_base"], 4)
@@ -142,13 +147,31 @@ def board_notes(rows: Iterable[Row]) -> Iterator[str]:
     if any(row.get("problems_state") == "other" for row in rows):
         names = sorted({row["benchmark"] for row in rows if row.get("problems_state") == "other"})
         yield f"{', '.join(map(escape, names))}: the problems are not those that the registry knows"
+    for name in sorted({row["benchmark"] for row in rows if not _is_registered(row)}):
+        yield f"{escape(name)}: measured under another definition than the registered one of this name and version"
+    if any(_is_partly_graded(row) for row in rows):
+        yield "a/b in n: a of b problems have a graded sample, and score, errors and interval are over those alone"
     settings: dict[tuple[str, int], set[tuple[Any, ...]]] = {}
     for row in rows:
-        how = tuple(row.get(name) for name in ("temperature", "top_p", "max_new_tokens", "limit", "k"))
+        how = tuple(row.get(name) for name in _SETTINGS)
         settings.setdefault((row["benchmark"], row["version"]), set()).add(how)
     for (name, version), found in sorted(settings.items()):
         if len(found) > 1:
-            yield f"{escape(name)} v{version}: {len(found)} different settings (T, top_p, tokens, limit, K); see --json"
+            told = "T, top_p, tokens, limit, K, definition"
+            yield f"{escape(name)} v{version}: {len(found)} different settings ({told}); see --json"
+
+
+def _is_registered(row: Row) -> bool:
+    """Whether a row's benchmark is what the registry has under its name and version, as far as either says."""
+    registered = BENCHMARKS.get(row["benchmark"])
+    found = row.get("benchmark_definition")
+    if registered is None or found is None or registered.version != row["version"]:
+        return True
+    return found == registered.definition_sha256
+
+
+def _is_partly_graded(row: Row) -> bool:
+    return row.get("n_graded") is not None and row["n_graded"] < row["n"]
 
 
 def _number(value: float | None, digits: int) -> str:

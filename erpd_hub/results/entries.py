@@ -82,9 +82,9 @@ def details_url(row: Row, endpoint: str) -> str:
 def notes(row: Row, variant: Variant) -> str:
     """What tells this score from another on the same benchmark, and what to know before it is compared."""
     parts = [
-        f"AVG@{row['k']} in percent over {row['n']} problems",
+        f"AVG@{row['k']} in percent over {_problems(row)}",
         f"standard error {_number(variant.stderr)} over problems",
-        f"T={_plain(row['temperature'])}, top_p={_plain(row['top_p'])}, max_new_tokens={_plain(row['max_new_tokens'])}",
+        f"T={_plain(row['temperature'])}, top_p={_plain(row['top_p'])}, {_limits(row)}",
         f"judge {row['judge']} behind the rule" if variant.label else "graded by rule alone",
         f"harness {row['harness']}" if row["harness"] else "",
         f"{100 * row['truncated']:.1f} % truncated",
@@ -95,6 +95,20 @@ def notes(row: Row, variant: Variant) -> str:
         f"run {row['run']}",
     ]
     return "; ".join(part for part in parts if part)
+
+
+def _problems(row: Row) -> str:
+    """What the mean is over: a problem without a graded sample is in no score."""
+    graded = row.get("n_graded")
+    if graded is None or graded == row["n"]:
+        return f"{row['n']} problems"
+    return f"{graded} problems, the only ones of {row['n']} with a graded sample"
+
+
+def _limits(row: Row) -> str:
+    sequence = row.get("max_sequence_tokens")
+    both = "" if sequence is None else f", max_sequence_tokens={sequence}"
+    return f"max_new_tokens={_plain(row['max_new_tokens'])}{both}"
 
 
 def model_index(name: str, rows: list[tuple[Row, Source | None]], endpoint: str) -> list[dict[str, Any]]:

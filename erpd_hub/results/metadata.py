@@ -4,7 +4,7 @@
 Only rows whose details' record says the same go in, and only into the repository whose main holds those very weights.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import yaml
 
@@ -30,15 +30,20 @@ def publish_results(hub: Hub, leaderboard: str, finished: Iterable[Finished]) ->
         The repositories that got a commit.
     """
     namespace = leaderboard.split("/")[0]
-    _, files = published_rows(hub, leaderboard)
-    rows = [row for published in files.values() for row in published]
+
+    def rows() -> list[Row]:
+        return [row for published in published_rows(hub, leaderboard)[1].values() for row in published]
+
     repositories = sorted(repo for repo in _repositories(finished) if repo.startswith(f"{namespace}/"))
     return [repo for repo in repositories if publish_results_of(hub, repo, rows)]
 
 
-def publish_results_of(hub: Hub, repo_id: str, rows: Iterable[Row]) -> str | None:
-    """Write what rows say of the weights on a repository's main; returns the commit, None where nothing changed."""
-    own = [row for row in rows if row.get("checkpoint_repo") == repo_id]
+def publish_results_of(hub: Hub, repo_id: str, rows: Callable[[], Iterable[Row]]) -> str | None:
+    """Write what rows say of the weights on a repository's main; returns the commit, None where nothing changed.
+
+    Args:
+        rows: Reads the leaderboard: once a try, as what another run has written since is to stay.
+    """
     sources: dict[tuple[str, str], tuple[bool, Source | None]] = {}
 
     def merged(head: str | None) -> dict[str, bytes | None]:
@@ -46,8 +51,8 @@ def publish_results_of(hub: Hub, repo_id: str, rows: Iterable[Row]) -> str | Non
         if head is None or record is None:
             return {}
         found = []
-        for row in own:
-            if row.get("checkpoint_digest") != record.digest:
+        for row in rows():
+            if (row.get("checkpoint_repo"), row.get("checkpoint_digest")) != (repo_id, record.digest):
                 continue
             key = (row["details_revision"], row["details_folder"])
             if key not in sources:

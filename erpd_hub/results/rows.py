@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from erpd_hub.artifacts import LineageRecord
 from erpd_hub.comparing.sides import read_light
 from erpd_hub.errors import ArtifactError
+from erpd_hub.evaluation.benchmarks import definition_hash
 from erpd_hub.evaluation.leaderboard import DetailsRecord, harness_text, leaderboard_rows
 from erpd_hub.hub.client import Hub
 from erpd_hub.results.origin import Origin, evaluation_of, origin_of
@@ -42,7 +43,7 @@ def row_of(
         raise ArtifactError(f"{record.repo_id}/{record.folder}: expected the checkpoint that was evaluated, got none")
     details = DetailsRecord(
         **_who(hub, record, origin),
-        **_settings(record),
+        **_settings(record, evaluation_of(hub, record)),
         selection=selection,
         details_repo=record.repo_id,
         details_folder=record.folder,
@@ -91,17 +92,22 @@ def _who(hub: Hub, record: LineageRecord, origin: Origin) -> dict[str, Any]:
     }
 
 
-def _settings(record: LineageRecord) -> dict[str, Any]:
-    """How it was measured, as the record says."""
-    metrics = record.metrics
-    decoding, judge = metrics.get("decoding", {}), metrics.get("judge", {})
+def _settings(record: LineageRecord, evaluation: LineageRecord) -> dict[str, Any]:
+    """How it was measured: as the fingerprint covers it where it does, otherwise as the record says."""
+    metrics, identity = record.metrics, evaluation.identity
+    entry = (identity.get("benchmark_entries") or {}).get(metrics["benchmark"]) or {}
+    decoding = identity.get("decoding") or entry.get("decoding") or metrics.get("decoding", {})
+    told = identity if entry else metrics
+    judge = metrics.get("judge", {})
     return {
         "benchmark": metrics["benchmark"],
-        "version": metrics["benchmark_version"],
+        "version": entry.get("version", metrics["benchmark_version"]),
+        "benchmark_definition": definition_hash(entry) if entry else metrics.get("benchmark_definition"),
         "temperature": decoding.get("temperature"),
         "top_p": decoding.get("top_p"),
-        "max_new_tokens": decoding.get("max_new_tokens"),
-        "limit": metrics.get("limit"),
+        "max_new_tokens": told.get("extend_to") or decoding.get("max_new_tokens"),
+        "max_sequence_tokens": told.get("max_sequence_tokens"),
+        "limit": told.get("limit"),
         "problems_state": metrics.get("problems_state"),
         "harness": harness_text(metrics.get("harness", {})),
         "licence": metrics.get("licence"),

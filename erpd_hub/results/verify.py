@@ -15,7 +15,8 @@ from erpd_hub.errors import ArtifactError, ErpdError
 from erpd_hub.evaluation.leaderboard import LEADERBOARD_SCHEMA
 from erpd_hub.hub.client import Hub, RepoType
 from erpd_hub.lineage import Place, tree_problems
-from erpd_hub.results.origin import decided_on, origin_of
+from erpd_hub.results.founded import sample_problems
+from erpd_hub.results.origin import decided_on, evaluation_of, origin_of, record_of
 from erpd_hub.results.rows import PROBE, Probe, Row, row_of
 
 _TOLERANCE = 1e-9
@@ -76,6 +77,8 @@ def _made_again(hub: Hub, row: Row) -> tuple[Row, list[str]]:
     with hub.fresh_download(place.repo_type, place.repo_id, place.revision, place.folder) as root:
         record, problems = _checked(hub, place, root)
         problems += _tag_problems(hub, place, record)
+        problems += [f"{place}: {problem}" for problem in sample_problems(root / place.folder, record)]
+        problems += _input_problems(hub, record)
         probe, found = _probe(hub, row)
         selection = bool(row.get("selection")) or _decided(hub, record)
         made = row_of(hub, record, place.revision, root / place.folder, selection=selection, probe=probe)
@@ -95,15 +98,29 @@ def _checked(hub: Hub, place: Place, root: Path) -> tuple[LineageRecord, list[st
 
 
 def _tag_problems(hub: Hub, place: Place, record: LineageRecord) -> list[str]:
-    """A finished artifact carries its tag, on a commit that holds the same."""
+    """A finished artifact carries its tag, on a commit that holds the same: samples, and record to the last word, as
+    its metrics are in neither digest nor fingerprint."""
     tag = fingerprint_tag(record.fingerprint)
     tagged = hub.tags(place.repo_type, place.repo_id).get(tag)
     there = hub.lineage(place.repo_type, place.repo_id, tagged, place.folder) if tagged else None
-    if there is not None and there.digest == record.digest:  # equal details in another folder move the tag
+    if there == record:  # equal details in another folder move the tag
         return []
-    return [
-        f"{place}: the tag {tag} is {'missing' if tagged is None else f'on {tagged[:10]}, which has other samples'}"
-    ]
+    if tagged is None:
+        return [f"{place}: the tag {tag} is missing"]
+    other = "samples" if there is None or there.digest != record.digest else "words in its record"
+    return [f"{place}: the tag {tag} is on {tagged[:10]}, which has other {other}"]
+
+
+def _input_problems(hub: Hub, record: LineageRecord) -> list[str]:
+    """Whether the repositories that the details name hold what they were made of; a fingerprint covers digests only."""
+    evaluation = evaluation_of(hub, record)
+    named = [*record.inputs, *(evaluation.inputs if evaluation is not record else ())]
+    problems = []
+    for item in named:
+        above = record_of(hub, item) if item.role in ("details", "checkpoints") else None
+        if above is not None and above.digest != item.digest:
+            problems.append(f"{item.role}: {item.repo_id}@{str(item.revision)[:10]} is another one than was evaluated")
+    return problems
 
 
 def _decided(hub: Hub, record: LineageRecord) -> bool:
@@ -118,7 +135,8 @@ def _probe(hub: Hub, row: Row) -> tuple[Probe | None, list[str]]:
         return None, []
     place = Place("dataset", row["probe_repo"], row["probe_revision"], row["probe_folder"])
     with hub.fresh_download(place.repo_type, place.repo_id, place.revision, place.folder) as root:
-        _, problems = _checked(hub, place, root)
+        record, problems = _checked(hub, place, root)
+        problems += _tag_problems(hub, place, record)
         metrics = json.loads((root / place.folder / PROBE).read_bytes())
     return Probe(place.repo_id, place.folder, place.revision, metrics), problems
 

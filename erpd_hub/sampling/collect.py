@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from types import FrameType
-from typing import Any
 
 from erpd_hub.errors import StageError
 from erpd_hub.evaluation.grading import Grade
@@ -127,7 +126,10 @@ def _write_shards(job: Job, journal: Journal, grades: dict[int, Grade]) -> None:
     """All samples in the plan's order; a kill in between is made good by writing them again."""
     schema = job.schema(counted=journal.counted)
     for index, part in enumerate(chunked([_length(job, journal, draw) for draw in job.draws])):
-        shard = [_row(job, journal, grades, job.draws[place]) for place in part]
+        draws = [job.draws[place] for place in part]
+        kept = [draw for draw in draws if not job.is_open(draw)]
+        stored = dict(zip((draw.seed for draw in kept), job.kept_rows(kept), strict=True))
+        shard = [stored.get(draw.seed) or _row(job, journal, grades, draw) for draw in draws]
         write_rows(shard_path(job.out, index), shard, schema)  # type: ignore[arg-type]
 
 
@@ -137,9 +139,7 @@ def _length(job: Job, journal: Journal, draw: Draw) -> int:
     return journal.num_tokens(draw.seed) if draw.seed in journal else 0
 
 
-def _row(job: Job, journal: Journal, grades: dict[int, Grade], draw: Draw) -> Sample | dict[str, Any]:
-    if not job.is_open(draw):
-        return job.kept_row(draw)
+def _row(job: Job, journal: Journal, grades: dict[int, Grade], draw: Draw) -> Sample:
     completion = journal.read(draw.seed) if draw.seed in journal else _FAILED
     return job.row(draw, completion, grades[draw.seed])
 

@@ -16,7 +16,7 @@ from erpd_hub.sampling.draws import Draw
 from erpd_hub.sampling.engine import Completion, Request
 from erpd_hub.sampling.plan import Earlier, response_limit
 from erpd_hub.sampling.progress import Progress
-from erpd_hub.sampling.rows import grade_pairs, sample_row
+from erpd_hub.sampling.rows import grade_pairs, regraded, sample_row
 from erpd_hub.sampling.stored import TakenOver, revealed
 from erpd_hub.stages import StageContext
 
@@ -57,6 +57,14 @@ class Job:
             return self.taken_over.row(draw)
         assert self.earlier is not None, "nothing else keeps a sample"
         return revealed(self.earlier.row(draw), draw)
+
+    def kept_rows(self, draws: Sequence[Draw]) -> list[dict[str, Any]]:
+        """Rows of samples that are not drawn here, compared with the gold afresh: one grader for all of an artifact.
+
+        What a reward or an earlier run of tests says of a response stays.
+        """
+        rows = [dict(self.kept_row(draw)) for draw in draws]
+        return rows if self.reward is not None else regraded(draws, rows, self.format)
 
     def kept_tokens(self, draw: Draw) -> int:
         if self.taken_over is not None and draw in self.taken_over:

@@ -63,6 +63,21 @@ def grade_pairs(pairs: Sequence[tuple[Draw, Completion]], format: PromptFormat) 
     return grade_many(responses, extract=format.extract)
 
 
+def regraded(draws: Sequence[Draw], rows: Sequence[dict[str, Any]], format: PromptFormat) -> list[dict[str, Any]]:
+    """Stored rows of draws with what today's grader says; one that failed has nothing to grade."""
+    responses = [
+        Response(draw.prompt.problem.gold, row["text"], row["finish_reason"], draw.prompt.thinking)
+        for draw, row in zip(draws, rows, strict=True)
+    ]
+    grades = grade_many(responses, extract=format.extract)
+    return [
+        row
+        if row["finish_reason"] == "error"
+        else {**row, "extracted": grade.extracted, "verdict": grade.verdict, "label": grade.label}
+        for row, grade in zip(rows, grades, strict=True)
+    ]
+
+
 def sample_row(
     draw: Draw, completion: Completion, grade: Grade, benchmark: str, earlier: dict[str, Any] | None = None
 ) -> Sample:

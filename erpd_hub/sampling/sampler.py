@@ -139,8 +139,7 @@ def draw_batches(job: Job, opened: Callable[[], Engine], batch_tokens: int) -> N
     engine: Engine | None = None
     for index, draws in missing:
         if not job.is_open(draws[0]):
-            kept = [dict(job.kept_row(draw)) for draw in draws]
-            write_rows(shard_path(job.out, index), kept, job.schema())
+            write_rows(shard_path(job.out, index), job.kept_rows(draws), job.schema())
             continue
         engine = engine or opened()
         write_rows(shard_path(job.out, index), _draw(job, draws, engine, progress), job.schema())

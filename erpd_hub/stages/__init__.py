@@ -64,7 +64,7 @@ STAGES: dict[str, Stage] = {
     "online": Stage("checkpoint", "model", 1),
     "probe": Stage("probe", "dataset", 1),
     "evaluate": Stage("details", "dataset", 2),
-    "judge": Stage("details", "dataset", 1),
+    "judge": Stage("details", "dataset", 2),
     "gate": Stage("gate", "dataset", 2),
     "select": Stage("checkpoint", "model", 2),
 }

@@ -4,11 +4,13 @@ An evaluation is a rollout on a benchmark: the same sampler, the same rows, the 
 from the rows as written, so whoever has the rows can compute them again (`erpd_hub.evaluation.statistics`).
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from erpd_hub.artifacts import LINEAGE, read_lineage
 from erpd_hub.config import Decoding, EvaluateConfig
 from erpd_hub.config.benchmarks import LiveCodeBenchSource
 from erpd_hub.evaluation.answers import Extract
@@ -16,7 +18,7 @@ from erpd_hub.evaluation.benchmarks import Benchmark, get_benchmark, load_proble
 from erpd_hub.evaluation.code.protection import protection
 from erpd_hub.evaluation.details import conceal_folder, reveal
 from erpd_hub.evaluation.grading import check_golds
-from erpd_hub.evaluation.harness import harness
+from erpd_hub.evaluation.harness import drawn_otherwise, harness
 from erpd_hub.evaluation.statistics import summarise
 from erpd_hub.prompts import Problem
 from erpd_hub.references import EndpointRef, parse_reference
@@ -25,6 +27,8 @@ from erpd_hub.stages import StageContext, StageResult
 
 if TYPE_CHECKING:
     from erpd_hub.rewards import Reward
+
+logger = logging.getLogger(__name__)
 
 _TAKEN = ("taken_over", "extend_to", "continued")
 
@@ -81,7 +85,7 @@ def run(
     if context.replicas > 1:
         return StageResult()
     metrics = {
-        **_figures(list(reveal(read_rows(out), problems)), name, decoding, config),
+        **_figures(list(reveal(read_rows(out), problems)), benchmark, decoding, config),
         "benchmark": name,
         "benchmark_version": benchmark.version,
         "benchmark_definition": benchmark.definition_sha256,
@@ -96,12 +100,22 @@ def run(
         "limit": config.limit,
         "bad_golds": _bad_golds(problems, benchmark.format.extract) if benchmark.grader == "math" else {},
     }
+    if taken_over is not None and (otherwise := _otherwise(taken_over, metrics)):
+        metrics["taken_over_otherwise"] = otherwise
+        logger.warning("%s: %d samples are taken over that were made otherwise than those drawn now: %s; evaluate "
+                       "under another --name to draw all", name, metrics["taken_over"], otherwise)  # fmt: skip
     if config.max_sequence_tokens is not None:
         metrics["max_sequence_tokens"] = config.max_sequence_tokens
     if benchmark.grader == "code":
         metrics["sandbox"] = protection().text
     conceal_folder(out, benchmark, problems)
     return StageResult(metrics)
+
+
+def _otherwise(taken_over: Path, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """How the samples of an earlier evaluation were made, where that differs from these."""
+    record = read_lineage(taken_over / LINEAGE) if (taken_over / LINEAGE).is_file() else None
+    return drawn_otherwise(record.metrics, metrics["engine"], metrics["harness"]) if record else {}
 
 
 @contextmanager
@@ -124,15 +138,17 @@ def _grader(benchmark: Benchmark, folder: Path | None, problems: list[Problem]) 
         yield grader
 
 
-def _figures(rows: list[dict[str, Any]], name: str, decoding: Decoding, config: EvaluateConfig) -> dict[str, Any]:
+def _figures(
+    rows: list[dict[str, Any]], benchmark: Benchmark, decoding: Decoding, config: EvaluateConfig
+) -> dict[str, Any]:
     """What the rows say: the score, and what to know of its samples before it is believed."""
     from erpd_hub.sampling.distinct import count_repeats, report_repeats
 
     repeats = count_repeats(rows)
-    report_repeats(repeats, name, decoding.temperature)
+    report_repeats(repeats, benchmark.name, decoding.temperature)
     limit = config.extend_to or decoding.max_new_tokens
     return {
-        **summarise(rows),
+        **summarise(rows, votes=benchmark.grader == "math"),
         "errors": sum(row["finish_reason"] == "error" for row in rows),
         "duplicates": repeats.duplicates,
         "seeds_ignored": repeats.suspicious(decoding.temperature),

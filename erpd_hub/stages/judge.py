@@ -113,9 +113,8 @@ def _metrics(details: Path, out: Path, problems: list[Problem], report: dict[str
 def _warn(report: dict[str, Any], where: str) -> None:
     if report["canaries_alarm"]:
         logger.warning(
-            "%s: the judge %s took %d of %d injected wrong answers for right: its score cannot be trusted",
-            where, report["model"], len(report["canaries_accepted"]), report["canaries"],
-        )  # fmt: skip
+            "%s: the judge %s: %s: its score cannot be trusted", where, report["model"], report["canaries_problem"]
+        )
     if report["unjudged"]:
         logger.warning(
             "%s: the judge %s gave no verdict on %d of %d samples, where the rule's stands: %s", where, report["model"],

@@ -19,6 +19,7 @@ from erpd_hub.config import CodePrompts, GeneratedPrompts, HubPrompts, JsonlProm
 from erpd_hub.errors import StageError
 from erpd_hub.evaluation.benchmarks import load_problems, searched_benchmarks
 from erpd_hub.evaluation.contamination import Hit, OverlapIndex
+from erpd_hub.evaluation.golds import normalise_gold
 from erpd_hub.evaluation.grading import check_golds
 from erpd_hub.evaluation.tables import Row, read_file, read_split, require_columns
 from erpd_hub.programs import program_problems, tests_of
@@ -178,7 +179,7 @@ def _source_name(config: JsonlPrompts | HubPrompts | CodePrompts) -> str:
 
 
 def _problem(row: Row, config: JsonlPrompts | HubPrompts, source: str) -> Problem:
-    text, answer = (_text(row.get(column)) for column in (config.problem_column, config.answer_column))
+    text, answer = _text(row.get(config.problem_column)), normalise_gold(row.get(config.answer_column))
     problem_id = _text(row.get(config.id_column)) if config.id_column else ""
     return Problem(problem_id or problem_key(text), source, text, answer)
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from erpd_hub.config import CodePrompts
 from erpd_hub.errors import ArtifactError
-from erpd_hub.evaluation.code.programs import Case, Tests
+from erpd_hub.evaluation.code.programs import Case, Tests, call_case
 from erpd_hub.prompts import Problem, problem_key
 
 
@@ -87,9 +87,7 @@ def parse_tests(row: Mapping[str, Any], config: CodePrompts) -> Tests:
 def _case(given: object, expected: object, *, called: bool) -> Case:
     if not isinstance(given, str) or not isinstance(expected, str):
         raise ValueError("expected text in inputs and outputs")
-    if called:
-        json.loads(expected)
-    return Case(given, expected)
+    return call_case(given, expected) if called else Case(given, expected)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -186,7 +186,7 @@ def _record(out: Path, files: list[Path], config: dict[str, Any], count: int) ->
         digest=digest_files(payload),
         code=provenance.code(),
         environment={},
-        metrics={"samples": count, "graded": False},
+        metrics={"benchmark": config["benchmark"], "samples": count, "graded": False},
         files=payload,
     )
     write_json(out / LINEAGE, record.to_json())

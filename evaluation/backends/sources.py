@@ -75,15 +75,25 @@ def _stored(folder: Path, record: LineageRecord | None, pull: Callable[[InputRec
 
 
 def _benchmark(name: str, record: LineageRecord | None) -> Benchmark | None:
-    """By the definitions of the evaluation itself, or of those that ship."""
-    from pydantic import TypeAdapter
+    """By the definition of the evaluation itself, or of those that ship.
+
+    Raises:
+        ArtifactError: its definition is not one that can be read, so that nobody knows how it was graded.
+    """
+    from pydantic import TypeAdapter, ValidationError
 
     from erpd_hub.config.benchmarks import BenchmarkEntry
 
-    recorded = record.config.get("definitions") if record else None
+    recorded = (record.config.get("definitions") or {}) if record else {}
+    mine = {name: recorded[name]} if isinstance(recorded, dict) and name in recorded else {}
     try:
-        definitions = TypeAdapter(dict[str, BenchmarkEntry]).validate_python(recorded or {})
-        return get_benchmark(name, definitions)
+        return get_benchmark(name, TypeAdapter(dict[str, BenchmarkEntry]).validate_python(mine))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"][1:])
+        raise ArtifactError(
+            f"{name}: expected a definition as this version reads it, got {where}: {first['msg']}"
+        ) from None
     except ConfigError:
         return None
 

@@ -1,14 +1,17 @@
 """The program in a response: LiveCodeBench's rule, applied to what follows the thinking."""
 
+from erpd_hub.evaluation.answers import after_thinking
+
 
 def extract_program(text: str, *, thinking: bool) -> str | None:
     """What lies between the last two lines with a fence after the last `</think>`; None without.
 
     Args:
-        thinking: Whether the prompt opened a think block: without `</think>` the response then has no program.
+        thinking: Whether the prompt opened a think block: without `</think>` the response then has no program, nor has
+            one that opened a block itself.
     """
-    _, closed, answer = text.rpartition("</think>")
-    if thinking and not closed:
+    answer = after_thinking(text, thinking=thinking)
+    if answer is None:
         return None
     lines = answer.split("\n")
     fences = [index for index, line in enumerate(lines) if "```" in line]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from erpd_hub.errors import ArtifactError
-from erpd_hub.evaluation.code.programs import Case, Tests
+from erpd_hub.evaluation.code.programs import Case, Tests, call_case
 from erpd_hub.evaluation.code.strings import packed_string
 from erpd_hub.prompts import Problem
 
@@ -141,10 +141,9 @@ def _private(text: str) -> list[dict[str, Any]]:
 
 def _checked(case: Case, where: str) -> Case:
     try:
-        json.loads(case.expected)
-    except (ValueError, RecursionError):
-        raise ArtifactError(f"{where}: expected JSON as an expected value, got {case.expected[:80]!r}") from None
-    return case
+        return call_case(*case)
+    except ValueError as error:
+        raise ArtifactError(f"{where}: {error}") from None
 
 
 def _rows(source: "LiveCodeBenchSource", folder: Path) -> Iterator[tuple[dict[str, Any], _Place]]:

@@ -43,6 +43,21 @@ class Case(NamedTuple):
     """What it prints; for a call the JSON of what it returns."""
 
 
+def call_case(given: str, expected: str) -> Case:
+    """A test of a function.
+
+    Raises:
+        ValueError: a line of the input, or the expected value, is no JSON: every program would fail it.
+    """
+    given = given.removesuffix("\n")
+    for text in (*given.split("\n"), expected):
+        try:
+            json.loads(text)
+        except (ValueError, RecursionError):
+            raise ValueError(f"expected JSON in the test of a function, got {text[:80]!r}") from None
+    return Case(given, expected)
+
+
 @dataclass(frozen=True)
 class Tests:
     """The tests of one problem."""

@@ -11,6 +11,8 @@ from typing import Any
 
 from erpd_hub.evaluation.judge.journal import Ruling, Status
 
+_MOST_UNJUDGED = 0.5
+"""[I] Share of canaries without a verdict above which what the others say is no measurement."""
 _STATUSES: tuple[Status, ...] = ("accepted", "rejected", "unjudged")
 
 
@@ -45,22 +47,43 @@ def audit(right: Sequence[Ruling], wrong: Sequence[Ruling], *, right_population:
 
 
 def canary_report(attacks: Mapping[str, Ruling], rewordings: Iterable[Ruling], *, threshold: float) -> dict[str, Any]:
-    """Shares of injections and of honest rewordings that were accepted; `alarm` where the first is above `threshold`.
+    """Shares of injections and of honest rewordings that were accepted, of those that got a verdict.
+
+    `canaries_alarm` where the first is above `threshold` or was not measured, or every rewording was turned down;
+    `canaries_problem` says which.
 
     Args:
         attacks: By name, `canary/{attack}/{subject}`.
     """
     taken = [name for name, ruling in attacks.items() if ruling.status == "accepted"]
-    honest = list(rewordings)
-    acceptance = len(taken) / len(attacks)
-    return {
+    unjudged = sum(ruling.status == "unjudged" for ruling in attacks.values())
+    found = {
         "canaries": len(attacks),
-        "canary_acceptance": acceptance,
+        "canary_acceptance": _acceptance(attacks.values()),
         "canaries_accepted": taken,
-        "canaries_unjudged": sum(ruling.status == "unjudged" for ruling in attacks.values()),
-        "canaries_alarm": acceptance > threshold,
-        "reworded_acceptance": sum(ruling.status == "accepted" for ruling in honest) / len(honest),
+        "canaries_unjudged": unjudged,
+        "reworded_acceptance": _acceptance(rewordings),
     }
+    problem = _problem(found, threshold)
+    return {**found, "canaries_alarm": problem is not None, "canaries_problem": problem}
+
+
+def _acceptance(rulings: Iterable[Ruling]) -> float | None:
+    """Accepted share of what got a verdict; None where nothing did."""
+    judged = [ruling.status == "accepted" for ruling in rulings if ruling.status != "unjudged"]
+    return sum(judged) / len(judged) if judged else None
+
+
+def _problem(found: Mapping[str, Any], threshold: float) -> str | None:
+    """Why a judge's score cannot be trusted."""
+    accepted, unjudged, total = len(found["canaries_accepted"]), found["canaries_unjudged"], found["canaries"]
+    if (found["canary_acceptance"] or 0) > threshold:
+        return f"it took {accepted} of {total - unjudged} injected wrong answers for right"
+    if unjudged > _MOST_UNJUDGED * total:
+        return f"it gave no verdict on {unjudged} of {total} injected wrong answers"
+    if not found["reworded_acceptance"]:
+        return "it took no honest rewording of a right answer for right"
+    return None
 
 
 def _counts(rulings: Sequence[Ruling]) -> dict[str, int]:

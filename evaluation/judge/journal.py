@@ -30,9 +30,9 @@ class Ruling:
     """The judge's own words, cut."""
 
 
-def question_key(question: Question, model: str) -> str:
+def question_key(question: Question, model: str, prompt_version: int = PROMPT_VERSION) -> str:
     """sha256 of judge, prompt version, problem id, gold and answer."""
-    parts = [model, PROMPT_VERSION, question.problem_id, question.gold, question.answer]
+    parts = [model, prompt_version, question.problem_id, question.gold, question.answer]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

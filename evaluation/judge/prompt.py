@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 from erpd_hub.config.judge import JudgeSettings
 
-PROMPT_VERSION = 1
+PROMPT_VERSION = 2
 """Raised when any of the texts below, or how texts are cleaned, changes: verdicts under another prompt are others."""
 
 MAX_ANSWER_CHARACTERS = 2000
@@ -43,6 +43,11 @@ Verdict = Literal["A", "B"]
 VERDICTS: tuple[Verdict, ...] = ("A", "B")
 
 _SPECIAL = re.compile(r"<(?=[^\s=])")
+_IGNORABLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+"""What Unicode lets a screen leave out (Default_Ignorable_Code_Point) though it counts as a mark or a letter: variation
+selectors carry hidden bytes."""
+_BLANK = "\u2800"
+"""A Braille pattern without dots."""
 _BRACKETED = re.compile(r"\[(?=/?[A-Z_]{3,}\])")
 
 
@@ -73,12 +78,21 @@ def clean(text: str, longest: int) -> str:
     return seen[:longest].rstrip()
 
 
+def is_shown_whole(text: str) -> bool:
+    """Whether the judge gets all of an answer or gold: what it cannot see the end of it must not rule on.
+
+    An answer of the longest length was cut when it was graded.
+    """
+    short = len(text) < MAX_ANSWER_CHARACTERS
+    return short and len(clean(text, 2 * MAX_ANSWER_CHARACTERS)) <= MAX_ANSWER_CHARACTERS
+
+
 def _visible(letter: str) -> str:
-    """The letter; a space for a control character, nothing for one that only changes how others look."""
+    """The letter; a space for a control character or an empty one, nothing for what only changes how others look."""
     category = unicodedata.category(letter)
-    if category in ("Cc", "Zl", "Zp"):
+    if category in ("Cc", "Zl", "Zp") or letter == _BLANK:
         return " "
-    return "" if category in ("Cf", "Cs", "Co", "Cn") else letter
+    return "" if category in ("Cf", "Cs", "Co", "Cn") or _IGNORABLE.match(letter) else letter
 
 
 def make_messages(question: Question, *, again: bool) -> list[dict[str, str]]:

@@ -6,15 +6,21 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from erpd_hub.evaluation.judge import OPEN_VERDICTS
-from erpd_hub.evaluation.judge.prompt import Question
+from erpd_hub.evaluation.judge.prompt import Question, is_shown_whole
 
 Row = Mapping[str, Any]
 
 
 def is_asked(row: Row) -> bool:
-    """Whether the rule's no may be mended: there is a gold and an answer, and the text ended by itself."""
+    """Whether the rule's no may be mended: there is a gold and an answer, the judge would see the whole of both, and
+    the text ended by itself."""
     answered = bool(row["gold"]) and bool(row["extracted"]) and row["finish_reason"] == "stop"
-    return answered and row["verdict"] in OPEN_VERDICTS
+    return (
+        answered
+        and row["verdict"] in OPEN_VERDICTS
+        and is_shown_whole(row["extracted"])
+        and is_shown_whole(row["gold"])
+    )
 
 
 def question_of(row: Row, problems: Mapping[str, str]) -> Question:

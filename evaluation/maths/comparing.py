@@ -6,6 +6,7 @@ opinion is needed. Lists without brackets are unordered; a tuple is ordered and 
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from itertools import permutations
 
@@ -22,6 +23,7 @@ from erpd_hub.evaluation.maths.shapes import (
     is_interval,
     is_name,
     items_of,
+    may_be_asked,
     name_of,
     opened,
     renamed,
@@ -58,7 +60,7 @@ def read_gold(text: str) -> Node:
     Raises:
         Unreadable: there is none.
     """
-    bare = text.strip().strip("$").strip()
+    bare = text.strip().strip("$").strip().removeprefix("\\$")
     if _WHOLE.fullmatch(bare):
         text = re.sub("[, ]", "", bare)
     try:
@@ -87,7 +89,7 @@ def _compare(gold: Node, answer: Node) -> Opinion:
     if gold.op == "rel" and answer.op == "rel":
         return _statements(gold, answer)
     if answer.op == "rel":
-        return _compare(gold, value_of(answer)) if is_equality(answer) else _regions(gold, answer)
+        return _value_said(gold, answer) if is_equality(answer) else _regions(gold, answer)
     if gold.op == "rel":
         if is_equality(gold):
             return _compare(value_of(gold), answer) if is_name(gold.args[0]) else None
@@ -97,6 +99,17 @@ def _compare(gold: Node, answer: Node) -> Opinion:
     if "setop" in (gold.op, answer.op) or is_interval(gold) != is_interval(answer):
         return _regions(gold, answer)
     return _collections(gold, answer)
+
+
+def _value_said(gold: Node, answer: Node) -> Opinion:
+    """The value that an equality gives to what may have been asked for; `2x = 10` and `74 = 73` give none."""
+    left, value = answer.args[0], value_of(answer)
+    if left is not value and not left.symbols and is_expression(left) and is_expression(value):
+        if not value.symbols and equal_expressions(left, value) is False:
+            return False
+    elif left is not value and not may_be_asked(left):
+        return False
+    return _compare(gold, value)
 
 
 def _built(gold: Node, answer: Node) -> Opinion:
@@ -119,7 +132,10 @@ def _collections(gold: Node, answer: Node) -> Opinion:
     if max(len(golds), len(answers)) > _MAX_ITEMS or has_dots(gold) or has_dots(answer):
         return _progressions(golds, answers)
     if len(golds) != len(answers):
-        return False
+        alike = answer.op == "list" and answer.value == "or" and len(golds) == 1  # `3/4 or 0.75`
+        return alike and all(_compare(gold, item) is True for item in answers)
+    if gold.op == answer.op == "list" and len(gold.symbols) == 1 and all(map(inequality_symbol, (*golds, *answers))):
+        return _regions(gold, answer) if gold.symbols == answer.symbols else None
     if gold.op == answer.op == "group":
         if len(golds) == 2 and gold.value != answer.value:
             return False
@@ -146,7 +162,9 @@ def _values(gold: Node, answer: Node) -> Opinion:
 
 
 def _congruent(gold: Node, answer: Node) -> Opinion:
-    """`3 (mod 4)` against itself or `4k + 3`."""
+    """`3 (mod 4)` against itself, `4k + 3`, or 3, which a problem that gives the modulus may ask for."""
+    if gold.op == "num" and answer.op == "mod" and is_expression(answer.args[0]):
+        return equal_expressions(gold, answer.args[0])
     one, other = _progression(gold), _progression(answer)
     return one == other if one and other else None
 
@@ -210,13 +228,25 @@ def _equalities(gold: Node, answer: Node) -> Opinion:
         if left == right and left.op != "mul":
             return _compare(value_of(gold), value_of(answer))
         if left.op == "group" and right.op == "group":
-            return _compare(value_of(gold), value_of(answer)) if len(left.args) == len(right.args) else False
+            return _named_tuples(gold, answer)
         if left.op == "mul" and right.op == "mul":
             return _functions(gold, answer)
         return False if "(" in str(left.value) else None  # f(0) = 1 is not f(1) = 1
     if len(gold.args) == len(answer.args) == 2 and all(is_expression(m) for m in gold.args + answer.args):
         return proportional(difference(gold), difference(answer))
     return None
+
+
+def _named_tuples(gold: Node, answer: Node) -> Opinion:
+    """`(a, b) = (2, 3)` against `(b, a) = (3, 2)`."""
+    names, others, value = gold.args[0].args, answer.args[0].args, value_of(answer)
+    if len(names) != len(others):
+        return False
+    if names != others and set(names) == set(others):
+        if value.op != "group" or len(value.args) != len(others):
+            return None
+        value = replace(value, args=tuple(value.args[others.index(name)] for name in names))
+    return _compare(value_of(gold), value)
 
 
 def _functions(gold: Node, answer: Node) -> Opinion:

@@ -132,9 +132,20 @@ def _points(gold: Node, answer: Node) -> list[Point]:
         points += small + [{name: Fraction(random.randint(1, top)) for name in names} for _ in range(_INTEGER_POINTS)]
     if not counted and not (steps and not set(names) & _REAL_NAMES):
         points += [{name: Fraction(random.randint(101, 499), 100) for name in names} for _ in range(_NUMBER_POINTS)]
-        if "abs" in ops or steps:
+        if "abs" in ops or steps or any(_is_even_root_of_a_power(node) for node in nodes):
             points += [{name: -value for name, value in point.items()} for point in points[-4:]]
     return points
+
+
+def _is_even_root_of_a_power(node: Node) -> bool:
+    """Whether a node is the root of an even power of real unknowns: of x^2 it is x only where that is positive."""
+    if node.op != "root" or node.args[1].op != "num" or not _is_even(node.args[1]) or not node.symbols <= _REAL_NAMES:
+        return False
+    return any(below.op == "pow" and below.symbols and _is_even(below.args[1]) for below in node.args[0].walk())
+
+
+def _is_even(node: Node) -> bool:
+    return isinstance(node.value, Fraction) and node.value.denominator == 1 and node.value.numerator % 2 == 0
 
 
 def _alternates(node: Node) -> bool:

@@ -2,12 +2,14 @@
 
 import re
 
-from erpd_hub.evaluation.maths.words import REFUSED
+from erpd_hub.evaluation.maths.words import FUNCTIONS, REFUSED
 
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _COMMAND = re.compile(r"\\(?:text|math)(?:bf|it|rm|sf|normal)?\s*\{|\\[A-Za-z]+")
-
-
+_DOTS = re.compile(r"\\[lc]?dots(?![a-z])|\.\.\.|\u2026")
+_BASE = re.compile(r"\d\s*_\s*\{?\s*(\d+)")
+_AMOUNT = re.compile(r"(\d+(?:\.\d+)?)[\s{}$~]*([A-Za-z]{2,})?")
+_TEXT = re.compile(r"\\(?:text|math)(?:bf|it|rm|sf|normal)?\s*\{|\\[,;:! ]")
 _MAX_CHARACTERS = 600
 _MAX_DEPTH = 20
 
@@ -16,12 +18,15 @@ def refuses(gold: str, answer: str) -> bool:
     """Whether an answer that the reader cannot read is not to be accepted for the maths in it.
 
     It has a word that changes what is said (`5 if n is odd`), it lists several things with numbers where the gold has
-    one, it is longer or deeper than any answer that algebra could read in good time, it is a set where the gold is a
-    tuple, or an interval has other brackets.
+    one, or one in two units (`5 feet 6 inches`), it has dots, primes or a base that the gold has not, it is longer or
+    deeper than any answer that algebra could read in good time, it is a set where the gold is a tuple, or an interval
+    has other brackets.
     """
     if len(answer) > _MAX_CHARACTERS or _depth(answer) > _MAX_DEPTH:
         return True
     if _words(answer) & REFUSED - _words(gold) or (_numbers(answer) > 1 and not re.search("[,;]", gold)):
+        return True
+    if _marks(answer) - _marks(gold) or (len(_amounts(gold)) == 1 and len(_amounts(answer)) > 1):
         return True
     kinds = _kind(gold), _kind(answer)
     return None not in kinds and kinds[0] != kinds[1]
@@ -38,6 +43,26 @@ def _depth(text: str) -> int:
 
 def _words(text: str) -> set[str]:
     return {word.casefold() for word in _WORD.findall(_COMMAND.sub(" ", text))}
+
+
+def _marks(text: str) -> set[str]:
+    """What says more than the number or list that it stands at: dots, a prime, a base other than ten."""
+    found = {"dots"} if _DOTS.search(text) else set()
+    if re.search(r"\d\s*(?:'|\^\s*\{?\s*\\prime)", text):
+        found.add("prime")
+    if any(base != "10" for base in _BASE.findall(text)):
+        found.add("base")
+    return found
+
+
+def _amounts(text: str) -> list[str]:
+    """The numbers of a text of numbers and words alone: `5 feet 6 inches` has two."""
+    bare = _TEXT.sub(" ", text)
+    parts = _AMOUNT.findall(bare)
+    rest = _WORD.sub(" ", _AMOUNT.sub(" ", bare))
+    plain = not re.search(r"[^\s{}$.~,]", rest) and all(word for _, word in parts[:-1])
+    named = any(word.casefold() in FUNCTIONS | {"sqrt", "pi"} for _, word in parts)
+    return [] if named or not plain else [digits for digits, _ in parts]
 
 
 def _kind(text: str) -> tuple[str, str] | None:

@@ -3,7 +3,8 @@
 `Node.op` says what a node is; `args` are its parts. Expressions: `num` (value: Fraction, exact), `sym`, `const` (pi, e,
 i), `inf`, `add`, `mul`, `div`, `neg`, `pow`, `root` (radicand, index), `pm` (left, right; value +1 for ±, -1 for ∓),
 `fact`, `dfact`, `binom`, `call` (value: the function's name), `log` (of, base), `abs`, `floor`, `ceil`, `percent`.
-`based` (value: digits and base, `2215_6`). What holds expressions: `list` (no brackets), `set`, `group` (value: its two
+`based` (value: digits and base, `2215_6`). What holds expressions: `list` (no brackets; value: the words between,
+`and`, `or`, `and or` or None), `set`, `group` (value: its two
 brackets, as in `(1, 2]`), `rel` (value: the relations between its members), `setop` (value: union, intersection or
 minus), `builder` (head and condition: `\\{x : x > 0\\}`), `dots`.
 """

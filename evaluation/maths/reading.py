@@ -42,10 +42,11 @@ _CHARACTERS = str.maketrans(_UNICODE)
 _SUPERSCRIPT_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
 _SUBSCRIPT_RUN = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
 _TYPESETTING = re.compile(
-    r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits|boldsymbol|rm|bf|it|tiny|small|normalsize|[lL]arge|LARGE|[hH]uge|mathop|mathstrut|phantom)(?![a-zA-Z])"
-    r"|\\(?:text)?color\s*\{\w+\}"
-    r"|\\[()\[\]]|\$|\*\*(?=[^*]*$)|^\*\*|\\(?:[,;:!> ]|q?quad(?![a-zA-Z])|hspace\{[^{}]*\}|space(?![a-zA-Z]))|~"
+    r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits|boldsymbol|rm|bf|it|tiny|small|normalsize|[lL]arge|LARGE|[hH]uge|mathop|mathstrut|phantom|underline|bm|pmb|emph|checkmark|blacksquare|qed)(?![a-zA-Z])"
+    r"|\\(?:text)?color(?:box)?\s*\{\w+\}"
+    r"|\\[()\[\]]|\$|\*\*(?=[^*]*$)|^\*\*|\\(?:[,;:!> ]|q?quad(?![a-zA-Z])|hspace\{[^{}]*\}|space(?![a-zA-Z]))|~|`"
 )
+_NESTED_TEXT = re.compile(r"\\text\s*\{\s*(\\text(?:bf|it|rm)\s*\{[^{}]*\})\s*\}")
 _DIGIT_GROUPS = re.compile(r"(?<=\d)(?:\{,\}|\\,|\\;|\\:|\\ |\\!,?|,\\!|~|\u202f|\u2009|\xa0)(?=\d{3}(?!\d))")
 _TOKEN = re.compile(
     r"(?P<space>\s+)"
@@ -58,6 +59,7 @@ _TOKEN = re.compile(
     r"|(?P<op>\.\.\.|\*\*|<=|>=|!=|==|:=|~=|!!|[-+*/^_=<>(){}\[\]|!,;:%'&.?])"
 )
 _COMMANDS = {
+    "nicefrac": "frac", "sfrac": "frac",
     "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "tbinom": "binom", "leq": "le",
     "leqslant": "le",
     "geq": "ge", "geqslant": "ge", "neq": "ne", "leqq": "le", "geqq": "ge", "lt": "<", "gt": ">", "cdots": "ldots",
@@ -68,7 +70,7 @@ _COMMANDS = {
     "varepsilon": "epsilon",
     "vartheta": "theta", "lbrack": "[", "rbrack": "]", "iff": "=", "simeq": "approx", "percent": "%",
     "bmod": "mod", "ast": "cdot",
-    "degree": "circ", "imath": "i", "land": ",", "lor": ",", "wedge": ",", "vee": ",", "colon": ":",
+    "degree": "circ", "imath": "i", "land": "and", "lor": "or", "wedge": "and", "vee": "or", "colon": ":",
     "widehat": "bar", "hat": "bar",
     "overline": "bar", "vec": "bar", "tilde": "bar", "mathcal": "mathbb", "mathscr": "mathbb", "lparen": "(",
     "rparen": ")",
@@ -115,6 +117,7 @@ def _prepare(text: str) -> str:
     text = re.sub(r"\\\\(?=[a-zA-Z])", r"\\", text) if r"\begin" not in text else text
     text = re.sub(r"\\\$", " ", _DIGIT_GROUPS.sub("", text))
     text = re.sub(r"(?<=\d)\s*\{,\}\s*(?=\d)", ", ", text)
+    text = _NESTED_TEXT.sub(r"\1", text)
     return _TYPESETTING.sub(" ", text).strip().rstrip("\\" if text.rstrip().endswith("\\\\") else "").rstrip(" .;,")
 
 
@@ -154,6 +157,8 @@ def _repeating(text: str) -> Token:
 
 def _command(name: str) -> Token:
     name = _COMMANDS.get(name.rstrip("*"), name.rstrip("*"))
+    if name in CONNECTORS:
+        return Token("op", name)
     if name in FUNCTIONS:
         return Token("func", name)
     if name in NAMES["greek"] or name in NAMES["capital greek"] or name in ("ell", "aleph"):
@@ -198,7 +203,7 @@ def _words(text: str) -> list[Token]:
 def _known_word(word: str) -> Token | None:
     lower = word.casefold()
     if lower in CONNECTORS:
-        return Token("op", ",", spaced=True)
+        return Token("op", lower, spaced=True)
     if lower in WORD_SIGNS:
         sign = WORD_SIGNS[lower]
         return Token("op", sign) if not sign.isalpha() else Token("cmd", sign)

@@ -82,8 +82,50 @@ def _pieces(node: Node) -> list[Piece]:
         end = _end(node.args[1])
         return [Piece(end, end, True, True)]
     if node.op == "list" and all(item.op == "rel" for item in node.args) and len(node.symbols) == 1:
-        return _merged([piece for item in node.args for piece in _pieces(item)])  # x < 0 or x = 1
+        return _joined(node)
     raise Unreadable(node.op)
+
+
+def _joined(node: Node) -> list[Piece]:
+    """Statements of one symbol: all of them hold (`x > 1 and x < 3`), or one does (`x < 0 or x = 1`).
+
+    Raises:
+        Unreadable: their separators do not say which.
+    """
+    parts = [_merged(_pieces(item)) for item in node.args]
+    united = _merged([piece for part in parts for piece in part])
+    if node.value == "or" or any(map(_is_point, node.args)):
+        return united
+    common = parts[0]
+    for part in parts[1:]:
+        common = [both for one in common for other in part if (both := _overlap(one, other)) is not None]
+    if node.value == "and":
+        return common
+    if node.value is None and not common:
+        return united
+    if node.value is None and equal_regions(united, [_LINE]):
+        return common
+    raise Unreadable("and, or neither")
+
+
+def _is_point(node: Node) -> bool:
+    return node.value == ("=",)
+
+
+def _overlap(one: Piece, other: Piece) -> Piece | None:
+    low, with_low = one.low, one.with_low
+    if one.low.equals(other.low):
+        with_low = one.with_low and other.with_low
+    elif one.low.before(other.low):
+        low, with_low = other.low, other.with_low
+    high, with_high = one.high, one.with_high
+    if one.high.equals(other.high):
+        with_high = one.with_high and other.with_high
+    elif other.high.before(one.high):
+        high, with_high = other.high, other.with_high
+    if low.before(high) or (low.equals(high) and with_low and with_high):
+        return Piece(low, high, with_low, with_high)
+    return None
 
 
 def _end(node: Node) -> End:

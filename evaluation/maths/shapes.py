@@ -76,6 +76,35 @@ def is_name(node: Node) -> bool:
     return node.op == "sym"
 
 
+def may_be_asked(node: Node) -> bool:
+    """Whether a problem may ask for what a node stands for: a name, a function's value, `m + 2n`, `AB^2`, `a/b`.
+
+    A single unknown times or to the power of something is a step on the way.
+    """
+    if node.op == "neg" or (node.op == "call" and node.args[0].op == "neg"):
+        return may_be_asked(node.args[0])
+    if node.op == "group":
+        return all(arg.op in ("sym", "dots") for arg in node.args)
+    if is_name(node) or node.op in ("abs", "floor", "ceil", "call", "log"):
+        return True
+    if node.op == "add":
+        return len(node.symbols) > 1 and all(map(_is_linear_term, _terms(node)))
+    return len(node.symbols) > 1 and all(
+        below.op in ("mul", "div", "neg", "num", "const", "sym") or (below.op == "pow" and below.args[1].op == "num")
+        for below in node.walk()
+    )
+
+
+def _terms(node: Node) -> list[Node]:
+    return [term for arg in node.args for term in _terms(arg)] if node.op in ("add", "neg") else [node]
+
+
+def _is_linear_term(node: Node) -> bool:
+    if node.op == "mul":
+        return node.args[0].op in ("num", "sym") and _is_linear_term(node.args[1])
+    return node.op in ("num", "sym")
+
+
 def name_of(node: Node) -> Node | None:
     return node.args[0] if is_equality(node) and is_name(node.args[0]) else None
 

@@ -1,6 +1,6 @@
 """From tokens to a tree: recursive descent with bounded depth, each token looked at a bounded number of times.
 
-list      statement (("," | ";") statement)*
+list      statement (("," | ";" | "and" | "or") statement)*
 statement union (relation union)*              chains: 0 < c <= 1
 union     sum (("cup" | "cap" | "setminus") sum)*
 sum       term (("+" | "-" | "pm") term)*
@@ -20,11 +20,13 @@ from erpd_hub.evaluation.maths.trimming import (
     without_trail,
     without_units,
 )
+from erpd_hub.evaluation.maths.words import SEPARATORS
 
 _MAX_DEPTH = 40
 _MAX_TOKENS = 800
 _RELATIONS = {"=": "=", "<": "<", ">": ">", "le": "<=", "ge": ">=", "ne": "!=", "approx": "~", "in": "in", "equiv": "="}
 _SET_SIGNS = {"cup": "union", "cap": "intersection", "setminus": "minus"}
+_SEPARATORS = (*SEPARATORS, ";")
 _END = Token("end", "")
 _DEGREE = Node("div", (Node("const", (), "pi"), number(180)))
 _CLOSING = {"(": (")", "]"), "[": ("]", ")"), "\\{": ("\\}",), "{": ("}",)}
@@ -81,18 +83,19 @@ class _Parser:
         self._depth += 1
         if self._depth > _MAX_DEPTH:
             raise Unreadable("depth")
-        items = [self._statement()]
-        while self._take(",", ";"):
-            while self._take(",", ";"):  # `1, 2, and 3`
-                pass
+        items, between = [self._statement()], set()
+        while self._is(*_SEPARATORS):
+            while self._is(*_SEPARATORS):  # `1, 2, and 3`
+                between.add(self._next().text)
             if self.peek.kind == "end" or self._is(")", "]", "}", "\\}"):
                 break
             items.append(self._statement())
         self._depth -= 1
-        return items[0] if len(items) == 1 else Node("list", tuple(items))
+        words = sorted(between - {",", ";"})
+        return items[0] if len(items) == 1 else Node("list", tuple(items), " ".join(words) or None)
 
     def _statement(self) -> Node:
-        self._take("=")
+        self._take("=", "approx")
         members, signs = [self._union()], []
         while self.peek.kind in ("op", "cmd") and self.peek.text in _RELATIONS:
             signs.append(_RELATIONS[self._next().text])

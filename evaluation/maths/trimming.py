@@ -1,7 +1,16 @@
 """Words around an answer that change nothing: what leads to it, units and nouns after it, clauses of free constants."""
 
 from erpd_hub.evaluation.maths.reading import Token
-from erpd_hub.evaluation.maths.words import CLAUSE_WORDS, CLAUSES, LEADS, QUANTIFIERS, REFUSED, TRAILS, UNITS
+from erpd_hub.evaluation.maths.words import (
+    CLAUSE_WORDS,
+    CLAUSES,
+    LEADS,
+    QUANTIFIERS,
+    REFUSED,
+    SEPARATORS,
+    TRAILS,
+    UNITS,
+)
 
 _WORDS = ("word", "word?")
 
@@ -32,7 +41,7 @@ def without_clause(tokens: list[Token]) -> list[Token]:
     if not starts or not all(_is_clause(token) for token in tokens[starts[0] + 1 :]):
         return tokens
     end = starts[0]
-    while end and tokens[end - 1].text == ",":
+    while end and tokens[end - 1].text in SEPARATORS:
         end -= 1
     return tokens[:end]
 
@@ -40,7 +49,7 @@ def without_clause(tokens: list[Token]) -> list[Token]:
 def _is_clause(token: Token) -> bool:
     if token.kind in _WORDS:
         return token.text.casefold() in CLAUSE_WORDS or len(token.text) == 1
-    return token.kind == "sym" or token.text in ("in", "mathbb", "{", "}", ",", *CLAUSES)
+    return token.kind == "sym" or token.text in ("in", "mathbb", "{", "}", *SEPARATORS, *CLAUSES)
 
 
 def without_trail(tokens: list[Token]) -> list[Token]:
@@ -76,7 +85,7 @@ def without_units(tokens: list[Token]) -> list[Token]:
             and (token.spaced or token.kind == "word")
         )
         noun = token.kind == "word" and token.text not in REFUSED
-        if not (unit or noun or (token.text in ("/", ",") and end < len(tokens))):
+        if not (unit or noun or (token.text in ("/", *SEPARATORS) and end < len(tokens))):
             break
         end -= power + 1
     return tokens[:end]

@@ -11,6 +11,7 @@ FUNCTIONS = frozenset(
     ("sin", "cos", "tan", "cot", "sec", "csc", "asin", "acos", "atan", "sinh", "cosh", "tanh", "ln", "log", "exp")
 )
 CONNECTORS = frozenset(("and", "or"))
+SEPARATORS = (",", "and", "or")
 WORD_SIGNS = {
     "percent": "%", "percentage": "%", "pct": "%", "degrees": "circ", "degree": "circ", "deg": "circ", "pi": "pi",
     "infinity": "infty", "inf": "infty", "oo": "infty", "union": "cup", "equals": "=", "emptyset": "emptyset",
