@@ -5,7 +5,7 @@ Token ids are the truth; text is for people and graders and is never re-tokenise
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
@@ -132,7 +132,7 @@ def noise_paths(folder: Path) -> list[Path]:
     return sorted((folder / "noise").glob("train-*.parquet"))
 
 
-def write_rows(path: Path, rows: list[dict] | list[Sample], schema: pa.Schema) -> None:
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:
     """Write one shard whole or not at all: the final name appears only over complete bytes."""
     write_tables(path, [pa.Table.from_pylist(rows, schema=schema)], schema)
 
@@ -151,3 +151,22 @@ def read_rows(folder: Path) -> Iterator[dict]:
     """All rows of an artifact folder, in order of shard and row."""
     for path in shard_paths(folder):
         yield from pq.read_table(path).to_pylist()
+
+
+_LIGHT_COLUMNS = ("problem_id", "k", "label", "judge", "verdict", "extracted", "finish_reason")
+
+
+def read_light(folder: Path) -> Iterator[dict]:
+    """Sample rows without prompt, response and text: their tokens are counted (`length`), and not held."""
+    import pyarrow.compute as pc
+
+    for path in shard_paths(folder):
+        names = pq.read_schema(path).names
+        table = pq.read_table(
+            path, columns=[*_LIGHT_COLUMNS, *(n for n in ("response_ids", "num_tokens") if n in names)]
+        )
+        lengths = pc.list_value_length(table["response_ids"]).to_pylist()
+        counted = table["num_tokens"].to_pylist() if "num_tokens" in names else [None] * len(lengths)
+        rows = table.select(list(_LIGHT_COLUMNS)).to_pylist()
+        for row, length, count in zip(rows, lengths, counted, strict=True):
+            yield {**row, "length": count if length is None else length}

@@ -173,10 +173,11 @@ def state_of(benchmark: Benchmark, problems: Iterable[Problem]) -> State:
 
 
 def _generate(name: str, source: Generated | GeneratedChains | GeneratedPrograms) -> list[Problem]:
-    drawn = source.model_dump(exclude={"type", "count"})
-    count = source.count
-    draw = {"additions": random_problems, "chains": chain_problems, "programs": program_problems}[source.type]
-    pairs: list[tuple[str, str]] = draw(count, **drawn)  # type: ignore[operator]
+    drawn = source.model_dump(exclude={"type"})
+    if isinstance(source, Generated):
+        pairs = random_problems(**drawn)
+    else:
+        pairs = chain_problems(**drawn) if isinstance(source, GeneratedChains) else program_problems(**drawn)
     return [Problem(problem_key(problem), name, problem, answer) for problem, answer in pairs]
 
 

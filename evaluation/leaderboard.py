@@ -66,10 +66,7 @@ LEADERBOARD_SCHEMA = pa.schema(
         ("max_sequence_tokens", pa.int32()),  # of prompt and response together; null for no such limit
         ("limit", pa.int32()),  # the first problems only; null for all
         ("problems_state", pa.string()),  # known, other, unrecorded: whether the problems are those of the registry
-        (
-            "benchmark_definition",
-            pa.string(),
-        ),  # sha256 of problems' source, prompt and decoding: two of one name differ
+        ("benchmark_definition", pa.string()),  # sha256 of source, prompt and decoding: tells two of one name apart
         ("harness", pa.string()),  # versions of package, grader and benchmark, as text
         ("licence", pa.string()),  # of the benchmark's problems
         ("probe_repo", pa.string()),  # where KL and entropy are from

@@ -38,7 +38,6 @@ KNOWN: dict[str, dict[tuple[str, int], tuple[int, str]]] = {
     "evalscope": {
         ("integer", 2): (1, "extraction"),
         ("half", 2): (1, "truncation"),
-        ("half", 3): (1, "extraction"),
         ("pair", 1): (1, "equivalence"),
         ("degrees", 3): (0, "extraction"),
     },

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from erpd_hub.cli.options import AsJson, DryRun, Endpoint, Gpus, LaunchHow
+from erpd_hub.cli.options import AsJson, DryRun, Endpoint, Gpus, LaunchHow, Namespace, Public
 from erpd_hub.cli.recipes import carry_out
 
 _SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -36,10 +36,10 @@ def evaluate(
     judge_url: Annotated[str | None, typer.Option(help="Base URL of its endpoint.")] = None,
     progress: Annotated[Path | None, typer.Option(help="File that says as JSON how far it is.")] = None,
     name: Annotated[str, typer.Option(help="Name of the run: K can be raised later under the same one.")] = "manual",
-    namespace: Annotated[str, typer.Option(help="User or organisation.")] = "local",
+    namespace: Namespace = "local",
     step: Annotated[str, typer.Option(help="Name of the step.")] = "evaluate",
     endpoint: Endpoint = "local",
-    public: Annotated[bool, typer.Option("--public/--private")] = False,
+    public: Public = False,
     dry_run: DryRun = False,
     gpus: Gpus = None,
     launch: LaunchHow = None,

@@ -1,7 +1,7 @@
 """`grade`: anyone's answers in a file."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -36,11 +36,10 @@ def grade(
     from erpd_hub.display import print_json
     from erpd_hub.evaluation.grade_file import grade_file
 
-    extract = "whole" if answers else "boxed"
+    extract: Literal["whole", "boxed"] = "whole" if answers else "boxed"
     with stdout_for_json(as_json):
         report = grade_file(
-            file, output, extract=extract, text_key=text_key, gold_key=gold_key, seconds=seconds,  # type: ignore[arg-type]
-            thinking=thinking,
+            file, output, extract=extract, text_key=text_key, gold_key=gold_key, seconds=seconds, thinking=thinking,
         )  # fmt: skip
     for problem in report.malformed:
         typer.echo(f"{problem}; kept as ungradable", err=True)

@@ -10,6 +10,8 @@ import typer
 
 Endpoint = Annotated[str, typer.Option(help="Hub endpoint: local (the embedded Hub) or a URL.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, everything else on stderr.")]
+Namespace = Annotated[str, typer.Option(help="User or organisation.")]
+Public = Annotated[bool, typer.Option("--public/--private", help="Whether repositories that are made are public.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan; make and push nothing.")]
 Gpus = Annotated[
     int | None,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from erpd_hub.cli.options import AsJson, DryRun, Endpoint, Gpus, LaunchHow, stdout_for_json
+from erpd_hub.cli.options import AsJson, DryRun, Endpoint, Gpus, LaunchHow, Namespace, Public, stdout_for_json
 from erpd_hub.cli.recipes import carry_out
 
 STAGE_HELP = {
@@ -61,10 +61,10 @@ def _stage_command(stage: str) -> Callable[..., None]:
     def command(
         context: typer.Context,
         name: Annotated[str, typer.Option(help="Name of the run.")] = "manual",
-        namespace: Annotated[str, typer.Option(help="User or organisation.")] = "local",
+        namespace: Namespace = "local",
         step: Annotated[str | None, typer.Option(help="Name of the step; default: the stage's.")] = None,
         endpoint: Endpoint = "local",
-        public: Annotated[bool, typer.Option("--public/--private")] = False,
+        public: Public = False,
         dry_run: DryRun = False,
         gpus: Gpus = None,
         launch: LaunchHow = None,
@@ -90,10 +90,10 @@ def _import_rollouts(
     file: Annotated[Path, typer.Argument(help="A file of JSON lines or parquet, or a folder of such files.")],
     format: Annotated[Literal["jsonl", "trl", "verl"], typer.Option("--from", help="Whose rows they are.")],
     name: Annotated[str, typer.Option(help="Name of the run.")] = "manual",
-    namespace: Annotated[str, typer.Option(help="User or organisation.")] = "local",
+    namespace: Namespace = "local",
     step: Annotated[str, typer.Option(help="Name of the step.")] = "rollout",
     endpoint: Endpoint = "local",
-    public: Annotated[bool, typer.Option("--public/--private")] = False,
+    public: Public = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:

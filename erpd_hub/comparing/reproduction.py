@@ -12,7 +12,6 @@ from erpd_hub.artifacts import write_json
 from erpd_hub.comparing.over_seeds import checkpoints_over_seeds, fingerprints_over_seeds
 from erpd_hub.comparing.paper import experiments, get_experiment, recipe_of
 from erpd_hub.comparing.reproduce import HOW, Beside, Measured, beside, judge, judge_over_seeds
-from erpd_hub.comparing.sides import read_light
 from erpd_hub.display import ProgressWatch, make_console, print_json
 from erpd_hub.home import run_folder
 from erpd_hub.hub.client import Hub
@@ -21,6 +20,7 @@ from erpd_hub.pipeline import Outcome, open_hub, run_plan
 from erpd_hub.plan import Plan, make_plan
 from erpd_hub.planning.preview import Machine, preview
 from erpd_hub.recipe import load_recipe
+from erpd_hub.samples import read_light
 from erpd_hub.summary import evaluations, reference_of
 from erpd_hub.tables import print_plan, print_preview
 

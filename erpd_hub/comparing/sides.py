@@ -10,21 +10,19 @@ Of an evaluation, its extension and its judged copy the last one counts; name th
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from erpd_hub.artifacts import LINEAGE, InputRecord, LineageRecord, check_payload, read_lineage
 from erpd_hub.errors import ArtifactError, ConfigError, ErpdError
 from erpd_hub.evaluation.comparability import Evaluation, Side
 from erpd_hub.home import home, run_folder
 from erpd_hub.hub.client import Hub, find_artifact
-from erpd_hub.lineage import Ancestor, Place, ancestry, input_place, locate
+from erpd_hub.lineage import Place, locate
 from erpd_hub.recipe import suggestion
-from erpd_hub.samples import shard_paths
-
-_COLUMNS = ("problem_id", "k", "label", "judge", "verdict", "extracted", "finish_reason")
-_DECIDING = ("select", "gate")
+from erpd_hub.results.origin import checkpoint_of, decision_on, evaluation_of
+from erpd_hub.samples import read_light
 
 _ASKED = ("send_problem", "temperature", "options", "max_tokens")
 """Of a judge: what its verdicts may depend on, besides model and prompt."""
@@ -164,7 +162,7 @@ def _benchmark(item: Found) -> str:
 
 def _evaluation(hub: Hub, item: Found) -> Evaluation:
     record, benchmark = item.record, _benchmark(item)
-    checkpoint = _checkpoint(hub, record)
+    checkpoint = checkpoint_of(evaluation_of(hub, record))
     selected = _selected(hub, checkpoint, benchmark) if checkpoint else None
     judge = record.config.get("judge") if record.stage == "judge" else None
     return Evaluation(
@@ -177,55 +175,13 @@ def _evaluation(hub: Hub, item: Found) -> Evaluation:
     )
 
 
-def _checkpoint(hub: Hub, record: LineageRecord) -> InputRecord | None:
-    """What was evaluated; of a judged copy, what the evaluation that it copies was of."""
-    for item in record.inputs:
-        if item.role == "checkpoints":
-            return item
-    for item in record.inputs:
-        if item.kind == "details" and item.repo_type and item.repo_id and item.revision:
-            above = hub.lineage(item.repo_type, item.repo_id, item.revision, item.folder)
-            return _checkpoint(hub, above) if above else None
-    return None
-
-
-def read_light(folder: Path) -> Iterator[dict[str, Any]]:
-    """Sample rows without prompt, response and text: their tokens are counted, and not held."""
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    for path in shard_paths(folder):
-        names = pq.read_schema(path).names
-        table = pq.read_table(path, columns=[*_COLUMNS, *(n for n in ("response_ids", "num_tokens") if n in names)])
-        lengths = pc.list_value_length(table["response_ids"]).to_pylist()
-        counted = table["num_tokens"].to_pylist() if "num_tokens" in names else [None] * len(lengths)
-        rows = table.select(list(_COLUMNS)).to_pylist()
-        for row, length, count in zip(rows, lengths, counted, strict=True):
-            yield {**row, "length": count if length is None else length}
-
-
 def _selected(hub: Hub, checkpoint: InputRecord, benchmark: str) -> str | None:
     """Whether a gate or a selection decided on the benchmark on the way to a checkpoint, in words."""
-    place = input_place(checkpoint)
-    if place is None or checkpoint.kind == "external":
-        return None
     try:
-        root = ancestry(hub, place)
+        record = decision_on(hub, checkpoint, benchmark)
     except ErpdError:  # details that were copied without what they come from
         return "has a lineage that is not on this endpoint, so a selection on it is not ruled out"
-    for ancestor in _all(root):
-        record = ancestor.record
-        if record is not None and record.stage in _DECIDING and record.metrics.get("benchmark") == benchmark:
-            what = "selected" if record.stage == "select" else "made after a gate that decided"
-            return f"was {what} on this benchmark ({record.repo_id})"
-    return None
-
-
-def _all(root: Ancestor) -> Iterable[Ancestor]:
-    pending, seen = [root], set()
-    while pending:
-        here = pending.pop()
-        if id(here) not in seen:
-            seen.add(id(here))
-            yield here
-            pending += [above for _, above in here.inputs]
+    if record is None:
+        return None
+    what = "selected" if record.stage == "select" else "made after a gate that decided"
+    return f"was {what} on this benchmark ({record.repo_id})"

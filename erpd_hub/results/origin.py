@@ -63,10 +63,15 @@ def evaluation_of(hub: Hub, details: LineageRecord) -> LineageRecord:
     return details
 
 
+def checkpoint_of(evaluation: LineageRecord) -> InputRecord | None:
+    """What was evaluated; None where the record names nothing."""
+    return next((item for item in evaluation.inputs if item.role == "checkpoints"), None)
+
+
 def origin_of(hub: Hub, details: LineageRecord) -> Origin | None:
     """The checkpoint that was evaluated; None where the record names none."""
     evaluation = evaluation_of(hub, details)
-    item = next((item for item in evaluation.inputs if item.role == "checkpoints"), None)
+    item = checkpoint_of(evaluation)
     if item is None:
         return None
     record = record_of(hub, item)
@@ -122,24 +127,26 @@ def _scored(hub: Hub, signal: LineageRecord, role: str) -> InputRecord | None:
     return next((above for above in record.inputs if above.kind == "checkpoint"), None) if record else None
 
 
-def decided_on(hub: Hub, item: InputRecord, benchmark: str) -> bool:
-    """Whether a gate or a selection on the way to a checkpoint looked at the benchmark.
+def decision_on(hub: Hub, item: InputRecord, benchmark: str) -> LineageRecord | None:
+    """The gate or selection on the way to a checkpoint that looked at the benchmark.
 
     Raises:
         ErpdError: a part of its lineage is not there.
     """
     place = input_place(item)
     if place is None or item.kind == "external":
-        return False
-    root = ancestry(source_of(hub, item), place)
-    records = (ancestor.record for ancestor in _walk(root))
-    return any(r is not None and r.stage in DECIDING and r.metrics.get("benchmark") == benchmark for r in records)
+        return None
+    for ancestor in _walk(ancestry(source_of(hub, item), place)):
+        record = ancestor.record
+        if record is not None and record.stage in DECIDING and record.metrics.get("benchmark") == benchmark:
+            return record
+    return None
 
 
 def decided_or_unknown(hub: Hub, item: InputRecord, benchmark: str) -> bool:
-    """`decided_on`, and yes where the lineage does not rule it out."""
+    """Whether there is one (`decision_on`), and yes where the lineage does not rule it out."""
     try:
-        return decided_on(hub, item, benchmark)
+        return decision_on(hub, item, benchmark) is not None
     except ErpdError:
         return True
 

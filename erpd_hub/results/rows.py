@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from erpd_hub.artifacts import LineageRecord
-from erpd_hub.comparing.sides import read_light
 from erpd_hub.errors import ArtifactError
 from erpd_hub.evaluation.benchmarks import definition_hash
 from erpd_hub.evaluation.leaderboard import DetailsRecord, harness_text, leaderboard_rows
 from erpd_hub.hub.client import Hub
 from erpd_hub.results.origin import Origin, evaluation_of, origin_of
+from erpd_hub.samples import read_light
 
 Row = dict[str, Any]
 PROBE = "probe.json"

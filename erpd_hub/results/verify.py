@@ -16,7 +16,7 @@ from erpd_hub.evaluation.leaderboard import LEADERBOARD_SCHEMA
 from erpd_hub.hub.client import Hub, RepoType
 from erpd_hub.lineage import Place, tree_problems
 from erpd_hub.results.founded import sample_problems
-from erpd_hub.results.origin import decided_on, evaluation_of, origin_of, record_of
+from erpd_hub.results.origin import decision_on, evaluation_of, origin_of, record_of
 from erpd_hub.results.rows import PROBE, Probe, Row, row_of
 
 _TOLERANCE = 1e-9
@@ -126,7 +126,7 @@ def _input_problems(hub: Hub, record: LineageRecord) -> list[str]:
 def _decided(hub: Hub, record: LineageRecord) -> bool:
     """Whether the mark has to be there. The run may know more than the lineage, so a mark that is there stands."""
     origin = origin_of(hub, record)
-    return origin is not None and decided_on(hub, origin.item, str(record.metrics.get("benchmark")))
+    return origin is not None and decision_on(hub, origin.item, str(record.metrics.get("benchmark"))) is not None
 
 
 def _probe(hub: Hub, row: Row) -> tuple[Probe | None, list[str]]:

@@ -130,7 +130,7 @@ def _write_shards(job: Job, journal: Journal, grades: dict[int, Grade]) -> None:
         kept = [draw for draw in draws if not job.is_open(draw)]
         stored = dict(zip((draw.seed for draw in kept), job.kept_rows(kept), strict=True))
         shard = [stored.get(draw.seed) or _row(job, journal, grades, draw) for draw in draws]
-        write_rows(shard_path(job.out, index), shard, schema)  # type: ignore[arg-type]
+        write_rows(shard_path(job.out, index), shard, schema)
 
 
 def _length(job: Job, journal: Journal, draw: Draw) -> int:

@@ -60,7 +60,7 @@ class StoredRows:
 
 class TakenOver:
     """What an earlier evaluation of the same checkpoint, benchmark and settings has, with another K or with samples
-    that had failed: taken over as it is, so that only what is missing is drawn."""
+    that had failed: taken over, so that only what is missing is drawn. Its grades are made anew (`Job.kept_rows`)."""
 
     def __init__(self, folder: Path) -> None:
         self._rows = StoredRows(folder)

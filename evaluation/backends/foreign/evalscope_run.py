@@ -32,7 +32,7 @@ class _Ours:
     """What both adapters have of ours: the rows as they are, from the folder."""
 
     def load_from_disk(self, **_: Any) -> Any:
-        return super().load_from_disk(use_local_loader=True)  # type: ignore[misc]
+        return super().load_from_disk(use_local_loader=True)  # type: ignore[misc]  # of the adapter it is mixed into
 
     def record_to_sample(self, record: dict[str, Any]) -> Sample:
         return record_to_sample(record)

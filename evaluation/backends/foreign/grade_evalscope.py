@@ -1,4 +1,4 @@
-"""evalscope's grader of contest maths: the two calls that its adapters make for one sample."""
+"""evalscope's grader of contest maths: the calls by which a response becomes a score in a run of its own."""
 
 from typing import Any
 
@@ -6,13 +6,18 @@ import guard
 
 
 def load() -> guard.Grade:
+    from evalscope.api.messages import parse_content_with_reasoning
     from evalscope.metrics.math.contracts import MathEvaluationError
     from evalscope.metrics.math.parser import compare_answers, extract_answer
 
     def grade(job: dict[str, Any]) -> dict[str, Any]:
-        """Extract from the whole text and compare; `integer` as its AIME benchmarks do. The excluded have no label."""
+        """Extract from what follows a `<think>` block and compare; `integer` as its AIME benchmarks do.
+
+        The excluded have no label.
+        """
         try:
-            extracted = extract_answer(job["text"])
+            text, _ = parse_content_with_reasoning(job["text"])
+            extracted = extract_answer(text)
             result = compare_answers(extracted, job["gold"], integer_only=job["integer"])
         except MathEvaluationError as error:
             return {"label": None, "extracted": None, "reason": f"excluded: {error}"[:300]}

@@ -22,6 +22,8 @@ class _NoCache:
 
 
 class StoredSamples(LightevalModel):
+    """Generates by reading; what the base class demands besides, none of our tasks asks for."""
+
     def __init__(self, config: CustomModelConfig) -> None:
         self.config = config
         self._cache = _NoCache()

@@ -1,6 +1,7 @@
 """The child: gives up every right, then is the program."""
 
 import atexit
+import importlib
 import json
 import os
 import random
@@ -44,14 +45,14 @@ import statistics, string, sys
 """What LiveCodeBench lets every program take for granted."""
 
 
+_OFTEN_IMPORTED = ("array", "cmath", "decimal", "fractions", "queue")
+"""What programs import besides the prelude."""
+
+
 def preload() -> CodeType:
     """Import what programs use once for all of them; the prelude, compiled."""
-    import array  # noqa: F401
-    import cmath  # noqa: F401
-    import decimal  # noqa: F401
-    import fractions  # noqa: F401
-    import queue  # noqa: F401
-
+    for name in _OFTEN_IMPORTED:
+        importlib.import_module(name)
     prelude = compile(_PRELUDE, "<prelude>", "exec")
     exec(prelude, {})  # noqa: S102
     return prelude
@@ -158,7 +159,7 @@ def _say_what_was_raised() -> None:
 
 def _finish() -> None:
     """What the interpreter does at its end: wait for threads, run what was registered, flush."""
-    threading._shutdown()  # type: ignore[attr-defined]
+    threading._shutdown()  # type: ignore[attr-defined]  # as the interpreter itself calls it
     atexit._run_exitfuncs()
     sys.stdout.flush()
 
