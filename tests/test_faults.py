@@ -9,10 +9,14 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from conftest import MICRO, cli
+
+from erpd_hub.errors import HubError
+from erpd_hub.hub.local import EmbeddedHub
 
 KILL_AT = str(Path(__file__).parent / "kill_at.py")
 
@@ -75,6 +79,32 @@ def test_the_embedded_hub_killed_in_the_middle_of_a_run_comes_back(micro, tmp_pa
     assert killed >= 2
     expected = {item["step"]: item["digest"] for item in micro.summary["artifacts"]}
     assert {item["step"]: item["digest"] for item in json.loads(output)["artifacts"]}.items() <= expected.items()
+
+
+def servers(root: Path) -> set[int]:
+    """The processes whose command line names this root."""
+    found = set()
+    for command_line in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # gone by now
+            if str(root).encode() in command_line.read_bytes().split(b"\0"):
+                found.add(int(command_line.parent.name))
+    return found
+
+
+@pytest.mark.parametrize(("kills", "comes_up"), [(2, True), (1000, False)])
+def test_a_hub_killed_while_it_starts_is_started_again(kills, comes_up, tmp_path):
+    """Again and again, but not for ever: something that kills every server is named."""
+    with EmbeddedHub(tmp_path / "hub") as hub, ThreadPoolExecutor(1) as pool:
+        starting, killed = pool.submit(hub.ensure), set()
+        while not starting.done() and len(killed) < kills:
+            for pid in servers(hub.root) - killed:
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
+        if comes_up:
+            assert starting.result().startswith("http://127.0.0.1:")
+        else:
+            with pytest.raises(HubError, match="killed by signal 9, 5 times"):
+                starting.result()
 
 
 @pytest.fixture

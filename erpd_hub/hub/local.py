@@ -20,6 +20,9 @@ from erpd_hub.errors import HubError
 START_TIMEOUT = 60.0
 """Seconds; a busy machine may take several to import the server."""
 
+START_ATTEMPTS = 5
+"""A server killed from outside while it starts (out of memory, somebody's SIGKILL) is started again so often."""
+
 
 class EmbeddedHub:
     """A client's hold on the embedded Hub below `root`. Use as a context manager, or keep it for the process's life."""
@@ -71,20 +74,33 @@ class EmbeddedHub:
             return False
 
     def _start(self) -> str:
-        self._ready_file.unlink(missing_ok=True)
-        with (self.root / "server.log").open("ab") as log:
-            process = subprocess.Popen(
-                self._command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-        deadline = time.monotonic() + START_TIMEOUT
-        while time.monotonic() < deadline:
-            if self._ready_file.exists() and (url := self._live_url()):
+        for _ in range(START_ATTEMPTS):
+            process = self._spawn()
+            if url := self._wait_for(process):
                 return url
-            if process.poll() is not None:
+            if (process.poll() or 0) >= 0:  # it ended by itself, or hangs: the next one would do the same
                 break
-            time.sleep(0.02)
+        if (process.poll() or 0) < 0:
+            killed = f"killed by signal {-process.returncode}, {START_ATTEMPTS} times"
+            raise HubError(f"the embedded Hub did not start: {killed}")
         last = (self.root / "server.log").read_text(errors="replace").strip().splitlines()[-1:]
         raise HubError(f"the embedded Hub did not start: {' '.join(last) or 'it said nothing'}")
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        self._ready_file.unlink(missing_ok=True)
+        with (self.root / "server.log").open("ab") as log:
+            return subprocess.Popen(
+                self._command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def _wait_for(self, process: subprocess.Popen[bytes]) -> str | None:
+        """Its URL once it answers; None where it ended first, or said nothing for `START_TIMEOUT`."""
+        deadline = time.monotonic() + START_TIMEOUT
+        while time.monotonic() < deadline and process.poll() is None:
+            if self._ready_file.exists() and (url := self._live_url()):
+                return url
+            time.sleep(0.02)
+        return None
 
     def _command(self) -> list[str]:
         command = [sys.executable, "-m", "erpd_hub.hub.server", "--root", str(self.root), "--host", "127.0.0.1"]
