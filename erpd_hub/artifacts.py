@@ -37,6 +37,15 @@ class FileRecord(BaseModel):
     size: int
 
 
+class OriginRecord(BaseModel):
+    """Where an artifact was made, for one that was copied to another Hub: its digest is the same, its commit is not."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    repo_id: str
+    revision: str
+
+
 class InputRecord(BaseModel):
     """One input of an artifact. A local source has no repository: only its digest is recorded, never its path."""
 
@@ -54,11 +63,12 @@ class InputRecord(BaseModel):
     """Read from the upstream Hub because the endpoint lacked it."""
     files: tuple[str, ...] = ()
     """The files of the repository that were read, and whose digest it is; empty, and not written, for all of them."""
+    origin: OriginRecord | None = None
+    """Where it was read, before this record was copied to another Hub; not written for one that never was."""
 
     @model_serializer(mode="wrap")
-    def _without_empty_files(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        data: dict[str, Any] = dump(self)
-        return data if self.files else {name: value for name, value in data.items() if name != "files"}
+    def _without_unset(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_empty(dump(self), "files", "origin")
 
 
 class LineageRecord(BaseModel):
@@ -92,9 +102,20 @@ class LineageRecord(BaseModel):
     environment: dict[str, Any]
     metrics: dict[str, Any]
     files: dict[str, FileRecord]
+    origin: OriginRecord | None = None
+    """Where it was made, if it was copied here from another Hub; not written for one that was made here."""
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_empty(dump(self), "origin")
 
     def to_json(self) -> str:
         return json.dumps(self.model_dump(mode="json", by_alias=True), indent=2, sort_keys=True) + "\n"
+
+
+def _without_empty(data: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Without those of the named fields that say nothing, so that what never had them is written as ever."""
+    return {name: value for name, value in data.items() if value or name not in names}
 
 
 def read_lineage(path: Path) -> LineageRecord:

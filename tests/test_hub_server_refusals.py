@@ -11,10 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from test_hub_server_process import TOKEN, running
-
-SECRET = "s3cret"
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +42,22 @@ def put(path: str, content: bytes = b"x") -> dict[str, object]:
 
 @pytest.mark.parametrize(
     "path",
-    ["../x", "a/../x", "/etc/passwd", "a\\b", "a\0b", "a//b", "", ".", "a/.git/config", ".GIT/x", "a/", "x" * 300],
+    [
+        "../x",
+        "a/../x",
+        "/etc/passwd",
+        "..\\x",
+        "\\x",
+        "C:\\x",
+        "a\0b",
+        "a//b",
+        "",
+        ".",
+        "a/.git/config",
+        ".GIT/x",
+        "a/",
+        "x" * 300,
+    ],
 )
 def test_paths_that_could_escape_are_refused(url: str, repo: str, path: str) -> None:
     before = HfApi(url, token=TOKEN).model_info(repo).sha
@@ -143,21 +155,3 @@ def test_web_pages_cannot_reach_a_server_without_a_token(url: str, repo: str) ->
     served = httpx.get(f"{url}/{repo}/resolve/main/index.html")
     assert served.headers["content-type"].startswith("text/plain")
     assert "sandbox" in served.headers["content-security-policy"]
-
-
-def test_a_configured_token_is_asked_for(tmp_path: Path) -> None:
-    with running(tmp_path, "--token", SECRET) as url:
-        owner, stranger, anonymous = (HfApi(url, token=token) for token in (SECRET, "wrong", False))
-        owner.create_repo("local/open")
-        owner.create_repo("local/closed", private=True)
-        with pytest.raises(HfHubHTTPError, match="Invalid credentials in Authorization header"):
-            stranger.model_info("local/open")
-        assert anonymous.model_info("local/open").id == "local/open"
-        assert [model.id for model in anonymous.list_models()] == ["local/open"]
-        with pytest.raises(RepositoryNotFoundError):
-            anonymous.model_info("local/closed")
-        with pytest.raises(HfHubHTTPError):
-            anonymous.create_repo("local/third")
-        with pytest.raises(HfHubHTTPError):
-            anonymous.upload_file(path_or_fileobj=b"x", path_in_repo="x", repo_id="local/open")
-        owner.upload_file(path_or_fileobj=b"x" * 100_000, path_in_repo="x.bin", repo_id="local/closed")

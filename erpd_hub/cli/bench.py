@@ -215,3 +215,19 @@ def grade(
 
     report = run(GradeBench(problems, words, sample))
     print_json(report) if as_json else typer.echo(render(report))
+
+
+@app.command()
+def hub(
+    megabytes: Annotated[int, typer.Option(min=1, help="Of the large file.")] = 500,
+    repeats: Annotated[int, typer.Option(min=1, help="Of copy, push and pull, taking turns.")] = 3,
+    commits: Annotated[int, typer.Option(min=1, help="Of one small file each.")] = 100,
+    resolves: Annotated[int, typer.Option(min=1, help="Of a file that is cached already.")] = 200,
+    as_json: AsJson = False,
+) -> None:
+    """The embedded Hub's push and pull of a large file beside cp, small commits a second, a cached resolve's time."""
+    from erpd_hub.benchmarks.hub import HubBench, render, run
+    from erpd_hub.display import print_json
+
+    report = run(HubBench(megabytes, repeats, commits, resolves))
+    print_json(report) if as_json else typer.echo(render(report))

@@ -6,7 +6,7 @@ A finished artifact carries the tag `fp-{16 hex}`; what lacks it is unfinished. 
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -27,6 +27,8 @@ from erpd_hub.errors import ArtifactError, ConfigError, HubError
 from erpd_hub.home import cache_folder, hub_folder
 from erpd_hub.hub.local import EmbeddedHub, clear_proxy_for_loopback
 from erpd_hub.hub.retry import NotOnHub, with_retries
+from erpd_hub.hub.sessions import bound_silence
+from erpd_hub.hub.tokens import endpoint_token
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -166,18 +168,52 @@ class Hub:
 
     # ---------------------------------------------------------------------------------------- writing
 
-    def push(self, folder: Path, record: LineageRecord, *, tags: Sequence[str], message: str) -> str:
-        """Push a finished artifact folder as one commit and tag it; returns the commit sha.
+    def push(
+        self,
+        folder: Path,
+        record: LineageRecord,
+        *,
+        tags: Sequence[str],
+        message: str,
+        private: bool | None = None,
+    ) -> str:
+        """Push a finished artifact folder as one commit and tag it; returns the commit sha."""
+        names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+        files = {str(PurePosixPath(record.folder) / name): folder / name for name in names}
+        return self.push_tree(
+            record.repo_type, record.repo_id, files, replaces=lambda name: _belongs(name, record.folder), tags=tags,
+            message=message, private=private,
+        )  # fmt: skip
+
+    def push_tree(
+        self,
+        repo_type: RepoType,
+        repo_id: str,
+        files: Mapping[str, Path],
+        *,
+        replaces: Callable[[str], bool],
+        tags: Sequence[str],
+        message: str,
+        private: bool | None = None,
+    ) -> str:
+        """Make main hold these files, and of those that it `replaces` no other, in one commit, and tag that.
 
         Calling it again after a kill is safe: what is there already is not sent again, and the tags come last.
+
+        Args:
+            private: Of a repository that is made; default: as this Hub's others.
         """
-        repo_type, repo_id = record.repo_type, record.repo_id
-        self._try(lambda: self.api.create_repo(repo_id, repo_type=repo_type, private=self.private, exist_ok=True))
-        sha = self._try(lambda: self._commit(folder, record, message))
+        private = self.private if private is None else private
+        self._try(lambda: self.api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True))
+        sha = self._try(lambda: self._commit(repo_type, repo_id, files, replaces, message))
         for tag in tags:
-            self._try(lambda name=tag: self._tag(repo_type, repo_id, name, sha))  # type: ignore[misc]
-        self.forget(repo_type, repo_id)
+            self.tag(repo_type, repo_id, tag, sha)
         return sha
+
+    def tag(self, repo_type: RepoType, repo_id: str, tag: str, sha: str) -> None:
+        """Let a tag name a commit, whatever it named before."""
+        self._try(lambda: self._tag(repo_type, repo_id, tag, sha))
+        self.forget(repo_type, repo_id)
 
     def push_files(self, repo_type: RepoType, repo_id: str, files: dict[str, bytes], *, message: str) -> str:
         """Commit a few small files (a repository card, leaderboard rows), leaving everything else as it is."""
@@ -190,21 +226,24 @@ class Hub:
         )
         return str(commit.oid)
 
-    def _commit(self, folder: Path, record: LineageRecord, message: str) -> str:
+    def _commit(
+        self,
+        repo_type: RepoType,
+        repo_id: str,
+        files: Mapping[str, Path],
+        replaces: Callable[[str], bool],
+        message: str,
+    ) -> str:
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-        repo_type, repo_id, prefix = record.repo_type, record.repo_id, record.folder
-        files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-        inside = {str(PurePosixPath(prefix) / name): path for name, path in files.items()}
         head = self.resolve(repo_type, repo_id)
         assert head is not None, "the repository was created just before"
         present = self.tree(repo_type, repo_id, head)
-        stale = [n for n in present if _belongs(n, prefix) and n not in inside]
-        operations: list[Any] = [CommitOperationAdd(name, path) for name, path in sorted(inside.items())]
+        stale = [name for name in present if replaces(name) and name not in files]
+        operations: list[Any] = [CommitOperationAdd(name, path) for name, path in sorted(files.items())]
         operations += [CommitOperationDelete(name) for name in stale]
-        with warnings.catch_warnings():
-            if record.kind == "critic":  # its values lie beside its weights
-                warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file")
+        with warnings.catch_warnings():  # a critic's values lie beside its weights
+            warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file")
             commit = self.api.create_commit(
                 repo_id, operations=operations, commit_message=message, repo_type=repo_type, parent_commit=head
             )
@@ -254,6 +293,7 @@ def connect(endpoint: str, *, upstream: str | None = None, private: bool = True)
     Raises:
         ConfigError: the endpoint is neither `local` nor a URL.
     """
+    bound_silence()
     above = connect(upstream) if upstream else None
     if endpoint == "local":
         return _connect_embedded(private, above)
@@ -263,15 +303,8 @@ def connect(endpoint: str, *, upstream: str | None = None, private: bool = True)
 
     url = endpoint.rstrip("/")
     if url != "https://huggingface.co":
-        constants.HF_HUB_DISABLE_XET = True  # may be an embedded Hub, which takes LFS uploads but not yet Xet writes
-    return Hub(HfApi(endpoint=url, token=_token(url)), url, private, above)
-
-
-def _token(url: str) -> str | bool | None:
-    """The user's own token goes to the Hub it is for; any other endpoint gets ERPD_HUB_TOKEN or none."""
-    if url in ("https://huggingface.co", os.environ.get("HF_ENDPOINT", "").rstrip("/")):
-        return None  # the client finds it
-    return os.environ.get("ERPD_HUB_TOKEN") or False
+        constants.HF_HUB_DISABLE_XET = True  # twice as fast to an embedded Hub, and good for any other
+    return Hub(HfApi(endpoint=url, token=endpoint_token(url)), url, private, above)
 
 
 def _connect_embedded(private: bool, upstream: Hub | None) -> Hub:
@@ -280,7 +313,7 @@ def _connect_embedded(private: bool, upstream: Hub | None) -> Hub:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from huggingface_hub import HfApi, constants
 
-    # The embedded Hub takes LFS uploads, not yet Xet writes, and the client does not negotiate.
+    # The embedded Hub takes Xet uploads too, at half the speed: chunking and packing save nothing on one machine.
     constants.HF_HUB_DISABLE_XET = True  # also for an upstream, which is only read
     embedded = EmbeddedHub(hub_folder())
     embedded.__enter__()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from erpd_hub.errors import HubError
+from erpd_hub.hub.server.lifecycle import is_served
 
 START_TIMEOUT = 60.0
 """Seconds; a busy machine may take several to import the server."""
@@ -32,7 +33,7 @@ class EmbeddedHub:
         self._hold: IO[str] | None = None
 
     def __enter__(self) -> "EmbeddedHub":
-        self.root.mkdir(parents=True, exist_ok=True)
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._hold = (self.root / "clients.lock").open("w")
         fcntl.flock(self._hold, fcntl.LOCK_SH)
         return self
@@ -53,7 +54,7 @@ class EmbeddedHub:
             return self._live_url() or self._start()
 
     def _live_url(self) -> str | None:
-        if not self._is_served():
+        if not is_served(self.root):  # in a copy of a root, the URL left behind is another server's
             return None
         try:
             url = str(json.loads(self._ready_file.read_text())["url"])
@@ -63,15 +64,6 @@ class EmbeddedHub:
             return url  # it answers, if only to ask who we are
         except (OSError, ValueError, KeyError):
             return None
-
-    def _is_served(self) -> bool:
-        """Whether a server holds this very root: in a copy of one, the URL left behind is another server's."""
-        with (self.root / "server.lock").open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-            return False
 
     def _start(self) -> str:
         for _ in range(START_ATTEMPTS):

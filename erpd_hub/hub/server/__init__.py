@@ -4,13 +4,17 @@ Start it as `python -m erpd_hub.hub.server --root DIR --ready-file PATH --until-
 the launching contract. Layers, each importing only those above it:
 
     errors, paths, objects      refusals, name rules, git object ids (pure)
-    database, blobs, trees      sqlite, content-addressed bytes, shared tree objects
-    repos, commits              repositories and their refs, history, edits
-    accounts, signing, cards    who may do what, signed upload links, README headers
-    call, routes_*, app         one request, its handlers, dispatch on the raw path
+    schema, seal, database      tables and their upgrades, hashes of whole files, connections
+    blobs, trees                content-addressed bytes, shared tree objects
+    repos, commits, rewriting   repositories and their refs, history, edits, taking files out of history
+    pulls, collection           pull requests with their discussions, named lists of repositories
+    xorbs, xet                  the Xet upload format, and what waits to become a blob
+    accounts, accounts_file     who may do what
+    possession, signing, cards  who may name a hash, signed upload links, README headers
+    call, routes_*, pages, app  one request, its handlers, pages for people, dispatch on the raw path
     lifecycle, __main__         locks, ready file, process
+    wal, fsck, gc               of a root without its server: checks, and removal of what nothing refers to
 
 A commit is one sqlite transaction that runs after its blobs are durable, so a killed server never shows half of one.
-Left out: Xet writes and multipart uploads (clients run with HF_HUB_DISABLE_XET=1), pull requests, Space runtimes,
-garbage collection of unreferenced blobs and trees.
+Clients need no setting. Left out: Xet reads (files are downloaded plainly), gating, likes, webhooks, Space runtimes.
 """

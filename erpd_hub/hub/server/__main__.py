@@ -1,13 +1,15 @@
 """The embedded Hub as a process.
 
-`python -m erpd_hub.hub.server --root DIR [--host 127.0.0.1] [--port 0] [--ready-file PATH] [--until-unused LOCKFILE]`
+`python -m erpd_hub.hub.server --root DIR [--host 127.0.0.1] [--port 0] [--accounts FILE] [--ready-file PATH]
+[--until-unused LOCKFILE]`
 
+- Without `--accounts` everybody who reaches the server is its one user, so it listens on loopback only; `accounts_file`
+  describes the file. An address beyond loopback without it is refused with exit code 2, as is a root being served.
 - `--ready-file` is written in one step as {"pid", "port", "url"} once connections are accepted, and removed at exit if
   it is still this process's own.
 - `--until-unused`: each client holds a shared flock on LOCKFILE while it wants the server. From 5 s after the start the
   server tries every 0.5 s to lock it exclusively; when it can, no client is left and it leaves.
-- SIGTERM and SIGINT end it after the requests in flight. A root that is being served is refused with exit code 2, as is
-  an address beyond loopback without `--token` (or ERPD_HUB_TOKEN, which does not show in the process list).
+- SIGTERM and SIGINT end it after the requests in flight.
 """
 
 import argparse
@@ -17,19 +19,21 @@ import logging
 import os
 import signal
 import socket
+import sqlite3
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 
 import uvicorn
 
+from erpd_hub.errors import ConfigError
 from erpd_hub.hub.server.accounts import Accounts
+from erpd_hub.hub.server.accounts_file import read_accounts, readable_by_others
 from erpd_hub.hub.server.app import HubApp
 from erpd_hub.hub.server.call import Hub
-from erpd_hub.hub.server.database import WrongSchema
 from erpd_hub.hub.server.lifecycle import AlreadyServed, ClientLock, announce, only_server, ready_file
+from erpd_hub.hub.server.schema import WrongSchema
 
-TOKEN_VARIABLE = "ERPD_HUB_TOKEN"
 SHUTDOWN_S = 10
 KEEP_ALIVE_S = 75
 
@@ -39,9 +43,9 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--root", type=Path, required=True, help="folder of the Hub's data; created if absent")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--accounts", type=Path, help="YAML of users, their tokens and organizations")
     parser.add_argument("--ready-file", type=Path)
     parser.add_argument("--until-unused", type=Path, metavar="LOCKFILE")
-    parser.add_argument("--token", default=os.environ.get(TOKEN_VARIABLE), help=f"default: ${TOKEN_VARIABLE}")
     return parser.parse_args(argv)
 
 
@@ -78,31 +82,48 @@ async def serve(server: Server, *, until_unused: bool) -> None:
 def main(argv: list[str]) -> int:
     arguments = parse_arguments(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    if arguments.token is None and not _is_loopback(arguments.host):
-        return _refuse(f"--host {arguments.host}: expected a loopback address, or --token with any other")
+    if arguments.accounts is None and not _is_loopback(arguments.host):
+        reason = "expected a loopback address, as without accounts everybody may do everything"
+        return _refuse(f"--host {arguments.host}: {reason}; give --accounts FILE to serve others")
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again once it has shut down
         signal.signal(number, lambda *_: sys.exit(0))
-    arguments.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.umask(0o077)  # what is private here is private on this machine too
     try:
+        accounts = _accounts(arguments.accounts)
+        arguments.root.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             clients = stack.enter_context(ClientLock(arguments.until_unused))
             stack.enter_context(only_server(arguments.root))
-            run(arguments, clients, stack)
+            run(arguments, accounts, clients, stack)
     except AlreadyServed:
         return _refuse(f"--root {arguments.root}: another server is serving it; stop that one or join it")
+    except ConfigError as error:
+        return _refuse(str(error))
+    except sqlite3.DatabaseError as error:
+        return _refuse(f"--root {arguments.root}: hub.sqlite cannot be used: {error}; run erpd-hub hub fsck")
     except (OSError, WrongSchema) as error:
         return _refuse(f"cannot serve {arguments.root} on {arguments.host}:{arguments.port}: {error}")
     return 0
 
 
-def run(arguments: argparse.Namespace, clients: ClientLock, stack: ExitStack) -> None:
+def _accounts(path: Path | None) -> Accounts:
+    """Those of the file, with a warning where others can read it."""
+    if path is None:
+        return Accounts()
+    accounts = read_accounts(path)
+    if warning := readable_by_others(path):
+        logging.getLogger(__name__).warning(warning)
+    return accounts
+
+
+def run(arguments: argparse.Namespace, accounts: Accounts, clients: ClientLock, stack: ExitStack) -> None:
     """Serve until told to leave; what must be undone afterwards goes on the stack."""
-    hub = Hub(arguments.root, Accounts(arguments.token))
+    hub = Hub(arguments.root, accounts)
     stack.callback(hub.close)
     listener = _bind(arguments.host, arguments.port)
     stack.callback(listener.close)
     stack.enter_context(ready_file(arguments.ready_file))
-    hosts = None if arguments.token else frozenset({"127.0.0.1", "localhost", "::1", arguments.host})
+    hosts = None if arguments.accounts else frozenset({"127.0.0.1", "localhost", "::1", arguments.host})
     config = uvicorn.Config(
         HubApp(hub, hosts=hosts),
         lifespan="off",

@@ -1,11 +1,14 @@
 """Who is asking and what they may do.
 
-One local user owns everything: without a configured token every request is theirs (the server listens on loopback),
-with one only requests that carry it. A file of several accounts would replace `Accounts` and nothing else.
+Without a file of accounts the door is open: every request is the local user's, who owns everything (the server then
+listens on loopback only). With one, a request is its token's user, or anonymous: everybody reads what is public, users
+read what is private and write under their own name and under the organizations they are in.
 """
 
 import hmac
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
 
 from erpd_hub.hub.server.errors import HubError, forbidden, invalid_credentials
 from erpd_hub.hub.server.repos import Repo
@@ -16,34 +19,69 @@ LOCAL_USER = "local"
 @dataclass(frozen=True)
 class User:
     name: str
+    fullname: str
     orgs: tuple[str, ...] = ()
 
+    def is_in(self, namespace: str) -> bool:
+        """Whether it is the user's own name or an organization of theirs; letters' case does not count."""
+        return namespace.lower() in {name.lower() for name in (self.name, *self.orgs)}
 
+
+@dataclass(frozen=True)
+class Org:
+    name: str
+    fullname: str
+    private_by_default: bool = False
+    """Its new repositories are private unless their creator says otherwise."""
+
+
+@dataclass(frozen=True)
 class Accounts:
-    """The access rules; `token` is the local user's, None leaves the door open."""
+    """The access rules."""
 
-    def __init__(self, token: str | None) -> None:
-        self._token = token
-        self._local = User(LOCAL_USER)
+    users: Mapping[bytes, User] | None = None
+    """By `token_digest`, so that no token is kept; None leaves the door open."""
+    orgs: Mapping[str, Org] = field(default_factory=dict)
+    """By name in lower case."""
 
     def identify(self, authorization: str | None) -> User | None:
         """The caller, None when anonymous; raises a 401 for credentials that are not ours."""
-        if self._token is None:
-            return self._local
+        if self.users is None:
+            return User(LOCAL_USER, LOCAL_USER)
         if authorization is None:
             return None
         scheme, _, token = authorization.partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(token.strip().encode(), self._token.encode()):
+        found = None
+        given = token_digest(token.strip())
+        for digest, user in self.users.items():  # all of them: the time taken tells nothing
+            if hmac.compare_digest(digest, given):
+                found = user
+        if found is None or scheme.lower() != "bearer":
             raise invalid_credentials()
-        return self._local
+        return found
 
     def may_read(self, user: User | None, repo: Repo) -> bool:
-        return user is not None or not repo.private
+        return not repo.private or self.may_write(user, repo.namespace)
+
+    def may_write(self, user: User | None, namespace: str) -> bool:
+        return user is not None and (self.users is None or user.is_in(namespace))
 
     def check_write(self, user: User | None, namespace: str) -> User:
         """The caller, if they may change things under `namespace`."""
         if user is None:
             raise HubError(401, "Invalid username or password.")
-        if user.name != LOCAL_USER:
+        if not self.may_write(user, namespace):
             raise forbidden(f"You don't have the rights to change anything under the namespace {namespace}")
         return user
+
+    def private_by_default(self, namespace: str) -> bool:
+        """Whether a new repository under `namespace` is private when its creator does not say."""
+        org = self.orgs.get(namespace.lower())
+        return org is not None and org.private_by_default
+
+    def orgs_of(self, user: User) -> list[Org]:
+        return [self.orgs[name.lower()] for name in user.orgs]
+
+
+def token_digest(token: str) -> bytes:
+    return sha256(token.encode("utf-8", errors="surrogatepass")).digest()

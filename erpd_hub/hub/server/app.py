@@ -9,6 +9,7 @@ import inspect
 import logging
 import re
 import sqlite3
+import uuid
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import NamedTuple, cast
@@ -20,7 +21,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from erpd_hub.hub.server import (
+    routes_collections,
     routes_commit,
+    routes_discussions,
     routes_info,
     routes_lfs,
     routes_refs,
@@ -28,16 +31,19 @@ from erpd_hub.hub.server import (
     routes_resolve,
     routes_storage,
     routes_tree,
+    routes_xet,
 )
+from erpd_hub.hub.server.accounts import User
 from erpd_hub.hub.server.call import MAX_JSON_BYTES, Call, Handler, Hub, Routes, Target, reply
-from erpd_hub.hub.server.errors import HubError, Moved, bad_request, forbidden, repo_not_found, too_large
-from erpd_hub.hub.server.repos import KINDS, Kind
+from erpd_hub.hub.server.errors import HubError, bad_request, forbidden, repo_not_found, too_large
+from erpd_hub.hub.server.pages import routes as pages
+from erpd_hub.hub.server.repos import KINDS, Kind, Moved, Repo
 
 logger = logging.getLogger(__name__)
 
-SITE_ROUTES: Routes = {**routes_repos.SITE_ROUTES, **routes_info.SITE_ROUTES}
+SITE_ROUTES: Routes = {**routes_repos.SITE_ROUTES, **routes_info.SITE_ROUTES, **routes_collections.SITE_ROUTES}
 """By method and the path below /api/."""
-UPLOAD_ROUTES: Routes = routes_lfs.UPLOAD_ROUTES
+UPLOAD_ROUTES: Routes = {**routes_lfs.UPLOAD_ROUTES, **routes_xet.UPLOAD_ROUTES}
 """By method and the first segment of the path; signed, so no account is asked for."""
 REPO_ROUTES: Routes = {
     **routes_repos.REPO_ROUTES,
@@ -46,12 +52,17 @@ REPO_ROUTES: Routes = {
     **routes_refs.REPO_ROUTES,
     **routes_info.REPO_ROUTES,
     **routes_storage.REPO_ROUTES,
+    **routes_xet.REPO_ROUTES,
+    **routes_discussions.REPO_ROUTES,
 }
 """By method and the word after /api/{kind}s/{namespace}/{name}/, "" for the repository itself."""
 CONTENT_ROUTES: Routes = {**routes_resolve.CONTENT_ROUTES, **routes_lfs.CONTENT_ROUTES}
 """By method and the word after /[datasets/|spaces/]{namespace}/{name}/."""
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_REQUEST_ID = re.compile(r"[\w:;=-]{1,128}", re.ASCII)
+_DATABASE_FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE})
+"""The second for limits other than the disk's own: a quota, a longest file."""
 _NOT_FOR_HEADERS = re.compile(r"[^ -~]")
 _KIND_SEGMENTS: dict[str, Kind] = {f"{kind}s": kind for kind in KINDS}
 
@@ -78,6 +89,7 @@ class HubApp:
             response = await self._answer(request)
         except ClientDisconnect:
             return
+        response.headers["X-Request-Id"] = _request_id(request)
         await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
@@ -85,18 +97,25 @@ class HubApp:
         try:
             self._check_origin(request)
             match = route(request.method, raw_path(request))
-            user = None if match.signed else self._hub.accounts.identify(request.headers.get("authorization"))
+            user = None if match.signed else self._caller(request)
             call = Call(self._hub, request, user, match.target)
             return await _run(match.handler, call)
         except HubError as error:
             return refusal(error)
         except Moved as moved:
             assert match is not None
-            return redirect(request, match.target, moved)
+            return redirect(request, match.target, moved.repo)
         except ClientDisconnect:
             raise
         except Exception as error:  # the boundary: one failing request must not take the server with it
             return failure(request, error)
+
+    def _caller(self, request: Request) -> User | None:
+        """Who asks; the API is never answered by a browser's cookie, which comes along on its own."""
+        reads = request.method in ("GET", "HEAD") and not raw_path(request).startswith("/api/")
+        if reads:
+            return pages.reader(self._hub, request)
+        return self._hub.accounts.identify(request.headers.get("authorization"))
 
     def _check_origin(self, request: Request) -> None:
         if self._hosts is None:
@@ -125,6 +144,12 @@ def _run_in_snapshot(handler: Callable[[Call], Response], call: Call) -> Respons
         return handler(call)
 
 
+def _request_id(request: Request) -> str:
+    """The client's own, or a new one; people quote it from an error to find the log's line."""
+    given = request.headers.get("x-request-id") or request.headers.get("x-amzn-trace-id") or ""
+    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
 def raw_path(request: Request) -> str:
     """The path as it was sent, still percent-encoded."""
     path: bytes = request.scope["raw_path"].partition(b"?")[0]
@@ -144,6 +169,11 @@ def route(method: str, path: str) -> Match:
     kind = _KIND_SEGMENTS.get(segments[1]) if len(segments) > 1 else None
     if handler is not None:
         return Match(handler, Target(kind or "model"))
+    if segments[1:2] == ["organizations"] and (method, "/".join(segments[3:])) in routes_info.ORG_ROUTES:
+        (name,) = decoded(segments[2:3])
+        return Match(routes_info.ORG_ROUTES[method, "/".join(segments[3:])], Target("model", name))
+    if segments[1:2] == ["collections"] and len(segments) > 3:
+        return _match_collection(method, decoded(segments[2:]))
     if kind is None:
         raise HubError(HTTPStatus.NOT_FOUND, "Not found")
     verb = segments[4] if len(segments) > 4 else ""
@@ -154,10 +184,20 @@ def route(method: str, path: str) -> Match:
     return Match(handler, Target(kind, namespace, name, decoded(segments[5:])))
 
 
+def _match_collection(method: str, parts: tuple[str, ...]) -> Match:
+    owner, slug, *rest = parts
+    handler = routes_collections.COLLECTION_ROUTES.get((method, rest[0] if rest else ""))
+    if handler is None:
+        raise HubError(HTTPStatus.NOT_FOUND, "Not found")
+    return Match(handler, Target("model", owner, slug, tuple(rest)))
+
+
 def _match_content(method: str, segments: list[str]) -> Match:
     kind: Kind = _KIND_SEGMENTS.get(segments[0], "model")
     parts = segments if kind == "model" else segments[1:]
     if len(parts) < 3 or (method, parts[2]) not in CONTENT_ROUTES:
+        if (page := pages.find(method, decoded(segments))) is not None:
+            return Match(*page)
         raise repo_not_found()
     namespace, name = decoded(parts[:2])
     handler = CONTENT_ROUTES[method, parts[2]]
@@ -181,7 +221,7 @@ async def read_body(request: Request) -> bytes:
 
 
 def refusal(error: HubError) -> Response:
-    headers = {"X-Error-Message": _NOT_FOR_HEADERS.sub("?", error.message)}
+    headers = {"X-Error-Message": _NOT_FOR_HEADERS.sub("?", error.message).strip()}
     if error.code is not None:
         headers["X-Error-Code"] = error.code
     return reply(error.body, status=error.status, headers={**headers, **error.headers})
@@ -190,17 +230,17 @@ def refusal(error: HubError) -> Response:
 def failure(request: Request, error: Exception) -> Response:
     """A full disk is told as such, with a status clients do not retry; anything else is ours to find in the log."""
     full = isinstance(error, OSError) and error.errno in _DISK_FULL
-    full |= isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_FULL
+    full |= isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode in _DATABASE_FULL
     logger.error("%s %r failed", request.method, request.scope["raw_path"], exc_info=None if full else error)
     if full:
         return refusal(HubError(HTTPStatus.INSUFFICIENT_STORAGE, "The disk of this Hub is full"))
     return reply({"error": "Internal server error"}, status=HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
-def redirect(request: Request, target: Target, moved: Moved) -> Response:
+def redirect(request: Request, target: Target, now: Repo) -> Response:
     """The same URL under the repository's new id; relative, as the clients follow only such redirects of a HEAD."""
     old = f"/{quote(target.namespace)}/{quote(target.name)}"
-    location = raw_path(request).replace(old, f"/{moved.namespace}/{moved.name}", 1)
+    location = raw_path(request).replace(old, f"/{now.full_name}", 1)
     if request.url.query:
         location += f"?{request.url.query}"
     return Response(status_code=HTTPStatus.TEMPORARY_REDIRECT, headers={"Location": location})

@@ -27,6 +27,7 @@ class BlobStore:
         self._incoming = root / "incoming"
         self._blobs.mkdir(parents=True, exist_ok=True)
         self._incoming.mkdir(exist_ok=True)
+        sync_folder(root)
         for leftover in self._incoming.iterdir():  # uploads a killed server never finished
             leftover.unlink()
 
@@ -61,10 +62,12 @@ class BlobStore:
 
     def put_file(self, sha256: str, content: bytes) -> None:
         """Store content larger than INLINE_LIMIT durably."""
-        if not self.path(sha256).exists():
-            with self.receive(sha256) as incoming:
-                incoming.write(content)
-                incoming.keep()
+        if self.path(sha256).exists():  # perhaps since a moment ago, by another request
+            sync_folder(self.path(sha256).parent)
+            return
+        with self.receive(sha256) as incoming:
+            incoming.write(content)
+            incoming.keep()
 
 
 class Incoming:
@@ -97,11 +100,12 @@ class Incoming:
         os.fsync(self._file.fileno())
         self._target.parent.mkdir(exist_ok=True)
         self._temporary.rename(self._target)
-        _sync_folder(self._target.parent)
-        _sync_folder(self._target.parent.parent)
+        sync_folder(self._target.parent)
+        sync_folder(self._target.parent.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,6 +1,7 @@
 """One request on its way to a handler: where it points, who asks, and the answers handlers commonly give."""
 
 import json
+import math
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from urllib.parse import parse_qs, urlencode
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from erpd_hub.hub.server import repos
+from erpd_hub.hub.server import pulls, repos
 from erpd_hub.hub.server.accounts import Accounts, User
 from erpd_hub.hub.server.blobs import BlobStore
 from erpd_hub.hub.server.database import Database
@@ -23,6 +24,7 @@ from erpd_hub.hub.server.paths import is_repo_part, split_path
 from erpd_hub.hub.server.repos import Commit, Kind, Repo
 from erpd_hub.hub.server.signing import Signer
 from erpd_hub.hub.server.trees import TreeStore
+from erpd_hub.hub.server.xet import XorbStore
 
 MAX_JSON_BYTES = 32 << 20
 
@@ -33,11 +35,13 @@ class Hub:
     """The state of one root folder, shared by all requests."""
 
     def __init__(self, root: Path, accounts: Accounts) -> None:
+        self.root = root
         self.accounts = accounts
         self.blobs = BlobStore(root)
         self.db = Database(root / "hub.sqlite")
         self.trees = TreeStore()
         self.signer = Signer(root)
+        self.xorbs = XorbStore(root, self.blobs, self.db)
 
     def close(self) -> None:
         self.db.close()
@@ -110,6 +114,25 @@ class Call:
         self.hub.accounts.check_write(self.user, repo.namespace)
         return repo
 
+    def commit_repo(self, revision: str) -> Repo:
+        """The target repository when the caller may commit to `revision`: its writers may, and everybody who sees it
+        with `create_pr` or to a pull request of their own."""
+        repo, user = self.repo(), self.member()
+        pull = pulls.of_ref(self.db, repo, revision)
+        if not self.flag("create_pr") and (pull is None or pull.author != user.name):
+            self.hub.accounts.check_write(user, repo.namespace)
+        return repo
+
+    def member(self) -> User:
+        """The caller; raises a 401 for an anonymous one."""
+        if self.user is None:
+            raise repo_not_found(anonymous=True)
+        return self.user
+
+    def repo_url(self, repo: Repo) -> str:
+        """Its page, from which clients also read its id."""
+        return f"{self.base_url}/{url_prefix(repo.kind)}{repo.full_name}"
+
     def rest_text(self, index: int = 0) -> str:
         """Everything in the URL from a segment on, `a/b` and `a%2Fb` being the same."""
         return "/".join(self.target.rest[index:])
@@ -135,9 +158,14 @@ Routes = Mapping[tuple[str, str], Handler]
 
 
 def find_visible(hub: Hub, db: sqlite3.Connection, user: User | None, target: Target) -> Repo:
+    """The repository a caller may see under an id; raises `Moved` only when they may see where it is now."""
     repo = None
     if is_repo_part(target.namespace) and is_repo_part(target.name):
-        repo = repos.find_repo(db, target.kind, target.namespace, target.name)
+        try:
+            repo = repos.find_repo(db, target.kind, target.namespace, target.name)
+        except repos.Moved as moved:
+            if hub.accounts.may_read(user, moved.repo):
+                raise
     if repo is None or not hub.accounts.may_read(user, repo):
         raise repo_not_found(anonymous=user is None)
     return repo
@@ -145,12 +173,23 @@ def find_visible(hub: Hub, db: sqlite3.Connection, user: User | None, target: Ta
 
 def parse_json_object(body: bytes) -> Json:
     try:
-        value = json.loads(body) if body.strip() else {}
+        value = json.loads(body.decode(), parse_constant=_refused, parse_float=_finite) if body.strip() else {}
+        if b"\\u" in body:  # an escaped half of a character could be stored or sent nowhere
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise bad_request("The body is not JSON") from error
     if not isinstance(value, dict):
         raise bad_request("The body is not a JSON object")
     return value
+
+
+def _refused(constant: str) -> float:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _refused(text)
 
 
 def text_field(body: Json, name: str, default: str | None = None) -> str:

@@ -8,13 +8,19 @@ from functools import lru_cache
 
 import yaml
 
+from erpd_hub.hub.licences import KNOWN
 from erpd_hub.hub.server.repos import Kind
 
 MAX_HEADER_CHARS = 256 << 10
 """Also how much of a README is looked at."""
 MAX_NESTING = 50
 
-_HEADER = re.compile(r"\A\ufeff?---[ \t]*\r?\n(.*?)^---[ \t]*\r?$", re.DOTALL | re.MULTILINE)
+_HEADER = re.compile(r"\A\ufeff?\s*---[ \t]*\r?\n(.*?)^---[ \t]*\r?$", re.DOTALL | re.MULTILINE)
+
+
+_TEXT_FIELDS = ("library_name", "pipeline_tag", "pretty_name", "base_model_relation", "license_name", "license_link")
+_LIST_FIELDS = ("language", "license", "tags", "datasets", "metrics", "task_categories", "base_model")
+_TABLE_FIELDS = ("model-index", "configs")
 
 
 class CardError(ValueError):
@@ -37,13 +43,39 @@ def parse_header(text: str) -> dict[str, object]:
         return {}
     if len(match[1]) > MAX_HEADER_CHARS:
         raise CardError(f"the header is longer than {MAX_HEADER_CHARS} characters")
-    try:
-        header = _plain(yaml.load(match[1], _Loader), MAX_NESTING)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise CardError(str(error)) from error
+    header = parse_yaml(match[1])
     if not isinstance(header, dict | None):
         raise CardError("the header must be a mapping")
     return header or {}
+
+
+def parse_yaml(text: str) -> object:
+    """YAML as plain JSON values; raises CardError when malformed."""
+    try:
+        return _plain(yaml.load(text, _Loader), MAX_NESTING)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise CardError(str(error)) from error
+
+
+def card_errors(header: Mapping[str, object]) -> list[str]:
+    """What the Hub refuses in a header although it is good YAML: fields of another type than listings rely on."""
+    errors = []
+    for key in _TEXT_FIELDS:
+        if not isinstance(header.get(key), str | None):
+            errors.append(f'"{key}" must be a string')
+    for key in _LIST_FIELDS:
+        value = header.get(key)
+        texts = value if isinstance(value, list) else [value]
+        if not all(isinstance(text, str | None) for text in texts):
+            errors.append(f'"{key}" must be a string or a list of strings')
+    for key in _TABLE_FIELDS:
+        rows = header.get(key)
+        if rows is not None and not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
+            errors.append(f'"{key}" must be an array')
+    known = {*KNOWN, "other"}
+    if unknown := [text for text in _strings(header.get("license")) if text not in known]:
+        errors.append(f'"license" must be one of [{", ".join(sorted(known))}], got {unknown[0][:100]!r}')
+    return errors
 
 
 @lru_cache(maxsize=256)
@@ -61,6 +93,7 @@ def card_tags(kind: Kind, card: Mapping[str, object]) -> list[str]:
     tags += [text for key in ("library_name", "pipeline_tag") for text in _strings(card.get(key))]
     tags += [f"task_categories:{text}" for text in _strings(card.get("task_categories"))]
     tags += [f"dataset:{text}" for text in _strings(card.get("datasets"))]
+    tags += [f"model:{text}" for text in _strings(card.get("models"))]
     for base in _strings(card.get("base_model")):
         tags.append(f"base_model:{base}")
         tags += [f"base_model:{relation}:{base}" for relation in _strings(card.get("base_model_relation"))]

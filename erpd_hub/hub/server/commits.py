@@ -1,10 +1,11 @@
 """Making commits and reading history."""
 
+import json
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from erpd_hub.hub.server import repos
+from erpd_hub.hub.server import possession, repos
 from erpd_hub.hub.server.blobs import BlobStore
 from erpd_hub.hub.server.errors import HubError, bad_request, entry_not_found
 from erpd_hub.hub.server.objects import File, Folder, git_commit_id, regular_file
@@ -52,12 +53,15 @@ class Message:
 
 
 def create_initial(db: sqlite3.Connection, trees: TreeStore, blobs: BlobStore, repo: Repo, author: str) -> Commit:
-    """The first commit of a new repository's main branch."""
-    file = regular_file(GITATTRIBUTES)
-    blobs.put_inline(db, file.sha256, GITATTRIBUTES)
-    return _record(
-        db, repo, MAIN, trees.save(db, {".gitattributes": file}), None, Message("initial commit", "", author)
-    )
+    """The first commit of a new repository's main branch; a Space's README says how it runs."""
+    contents = {".gitattributes": GITATTRIBUTES}
+    if repo.sdk is not None:
+        contents["README.md"] = f"---\ntitle: {json.dumps(repo.name)}\nsdk: {json.dumps(repo.sdk)}\n---\n".encode()
+    files: dict[str, File | Folder] = {}
+    for name, content in contents.items():
+        file = files[name] = regular_file(content)
+        blobs.put_inline(db, file.sha256, content)
+    return _record(db, repo, MAIN, trees.save(db, files), None, Message("initial commit", "", author))
 
 
 def create(
@@ -87,6 +91,8 @@ def create(
             blobs.put_inline(db, edit.file.sha256, edit.inline)
         elif blobs.size(db, edit.file.sha256) != edit.file.size:
             raise bad_request(f"{'/'.join(edit.parts)}: its content was not uploaded")
+        if edit.file.lfs:
+            possession.link(db, repo, edit.file.sha256)
         editor.put(edit.parts, edit.file)
     return _record(db, repo, branch, editor.save(), head.oid, message)
 

@@ -1,4 +1,4 @@
-"""The sqlite file: schema, one connection a thread, one writer at a time."""
+"""The sqlite file: one connection a thread, one writer at a time."""
 
 import sqlite3
 import threading
@@ -6,54 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-SCHEMA_VERSION = 1
+from erpd_hub.hub.server import schema
+from erpd_hub.hub.server.seal import break_seal, make_seal
+
 BUSY_TIMEOUT_S = 30.0
-
-_SCHEMA = """
-CREATE TABLE repos (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    kind TEXT NOT NULL,
-    namespace TEXT NOT NULL COLLATE NOCASE,
-    name TEXT NOT NULL COLLATE NOCASE,
-    private INTEGER NOT NULL,
-    gated TEXT,
-    sdk TEXT,
-    created_ms INTEGER NOT NULL,
-    modified_ms INTEGER NOT NULL,
-    UNIQUE (kind, namespace, name)
-);
-CREATE TABLE moves (
-    kind TEXT NOT NULL,
-    namespace TEXT NOT NULL COLLATE NOCASE,
-    name TEXT NOT NULL COLLATE NOCASE,
-    repo INTEGER NOT NULL REFERENCES repos ON DELETE CASCADE,
-    PRIMARY KEY (kind, namespace, name)
-) WITHOUT ROWID;
-CREATE TABLE commits (
-    repo INTEGER NOT NULL REFERENCES repos ON DELETE CASCADE,
-    oid TEXT NOT NULL,
-    tree TEXT NOT NULL,
-    parent TEXT,
-    title TEXT NOT NULL,
-    message TEXT NOT NULL,
-    author TEXT NOT NULL,
-    created_ms INTEGER NOT NULL,
-    PRIMARY KEY (repo, oid)
-) WITHOUT ROWID;
-CREATE TABLE refs (
-    repo INTEGER NOT NULL REFERENCES repos ON DELETE CASCADE,
-    name TEXT NOT NULL,
-    target TEXT NOT NULL,
-    message TEXT,
-    PRIMARY KEY (repo, name)
-) WITHOUT ROWID;
-CREATE TABLE trees (key TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE blobs (sha256 TEXT PRIMARY KEY, data BLOB NOT NULL);
-"""
-
-
-class WrongSchema(Exception):
-    """The file was written by another version of the server."""
 
 
 class Database:
@@ -64,14 +20,9 @@ class Database:
         self._local = threading.local()
         self._writer = threading.Lock()
         self._opened: list[sqlite3.Connection] = []
+        break_seal(path.parent)
         with self.write() as db:
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                for statement in _SCHEMA.split(";"):
-                    db.execute(statement)
-                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            elif version != SCHEMA_VERSION:
-                raise WrongSchema(f"expected schema {SCHEMA_VERSION}, got {version}; use a matching erpd-hub")
+            schema.upgrade(db)
 
     def read(self) -> sqlite3.Connection:
         """This thread's connection; each statement sees the latest committed state."""
@@ -109,6 +60,7 @@ class Database:
         for connection in self._opened:
             connection.close()
         self._opened.clear()
+        make_seal(self._path.parent)
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -117,5 +69,8 @@ class Database:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA recursive_triggers = ON")  # or a row replaced would not leave its table's total
+        connection.execute("PRAGMA trusted_schema = ON")  # the triggers call a function of ours
+        connection.create_function("toggled", -1, schema.toggled, deterministic=True)
         self._opened.append(connection)
         return connection

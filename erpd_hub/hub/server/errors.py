@@ -24,15 +24,6 @@ class HubError(Exception):
         self.body = {"error": message, **(body or {})}
 
 
-class Moved(Exception):
-    """The repository of this URL was renamed to `namespace/name`."""
-
-    def __init__(self, namespace: str, name: str) -> None:
-        super().__init__(f"{namespace}/{name}")
-        self.namespace = namespace
-        self.name = name
-
-
 def bad_request(message: str) -> HubError:
     return HubError(HTTPStatus.BAD_REQUEST, message)
 

@@ -7,12 +7,15 @@ import asyncio
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 UNUSED_GRACE_S = 5.0
 UNUSED_POLL_S = 0.5
+LOCK_TRIES, LOCK_PAUSE_S = 5, 0.05
+"""Somebody who asks whether the root is served holds the lock for a moment."""
 
 
 class AlreadyServed(Exception):
@@ -23,9 +26,23 @@ class AlreadyServed(Exception):
 def only_server(root: Path) -> Iterator[None]:
     """Hold the root for this process; raises AlreadyServed when another one does."""
     with (root / "server.lock").open("a") as file:
-        if not _try_exclusive(file.fileno()):
+        for _ in range(LOCK_TRIES):
+            if _try_exclusive(file.fileno()):
+                break
+            time.sleep(LOCK_PAUSE_S)
+        else:
             raise AlreadyServed
         yield
+
+
+def is_served(root: Path) -> bool:
+    """Whether a live server holds the root."""
+    with (root / "server.lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 @contextmanager

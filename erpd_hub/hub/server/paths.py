@@ -15,7 +15,9 @@ MAX_REF_CHARS = 200
 _REPO_PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?")
 _REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./+=-]*")
 _HEX = re.compile(r"[0-9a-f]+")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\\]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_ESCAPES_WINDOWS = re.compile(r"(?:\.\.)?\\|[A-Za-z]:\\")
+_RESERVED_NAMESPACES = frozenset({"api", "collections", "datasets", "lfs-upload", "models", "spaces", "xet"})
 # A second path segment that would make `/{namespace}/resolve/...` ambiguous.
 _RESERVED_NAMES = frozenset({"resolve", "revision", "tree", "commits", "commit", "preupload"})
 
@@ -33,9 +35,14 @@ def is_repo_part(text: str) -> bool:
     return _REPO_PART.fullmatch(text) is not None and "--" not in text and ".." not in text
 
 
+def is_namespace(text: str) -> bool:
+    """Whether `text` may be the name of a user or an organization."""
+    return is_repo_part(text) and text.lower() not in _RESERVED_NAMESPACES
+
+
 def check_repo_id(namespace: str, name: str) -> None:
     """Raise a 400 for an id that may not be created."""
-    if not is_repo_part(namespace) or not is_repo_part(name):
+    if not is_namespace(namespace) or not is_repo_part(name):
         raise bad_request(f"Invalid repository id: {namespace}/{name}")
     if name in _RESERVED_NAMES or name.endswith((".git", ".ipynb")):
         raise bad_request(f"Reserved repository name: {name}")
@@ -58,7 +65,12 @@ def check_ref_name(name: str) -> None:
 def split_path(path: str) -> tuple[str, ...]:
     """The segments of a path inside a repository; raises a 422 for one that could leave it."""
     parts = tuple(path.split("/"))
-    if len(parts) > MAX_DEPTH or _CONTROL.search(path) or not all(map(_is_segment, parts)):
+    if (
+        _ESCAPES_WINDOWS.match(path)
+        or len(parts) > MAX_DEPTH
+        or _CONTROL.search(path)
+        or not all(map(_is_segment, parts))
+    ):
         raise unprocessable(f"Invalid path in repository: {path[:200]!r}")
     if len(path.encode()) > MAX_PATH_BYTES:
         raise unprocessable(f"Path in repository is longer than {MAX_PATH_BYTES} bytes")

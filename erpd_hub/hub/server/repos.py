@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from erpd_hub.hub.server.errors import HubError, Moved, bad_request, conflict, forbidden, revision_not_found
+from erpd_hub.hub.server.errors import HubError, bad_request, conflict, forbidden, revision_not_found
 from erpd_hub.hub.server.paths import check_ref_name, check_repo_id, is_hex, is_short_sha
 
 Kind = Literal["model", "dataset", "space"]
@@ -17,6 +17,8 @@ KINDS: tuple[Kind, ...] = ("model", "dataset", "space")
 MAIN = "refs/heads/main"
 HEADS = "refs/heads/"
 TAGS = "refs/tags/"
+PULLS = "refs/pr/"
+"""Followed by the number of a pull request; commits go there as to a branch."""
 
 _REPO_COLUMNS = "id, kind, namespace, name, private, gated, sdk, created_ms, modified_ms"
 _COMMIT_COLUMNS = "oid, tree, parent, title, message, author, created_ms"
@@ -38,6 +40,14 @@ class Repo:
     @property
     def full_name(self) -> str:
         return f"{self.namespace}/{self.name}"
+
+
+class Moved(Exception):
+    """The repository of this id was renamed: what it is now."""
+
+    def __init__(self, repo: Repo) -> None:
+        super().__init__(repo.full_name)
+        self.repo = repo
 
 
 class Commit(NamedTuple):
@@ -73,13 +83,18 @@ def find_repo(db: sqlite3.Connection, kind: Kind, namespace: str, name: str) -> 
     if row is not None:
         return _repo(row)
     moved = db.execute(
-        "SELECT r.namespace, r.name FROM moves m JOIN repos r ON r.id = m.repo"
-        " WHERE m.kind = ? AND m.namespace = ? AND m.name = ?",
+        f"SELECT {_REPO_COLUMNS} FROM repos"
+        " WHERE id = (SELECT repo FROM moves WHERE kind = ? AND namespace = ? AND name = ?)",
         (kind, namespace, name),
     ).fetchone()
     if moved is not None:
-        raise Moved(*moved)
+        raise Moved(_repo(moved))
     return None
+
+
+def get_repo(db: sqlite3.Connection, key: int) -> Repo | None:
+    row = db.execute(f"SELECT {_REPO_COLUMNS} FROM repos WHERE id = ?", (key,)).fetchone()
+    return None if row is None else _repo(row)
 
 
 def list_repos(db: sqlite3.Connection, kind: Kind, *, author: str | None, searches: list[str]) -> list[Repo]:
@@ -93,6 +108,17 @@ def list_repos(db: sqlite3.Connection, kind: Kind, *, author: str | None, search
         sql += " AND instr(lower(namespace || '/' || name), ?)"
         values.append(text.lower())
     return [_repo(row) for row in db.execute(sql + " ORDER BY id", values)]
+
+
+def is_repo(db: sqlite3.Connection, key: int) -> bool:
+    """Whether a repository still exists, under whatever name."""
+    return db.execute("SELECT 1 FROM repos WHERE id = ?", (key,)).fetchone() is not None
+
+
+def holders(db: sqlite3.Connection, sha256: str) -> list[Repo]:
+    """Repositories with a commit that has this large file."""
+    sql = f"SELECT {_REPO_COLUMNS} FROM repos WHERE id IN (SELECT repo FROM links WHERE sha256 = ?)"
+    return [_repo(row) for row in db.execute(sql, (sha256,))]
 
 
 def insert_repo(
@@ -111,6 +137,19 @@ def insert_repo(
     return _repo(row)
 
 
+def copy_history(db: sqlite3.Connection, source: Repo, target: Repo) -> None:
+    """All commits, branches and tags of one repository for a new one; its pull requests stay where they are."""
+    columns = "tree, parent, title, message, author, created_ms"
+    db.execute(
+        f"INSERT INTO commits (repo, oid, {columns}) SELECT ?, oid, {columns} FROM commits WHERE repo = ?",
+        (target.id, source.id),
+    )
+    db.execute(
+        "INSERT INTO refs SELECT ?, name, target, message FROM refs WHERE repo = ? AND name NOT LIKE ?",
+        (target.id, source.id, PULLS + "%"),
+    )
+
+
 def delete_repo(db: sqlite3.Connection, repo: Repo) -> None:
     db.execute("DELETE FROM repos WHERE id = ?", (repo.id,))
 
@@ -122,7 +161,7 @@ def move_repo(db: sqlite3.Connection, repo: Repo, namespace: str, name: str) -> 
         "SELECT id FROM repos WHERE kind = ? AND namespace = ? AND name = ?", (repo.kind, namespace, name)
     ).fetchone()
     if taken is not None and taken[0] != repo.id:
-        raise conflict(f"The repository {namespace}/{name} already exists")
+        raise conflict(f"A {repo.kind} repository called {namespace}/{name} already exists")
     db.execute("UPDATE repos SET namespace = ?, name = ? WHERE id = ?", (namespace, name, repo.id))
     db.execute("DELETE FROM moves WHERE kind = ? AND namespace = ? AND name = ?", (repo.kind, namespace, name))
     if taken is None:
@@ -166,7 +205,7 @@ def insert_commit(db: sqlite3.Connection, repo: Repo, commit: Commit) -> None:
 
 def branch_ref(db: sqlite3.Connection, repo: Repo, revision: str) -> str:
     """Full name of the branch a commit is made on; tags and commit ids cannot be committed to."""
-    name = revision if revision.startswith(HEADS) else HEADS + revision
+    name = revision if revision.startswith((HEADS, PULLS)) else HEADS + revision
     if db.execute("SELECT 1 FROM refs WHERE repo = ? AND name = ?", (repo.id, name)).fetchone():
         return name
     if (
@@ -177,6 +216,12 @@ def branch_ref(db: sqlite3.Connection, repo: Repo, revision: str) -> str:
     ):
         raise bad_request(f"{revision} is not a branch: commits are made on branches only")
     raise revision_not_found(revision)
+
+
+def is_branch(db: sqlite3.Connection, repo: Repo, name: str) -> bool:
+    """Whether `name` is the full name of a branch that exists."""
+    query = "SELECT 1 FROM refs WHERE repo = ? AND name = ?"
+    return name.startswith(HEADS) and db.execute(query, (repo.id, name)).fetchone() is not None
 
 
 def move_ref(db: sqlite3.Connection, repo: Repo, ref: str, target: str) -> None:
@@ -201,6 +246,6 @@ def create_ref(db: sqlite3.Connection, repo: Repo, prefix: str, name: str, targe
 
 def delete_ref(db: sqlite3.Connection, repo: Repo, prefix: str, name: str) -> None:
     if prefix + name == MAIN:
-        raise forbidden("The main branch cannot be deleted")
+        raise forbidden(f"Cannot delete {MAIN}")
     if db.execute("DELETE FROM refs WHERE repo = ? AND name = ?", (repo.id, prefix + name)).rowcount == 0:
         raise HubError(404, "Invalid rev id", code="RevisionNotFound")

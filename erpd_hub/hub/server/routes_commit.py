@@ -2,16 +2,18 @@
 
 import binascii
 import re
+import sqlite3
 from base64 import b64decode
 from collections.abc import Callable
 from dataclasses import replace
 from fnmatch import translate
 from functools import lru_cache
+from typing import NamedTuple
 
 from anyio import to_thread
 from starlette.responses import Response
 
-from erpd_hub.hub.server import commits, repos
+from erpd_hub.hub.server import commits, possession, pulls, repos
 from erpd_hub.hub.server.blobs import INLINE_LIMIT
 from erpd_hub.hub.server.call import (
     Call,
@@ -21,10 +23,10 @@ from erpd_hub.hub.server.call import (
     parse_json_object,
     reply,
     text_field,
-    url_prefix,
 )
 from erpd_hub.hub.server.commits import Delete, Edit, Message, Put
-from erpd_hub.hub.server.errors import HubError, bad_request, too_large, unprocessable
+from erpd_hub.hub.server.errors import bad_request, too_large, unprocessable
+from erpd_hub.hub.server.ignoring import ignore_rule
 from erpd_hub.hub.server.objects import File, lfs_file, regular_file
 from erpd_hub.hub.server.paths import is_hex, split_path
 from erpd_hub.hub.server.repos import Commit
@@ -40,29 +42,42 @@ MAX_MESSAGE_CHARS = 64 << 10
 
 
 def preupload(call: Call) -> Response:
-    _refuse_pull_request(call)
-    call.writable_repo()
+    call.commit_repo(call.rest_text())
     commit = call.revision()
-    is_lfs = _lfs_rule(_gitattributes(call, commit))
-    return reply({"files": [_upload_mode(call, commit, item, is_lfs) for item in object_list(call.json, "files")]})
+    rules = _Rules(
+        _lfs_rule(_root_file(call, commit, ".gitattributes")),
+        ignore_rule(
+            text_field(call.json, "gitIgnore", "") or _root_file(call, commit, ".gitignore").decode(errors="replace")
+        ),
+    )
+    return reply({"files": [_upload_mode(call, commit, item, rules) for item in object_list(call.json, "files")]})
 
 
-def _upload_mode(call: Call, commit: Commit, item: Json, is_lfs: Callable[[str], bool]) -> Json:
+class _Rules(NamedTuple):
+    """What the repository says of paths."""
+
+    is_lfs: Callable[[str], bool]
+    is_ignored: Callable[[str], bool]
+
+
+def _upload_mode(call: Call, commit: Commit, item: Json, rules: _Rules) -> Json:
     """How to upload a file; `oid` tells the client what is there now, so that it drops a file that would not change."""
     path, size = text_field(item, "path"), item.get("size")
     parts = split_path(path)
     if type(size) is not int or size < 0:
         raise bad_request('"size" must be a number of bytes')
-    lfs = size > REGULAR_LIMIT or (size > 0 and (is_lfs(path) or b"\0" in _decode(text_field(item, "sample", ""))))
-    answer: Json = {"path": path, "uploadMode": "lfs" if lfs else "regular", "shouldIgnore": False}
+    lfs = size > REGULAR_LIMIT or (
+        size > 0 and (rules.is_lfs(path) or b"\0" in _decode(text_field(item, "sample", "")))
+    )
+    answer: Json = {"path": path, "uploadMode": "lfs" if lfs else "regular", "shouldIgnore": rules.is_ignored(path)}
     entry = call.hub.trees.find(call.db, commit.tree, parts)
-    if isinstance(entry, File) and entry.lfs == lfs:
+    if isinstance(entry, File) and entry.lfs == lfs and call.hub.blobs.size(call.db, entry.sha256) is not None:
         answer["oid"] = entry.sha256 if lfs else entry.oid
     return answer
 
 
-def _gitattributes(call: Call, commit: Commit) -> bytes:
-    entry = call.hub.trees.find(call.db, commit.tree, (".gitattributes",))
+def _root_file(call: Call, commit: Commit, name: str) -> bytes:
+    entry = call.hub.trees.find(call.db, commit.tree, (name,))
     if not isinstance(entry, File) or entry.size > INLINE_LIMIT:
         return b""
     return call.hub.blobs.read(call.db, entry.sha256)
@@ -81,7 +96,6 @@ def _lfs_rule(gitattributes: bytes) -> Callable[[str], bool]:
 
 
 async def commit(call: Call) -> Response:
-    _refuse_pull_request(call)
     draft = Draft(call)
     lines = bytearray()
     async for chunk in call.request.stream():
@@ -118,21 +132,50 @@ class Draft:
         """Take in the last lines and commit."""
         repo = self._check_writable()
         self._add(lines)
+        call = self._call
         if self._header is None:
             raise bad_request("The commit has no header")
-        hub, user = self._call.hub, self._call.user
-        assert user is not None
+        hub, user = call.hub, call.member()
         parent = text_field(self._header, "parentCommit", "") or None
         message = _message(self._header, user.name)
         with hub.db.write() as db:
-            branch = repos.branch_ref(db, repo, self._call.rest_text())
-            made = commits.create(db, hub.trees, hub.blobs, repo, branch, self._edits, message, expected_parent=parent)
-        url = f"{self._call.base_url}/{url_prefix(repo.kind)}{repo.full_name}/commit/{made.oid}"
-        return reply({"success": True, "commitOid": made.oid, "commitUrl": url, "hookOutput": ""})
+            pull, branch = self._place(db, repo, message)
+            made = commits.create(
+                db,
+                hub.trees,
+                hub.blobs,
+                repo,
+                branch,
+                self._edits,
+                message,
+                expected_parent=parent,
+            )
+            if pull:
+                pulls.add_event(db, pull, "commit", user.name, {"subject": message.title, "oid": made.oid})
+        url = call.repo_url(repo)
+        answer: Json = {
+            "success": True,
+            "commitOid": made.oid,
+            "commitUrl": f"{url}/commit/{made.oid}",
+            "hookOutput": "",
+        }
+        if call.flag("create_pr") and pull:
+            answer["pullRequestUrl"] = f"{url}/discussions/{pull.num}"
+        return reply(answer)
+
+    def _place(self, db: sqlite3.Connection, repo: repos.Repo, message: Message) -> tuple[pulls.Discussion | None, str]:
+        """The pull request the commit belongs to, if any, and the ref it is made on."""
+        revision = self._call.rest_text()
+        if self._call.flag("create_pr"):
+            pull = pulls.open_with_commit(db, repo, revision, message)
+            return pull, pull.ref
+        branch = repos.branch_ref(db, repo, revision)
+        return pulls.of_ref(db, repo, branch), branch
 
     def _check_writable(self) -> repos.Repo:
-        repo = self._call.writable_repo()
-        repos.branch_ref(self._call.db, repo, self._call.rest_text())
+        repo = self._call.commit_repo(self._call.rest_text())
+        if not self._call.flag("create_pr"):
+            repos.branch_ref(self._call.db, repo, self._call.rest_text())
         return repo
 
     def _add(self, lines: bytes) -> None:
@@ -173,7 +216,10 @@ class Draft:
     def _put_lfs(self, parts: tuple[str, ...], value: Json) -> Put:
         """An uploaded file by reference; copies made by the client leave out the size."""
         oid = text_field(value, "oid")
-        stored = self._call.hub.blobs.size(self._call.db, oid) if is_hex(oid, 64) else None
+        call, repo = self._call, self._call.repo()
+        assert call.user is not None
+        known = is_hex(oid, 64) and possession.may_use(call.db, call.hub.accounts, call.user, repo, oid)
+        stored = call.hub.blobs.size(call.db, oid) if known else None
         if stored is None or value.get("size", stored) != stored:
             raise bad_request(f"{'/'.join(parts)}: its content was not uploaded")
         return Put(parts, lfs_file(oid, stored))
@@ -191,11 +237,6 @@ def _decode(text: str) -> bytes:
         return b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise bad_request("Content is not base64") from error
-
-
-def _refuse_pull_request(call: Call) -> None:
-    if call.flag("create_pr"):
-        raise HubError(501, "This Hub has no pull requests; commit to a branch")
 
 
 REPO_ROUTES: Routes = {("POST", "preupload"): preupload, ("POST", "commit"): commit}

@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 
 from starlette.responses import Response
 
-from erpd_hub.hub.server import repos
+from erpd_hub.hub.server import eval_results, repos, safetensors
 from erpd_hub.hub.server.call import (
     Call,
     Json,
@@ -19,11 +19,24 @@ from erpd_hub.hub.server.call import (
 from erpd_hub.hub.server.cards import MAX_HEADER_CHARS, card_tags, read_card
 from erpd_hub.hub.server.errors import HubError, bad_request
 from erpd_hub.hub.server.objects import File, lfs_pointer
-from erpd_hub.hub.server.repos import Commit, Repo
+from erpd_hub.hub.server.repos import Commit, Kind, Repo
 
 REPOS_PER_PAGE = 1000
 MAX_PARSED_BYTES = 1 << 20
 """READMEs and configs larger than this are files like any other."""
+
+_COMMON = (
+    "author cardData createdAt disabled downloads downloadsAllTime gated lastModified likes private resourceGroup"
+    " sha siblings tags trendingScore usedStorage xetEnabled"
+)
+_OWN: dict[Kind, str] = {
+    "model": "baseModels childrenModelCount config evalResults gguf inference inferenceProviderMapping library_name"
+    " mask_token model-index pipeline_tag safetensors spaces transformersInfo widgetData",
+    "dataset": "citation description mainSize paperswithcode_id",
+    "space": "datasets models region runtime sdk subdomain",
+}
+_PROPERTIES = {kind: frozenset(f"{_COMMON} {own}".split()) for kind, own in _OWN.items()}
+"""What `expand` may ask for; what has no meaning here is left out of the answer."""
 
 _SORT_KEYS: dict[str, Callable[[Repo], int]] = {
     "lastModified": lambda repo: repo.modified_ms,
@@ -42,7 +55,23 @@ def info(call: Call) -> Response:
     files = list(call.hub.trees.files(call.db, commit.tree))
     full["siblings"] = [_sibling(path, file, blobs=call.flag("blobs")) for path, file in files]
     full["usedStorage"] = sum(file.size for _, file in files)
-    return reply(_only(full, call.query_list("expand")))
+    wanted = _expanded(call)
+    if repo.kind == "model":
+        stores = call.db, call.hub.trees, call.hub.blobs
+        if (not wanted or "safetensors" in wanted) and (counts := safetensors.parameters(*stores, commit)):
+            full["safetensors"] = counts
+        if "evalResults" in wanted:
+            full["evalResults"] = eval_results.read_results(*stores, commit)
+    return reply(_only(full, wanted))
+
+
+def _expanded(call: Call) -> list[str]:
+    """The properties asked for one by one; raises a 400 for one that the Hub does not know."""
+    wanted = call.query_list("expand")
+    known = _PROPERTIES[call.target.kind]
+    if unknown := sorted(set(wanted) - known):
+        raise bad_request(f'"expand" must be one of {", ".join(sorted(known))}; got {unknown[0][:40]!r}')
+    return wanted
 
 
 def describe(call: Call, repo: Repo, commit: Commit) -> Json:
@@ -129,13 +158,15 @@ def _only(full: Json, expand: list[str]) -> Json:
 def listing(call: Call) -> Response:
     kind = call.target.kind
     found = repos.list_repos(call.db, kind, author=call.query("author"), searches=call.query_list("search"))
+    gated, sdks = call.query("gated"), {sdk for text in call.query_list("sdk") for sdk in text.split(",")}
     found = [repo for repo in found if call.hub.accounts.may_read(call.user, repo)]
+    found = [repo for repo in found if gated is None or bool(repo.gated) == call.flag("gated")]
+    found = [repo for repo in found if not sdks or repo.sdk in sdks]
     found = _sorted(found, call.query("sort"), ascending=call.query("direction") == "1")
-    wanted = {tag for text in call.query_list("filter") for tag in text.split(",")} | set(
-        call.query_list("pipeline_tag")
-    )
+    wanted = _wanted_tags(call)
     offset = bounded_int(call.query("cursor"), default=0, maximum=10**9)
     limit = max(1, bounded_int(call.query("limit"), default=REPOS_PER_PAGE, maximum=REPOS_PER_PAGE))
+    expanded = _expanded(call)
     rows: list[Json] = []
     for position, repo in enumerate(found[offset:], start=offset):
         if len(rows) == limit:
@@ -144,8 +175,15 @@ def listing(call: Call) -> Response:
         tags = row["tags"]
         assert isinstance(tags, list)
         if wanted <= set(tags):
-            rows.append(_only(row, call.query_list("expand")))
+            rows.append(_only(row, expanded))
     return reply(rows)
+
+
+def _wanted_tags(call: Call) -> set[str]:
+    """The tags a row must have: those of `filter`, and the fields that are tags as well."""
+    wanted = {tag for text in call.query_list("filter") for tag in text.split(",")}
+    wanted |= set(call.query_list("pipeline_tag"))
+    return wanted | {f"{kind}:{name}" for kind in ("dataset", "model") for name in call.query_list(f"{kind}s")}
 
 
 def _row(call: Call, repo: Repo) -> Json:
@@ -155,6 +193,8 @@ def _row(call: Call, repo: Repo) -> Json:
         row["siblings"] = [{"rfilename": path} for path, _ in call.hub.trees.files(call.db, commit.tree)]
     elif not call.flag("cardData") and "cardData" not in call.query_list("expand"):
         del row["cardData"]
+    if not call.flag("config") and "config" not in call.query_list("expand"):
+        row.pop("config", None)
     return row
 
 
@@ -166,5 +206,29 @@ def _sorted(found: list[Repo], sort: str | None, *, ascending: bool) -> list[Rep
     return sorted(found, key=key, reverse=not ascending)
 
 
-SITE_ROUTES: Routes = {("GET", f"{kind}s"): listing for kind in repos.KINDS}
-REPO_ROUTES: Routes = {("GET", ""): info, ("GET", "revision"): info}
+def storage(call: Call) -> Response:
+    """The caller's repositories, or an organization's, with what their main branches hold."""
+    namespace = call.target.namespace or call.member().name
+    call.hub.accounts.check_write(call.user, namespace)
+    rows: list[Json] = []
+    for kind in repos.KINDS:
+        for repo in repos.list_repos(call.db, kind, author=namespace, searches=[]):
+            commit = repos.resolve_revision(call.db, repo, repos.MAIN)
+            size = sum(file.size for _, file in call.hub.trees.files(call.db, commit.tree))
+            visibility = "private" if repo.private else "public"
+            row: Json = {"id": repo.full_name, "type": kind, "visibility": visibility, "storage": size}
+            rows.append({**row, "storagePercent": 0, "updatedAt": timestamp(repo.modified_ms)})
+    return reply(rows)
+
+
+SITE_ROUTES: Routes = {("GET", "settings/repositories"): storage} | {
+    ("GET", f"{kind}s"): listing for kind in repos.KINDS
+}
+ORG_ROUTES: Routes = {("GET", "settings/repositories"): storage}
+"""By method and the path below /api/organizations/{name}/."""
+REPO_ROUTES: Routes = {
+    ("GET", ""): info,
+    ("GET", "revision"): info,
+    **safetensors.REPO_ROUTES,
+    **eval_results.REPO_ROUTES,
+}

@@ -4,21 +4,24 @@ The upload answers only after the bytes are hashed and durable, so no separate v
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import Collection
 from hashlib import sha256
 from http import HTTPStatus
 
 from anyio import to_thread
 from starlette.responses import Response
 
+from erpd_hub.hub.server import possession, routes_multipart
 from erpd_hub.hub.server.blobs import INLINE_LIMIT
 from erpd_hub.hub.server.call import Call, Json, Routes, object_list, reply, text_field
-from erpd_hub.hub.server.errors import bad_request, forbidden, repo_not_found, too_large
+from erpd_hub.hub.server.errors import bad_request, repo_not_found
 from erpd_hub.hub.server.paths import is_hex
+from erpd_hub.hub.server.repos import Repo
+from erpd_hub.hub.server.signing import Upload
+from erpd_hub.hub.server.uploads import UPLOAD_SEGMENT, body_parts, permitted_upload
 
-UPLOAD_SEGMENT = "lfs-upload"
-WRITE_CHUNK = 4 << 20
-"""Bytes gathered before a hop to the thread pool: hashing and writing them takes milliseconds, the hop does not."""
+MULTIPART_FROM = 1 << 30
+"""Bytes from which on a client that can is asked to send parts."""
 MAX_OBJECT_BYTES = 1 << 40
 _LFS_TYPE = "application/vnd.git-lfs+json"
 
@@ -26,57 +29,64 @@ _LFS_TYPE = "application/vnd.git-lfs+json"
 def batch(call: Call) -> Response:
     if call.target.rest != ("lfs", "objects", "batch"):
         raise repo_not_found()
-    call.writable_repo()
+    call.member()  # the commit decides; its branch may be a pull request
+    repo = call.repo()
     if call.json.get("operation") != "upload":
         raise bad_request("Only uploads are negotiated; download through resolve")
-    objects = [_offer(call, item) for item in object_list(call.json, "objects")]
-    answer = {"transfer": "basic", "hash_algo": "sha256", "objects": objects}
+    transfers = call.json.get("transfers")
+    known = transfers if isinstance(transfers, list) else []
+    objects = [_offer(call, repo, known, item) for item in object_list(call.json, "objects")]
+    answer = {"transfer": "multipart" if _in_parts(objects) else "basic", "hash_algo": "sha256", "objects": objects}
     return reply(answer, headers={"Content-Type": _LFS_TYPE})
 
 
-def _offer(call: Call, item: Json) -> Json:
-    """One object of the answer: where to upload it, nothing when it is already here, or why it is refused."""
+def _in_parts(offers: list[Json]) -> bool:
+    actions = [offer["actions"] for offer in offers if "actions" in offer]
+    return any(isinstance(action, dict) and "header" in action["upload"] for action in actions)
+
+
+def _offer(call: Call, repo: Repo, transfers: Collection[object], item: Json) -> Json:
+    """One object of the answer: where to upload it, nothing when the caller need not, or why it is refused."""
     oid, size = text_field(item, "oid"), item.get("size")
     if not is_hex(oid, 64) or type(size) is not int or not 0 <= size <= MAX_OBJECT_BYTES:
         error = {"code": HTTPStatus.UNPROCESSABLE_ENTITY, "message": "Invalid object id or size"}
         return {"oid": oid, "size": size, "error": error}
     offer: Json = {"oid": oid, "size": size, "authenticated": True}
-    if call.hub.blobs.size(call.db, oid) != size:
-        href = f"{call.base_url}/{UPLOAD_SEGMENT}/{oid}?{call.hub.signer.query(oid, size)}"
-        offer["actions"] = {"upload": {"href": href}}
+    assert call.user is not None
+    usable = possession.may_use(call.db, call.hub.accounts, call.user, repo, oid)
+    if not usable or call.hub.blobs.size(call.db, oid) != size:
+        query = call.hub.signer.query(Upload(repo.id, call.user.name, oid, size))
+        if size >= MULTIPART_FROM and "multipart" in transfers:
+            upload = routes_multipart.action(call.base_url, oid, size, query, routes_multipart.part_bytes(size))
+        else:
+            upload = {"href": f"{call.base_url}/{UPLOAD_SEGMENT}/{oid}?{query}"}
+        offer["actions"] = {"upload": upload}
     return offer
 
 
 async def upload(call: Call) -> Response:
-    oid, size = _granted(call)
-    if size <= INLINE_LIMIT:
-        content = bytearray()
-        async for chunk in call.request.stream():
-            content += chunk
-            if len(content) > size:
-                break
-        await to_thread.run_sync(_keep_inline, call, oid, bytes(content))
+    permitted = await to_thread.run_sync(permitted_upload, call)
+    if len(call.target.rest) > 1:
+        return await routes_multipart.put_part(call, permitted)
+    content = bytearray()
+    if permitted.size <= INLINE_LIMIT:
+        async for part in body_parts(call, permitted.size):
+            content += part
     else:
-        await _receive(call, oid, size)
+        await _receive(call, permitted.oid, permitted.size)
+    await to_thread.run_sync(_note, call, permitted, bytes(content))
     return reply({})
 
 
-def _granted(call: Call) -> tuple[str, int]:
-    """Object id and size that the signed link permits."""
-    oid = call.target.rest[0] if len(call.target.rest) == 1 else ""
-    size, expires, signature = (call.query(name) or "" for name in ("size", "expires", "signature"))
-    if not is_hex(oid, 64) or not call.hub.signer.allows(oid, size=size, expires=expires, signature=signature):
-        raise forbidden("The upload link is invalid or has expired")
-    if call.request.headers.get("content-length", size) != size:
-        raise bad_request(f"Expected {size} bytes")
-    return oid, int(size)
-
-
-def _keep_inline(call: Call, oid: str, content: bytes) -> None:
-    if sha256(content).hexdigest() != oid:
+def _note(call: Call, upload: Upload, content: bytes) -> None:
+    """Keep small content, and remember who sent it."""
+    small = upload.size <= INLINE_LIMIT
+    if small and sha256(content).hexdigest() != upload.oid:
         raise bad_request("The uploaded bytes do not have the announced sha256")
     with call.hub.db.write() as db:
-        call.hub.blobs.put_inline(db, oid, content)
+        if small:
+            call.hub.blobs.put_inline(db, upload.oid, content)
+        possession.note_upload(db, upload.account, upload.oid)
 
 
 async def _receive(call: Call, oid: str, size: int) -> None:
@@ -85,7 +95,7 @@ async def _receive(call: Call, oid: str, size: int) -> None:
     with call.hub.blobs.receive(oid) as incoming:
         writing = loop.run_in_executor(None, incoming.write, b"")
         try:
-            async for part in _parts(call, size):
+            async for part in body_parts(call, size):
                 await writing
                 writing = loop.run_in_executor(None, incoming.write, part)
         finally:
@@ -93,22 +103,5 @@ async def _receive(call: Call, oid: str, size: int) -> None:
         await to_thread.run_sync(incoming.keep)
 
 
-async def _parts(call: Call, size: int) -> AsyncIterator[bytearray]:
-    """The request body in parts of WRITE_CHUNK; raises unless it is exactly `size` bytes."""
-    received = 0
-    part = bytearray()
-    async for chunk in call.request.stream():
-        received += len(chunk)
-        if received > size:
-            raise too_large(f"Expected {size} bytes")
-        part += chunk
-        if len(part) >= WRITE_CHUNK:
-            yield part
-            part = bytearray()
-    if received != size:
-        raise bad_request(f"Expected {size} bytes, got {received}")
-    yield part
-
-
-UPLOAD_ROUTES: Routes = {("PUT", UPLOAD_SEGMENT): upload}
+UPLOAD_ROUTES: Routes = {("PUT", UPLOAD_SEGMENT): upload, **routes_multipart.UPLOAD_ROUTES}
 CONTENT_ROUTES: Routes = {("POST", "info"): batch}

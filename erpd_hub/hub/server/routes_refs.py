@@ -6,7 +6,7 @@ from starlette.responses import Response
 
 from erpd_hub.hub.server import commits, repos
 from erpd_hub.hub.server.call import Call, Json, Routes, bounded_int, page_link, reply, text_field, timestamp
-from erpd_hub.hub.server.repos import HEADS, TAGS
+from erpd_hub.hub.server.repos import HEADS, PULLS, TAGS
 
 COMMITS_PER_PAGE = 100
 
@@ -14,9 +14,10 @@ COMMITS_PER_PAGE = 100
 def list_refs(call: Call) -> Response:
     rows = repos.list_refs(call.db, call.repo())
     answer: dict[str, list] = {"branches": [], "converts": [], "tags": []}
+    groups = {HEADS: "branches", TAGS: "tags"}
     if call.flag("include_prs"):
-        answer["pullRequests"] = []
-    for prefix, group in ((HEADS, "branches"), (TAGS, "tags")):
+        groups[PULLS] = "pullRequests"
+    for prefix, group in groups.items():
         answer[group] = [
             {"name": row.name.removeprefix(prefix), "ref": row.name, "targetCommit": row.target}
             for row in rows

@@ -1,8 +1,10 @@
 """Accounts and the life of a repository: whoami, create, delete, move, settings, access checks, card validation."""
 
-from starlette.responses import Response
+import sqlite3
 
-from erpd_hub.hub.server import commits, repos
+from starlette.responses import PlainTextResponse, Response
+
+from erpd_hub.hub.server import commits, possession, repos
 from erpd_hub.hub.server.call import (
     Call,
     Json,
@@ -14,9 +16,9 @@ from erpd_hub.hub.server.call import (
     text_field,
     url_prefix,
 )
-from erpd_hub.hub.server.cards import CardError, parse_header
-from erpd_hub.hub.server.errors import Moved, bad_request, conflict, invalid_credentials
-from erpd_hub.hub.server.repos import Kind, Repo
+from erpd_hub.hub.server.cards import CardError, card_errors, parse_header
+from erpd_hub.hub.server.errors import bad_request, conflict, invalid_credentials
+from erpd_hub.hub.server.repos import Kind, Moved, Repo
 
 
 def whoami(call: Call) -> Response:
@@ -29,8 +31,11 @@ def whoami(call: Call) -> Response:
             "type": "user",
             "id": user.name,
             "name": user.name,
-            "fullname": user.name,
-            "orgs": [{"type": "org", "name": name} for name in user.orgs],
+            "fullname": user.fullname,
+            "orgs": [
+                {"type": "org", "id": org.name, "name": org.name, "fullname": org.fullname, "roleInOrg": "write"}
+                for org in call.hub.accounts.orgs_of(user)
+            ],
             "auth": {"type": "access_token", "accessToken": token},
         }
     )
@@ -41,13 +46,10 @@ def create(call: Call) -> Response:
     kind = kind_field(body)
     namespace, name = _body_id(call)
     user = call.hub.accounts.check_write(call.user, namespace)
-    private = _is_private(body, default=False)
+    private = _is_private(body, default=call.hub.accounts.private_by_default(namespace))
     sdk = text_field(body, "sdk") if kind == "space" else None
     with call.hub.db.write() as db:
-        try:
-            existing = repos.find_repo(db, kind, namespace, name)
-        except Moved:
-            existing = None
+        existing = _existing(db, kind, namespace, name)
         if existing is not None:
             raise conflict("You already created this repo", url=_url(call, existing))
         repo = repos.insert_repo(db, kind, namespace, name, private=private, sdk=sdk)
@@ -73,6 +75,29 @@ def move(call: Call) -> Response:
     return reply({"url": f"{call.base_url}/{url_prefix(repo.kind)}{'/'.join(target)}"})
 
 
+def duplicate(call: Call) -> Response:
+    """A new repository with all of another one's commits, branches and tags."""
+    source = call.repo()
+    namespace, name = _split_id(text_field(call.json, "repository"))
+    call.hub.accounts.check_write(call.user, namespace)
+    private = _is_private(call.json, default=source.private or call.hub.accounts.private_by_default(namespace))
+    with call.hub.db.write() as db:
+        existing = _existing(db, source.kind, namespace, name)
+        if existing is not None:
+            raise conflict("You already created this repo", url=_url(call, existing))
+        made = repos.insert_repo(db, source.kind, namespace, name, private=private, sdk=source.sdk)
+        repos.copy_history(db, source, made)
+        possession.copy_links(db, source, made)
+    return reply({"url": _url(call, made), "name": made.full_name, "id": made.full_name})
+
+
+def _existing(db: sqlite3.Connection, kind: Kind, namespace: str, name: str) -> Repo | None:
+    try:
+        return repos.find_repo(db, kind, namespace, name)
+    except Moved:  # the old id of a repository that moved is free
+        return None
+
+
 def settings(call: Call) -> Response:
     repo = call.writable_repo()
     private = _is_private(call.json, default=repo.private)
@@ -93,11 +118,17 @@ def auth_check(call: Call) -> Response:
 
 
 def validate_yaml(call: Call) -> Response:
-    """Errors stop the client from committing a README; their absence is all it needs."""
+    """Errors stop the client from committing a README; their absence is all it needs. Cards that validate themselves
+    ask for plain text."""
     try:
         header = parse_header(text_field(call.json, "content"))
+        errors = card_errors(header)
     except CardError as error:
-        return reply({"errors": [{"message": f"YAML metadata: {error}"}], "warnings": []}, status=400)
+        header, errors = {}, [f"YAML metadata: {error}"]
+    if errors and call.request.headers.get("accept") == "text/plain":
+        return PlainTextResponse("\n".join(f"- Error: {message}" for message in errors), status_code=400)
+    if errors:
+        return reply({"errors": [{"message": message} for message in errors], "warnings": []}, status=400)
     warnings = [] if header else [{"message": "empty or missing yaml metadata in repo card"}]
     return reply({"errors": [], "warnings": warnings})
 
@@ -140,7 +171,7 @@ def _is_private(body: Json, *, default: bool) -> bool:
 
 
 def _url(call: Call, repo: Repo) -> str:
-    return f"{call.base_url}/{url_prefix(repo.kind)}{repo.full_name}"
+    return call.repo_url(repo)
 
 
 SITE_ROUTES: Routes = {
@@ -150,4 +181,8 @@ SITE_ROUTES: Routes = {
     ("POST", "repos/move"): move,
     ("POST", "validate-yaml"): validate_yaml,
 }
-REPO_ROUTES: Routes = {("PUT", "settings"): settings, ("GET", "auth-check"): auth_check}
+REPO_ROUTES: Routes = {
+    ("PUT", "settings"): settings,
+    ("POST", "duplicate"): duplicate,
+    ("GET", "auth-check"): auth_check,
+}

@@ -27,6 +27,8 @@ def resolve(call: Call) -> Response:
     entry = call.entry(commit, path) if path else None
     if not isinstance(entry, File):
         raise entry_not_found(commit=commit.oid)
+    if call.hub.blobs.size(call.db, entry.sha256) is None:
+        raise HubError(410, "The content of this file is not here any more: deleted from the history, or damaged")
     headers = _headers(commit, entry, path)
     span = _span(call.request.headers.get("range"), entry.size)
     status = 200

@@ -1,52 +1,105 @@
 """Large files of a repository over its whole history, and freeing them: what `list_lfs_files` and
-`permanently_delete_lfs_files` of the client ask for. Commits stay as they are; those that named the file dangle."""
+`permanently_delete_lfs_files` of the client ask for."""
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterator
 
 from starlette.responses import Response
 
-from erpd_hub.hub.server.call import Call, Json, Routes, reply, timestamp
-from erpd_hub.hub.server.errors import bad_request
+from erpd_hub.hub.server import commits, possession, repos, xet
+from erpd_hub.hub.server.blobs import BlobStore
+from erpd_hub.hub.server.call import (
+    Call,
+    Json,
+    Routes,
+    Target,
+    find_visible,
+    kind_field,
+    object_list,
+    reply,
+    text_field,
+    timestamp,
+)
+from erpd_hub.hub.server.errors import HubError, bad_request
 from erpd_hub.hub.server.objects import File
-from erpd_hub.hub.server.trees import TreeStore
+from erpd_hub.hub.server.repos import MAIN
+from erpd_hub.hub.server.rewriting import drop_files
 
 
 def list_lfs_files(call: Call) -> Response:
+    """Each large file once, where it was added; `ref` is the first branch, tag or pull request that has that commit."""
     repo = call.repo()
     rows: dict[str, Json] = {}
-    query = "SELECT oid, tree, created_ms FROM commits WHERE repo = ? ORDER BY created_ms"
-    for oid, tree, created_ms in call.db.execute(query, (repo.id,)).fetchall():
-        for path, file in call.hub.trees.files(call.db, tree):
-            if file.lfs and call.hub.blobs.size(call.db, file.sha256) is not None:
-                where = {"filename": path, "ref": oid, "pushedAt": timestamp(created_ms)}
-                rows.setdefault(file.sha256, {"fileOid": file.sha256, "oid": file.sha256, "size": file.size, **where})
+    seen: set[str] = set()
+    for ref in sorted(repos.list_refs(call.db, repo), key=lambda ref: (ref.name != MAIN, ref.name)):
+        for commit in commits.history(call.db, repo, repos.get_commit(call.db, repo, ref.target)):
+            if commit.oid in seen:
+                break
+            seen.add(commit.oid)
+            for path, file in _added(call, repo, commit):
+                where = {"filename": path, "ref": ref.name, "pushedAt": timestamp(commit.created_ms)}
+                rows[file.sha256] = {"fileOid": file.sha256, "oid": file.sha256, "size": file.size, **where}
     return reply(list(rows.values()))
 
 
-def delete_lfs_files(call: Call) -> Response:
+def _added(call: Call, repo: repos.Repo, commit: repos.Commit) -> Iterator[tuple[str, File]]:
+    """Large files that a commit added or changed and whose content is still here."""
+    parent = repos.get_commit(call.db, repo, commit.parent).tree if commit.parent else None
+    for path in call.hub.trees.changed(call.db, commit.tree, parent):
+        entry = call.hub.trees.find(call.db, commit.tree, tuple(path.split("/")))
+        if isinstance(entry, File) and entry.lfs and call.hub.blobs.size(call.db, entry.sha256) is not None:
+            yield path, entry
+
+
+def change_lfs_files(call: Call) -> Response:
+    """Copy to another repository, or delete for good."""
+    match call.target.rest:
+        case ("duplicate",):
+            return _duplicate(call)
+        case () | ("batch",):
+            return _delete(call)
+    raise HubError(404, "Not found")
+
+
+def _duplicate(call: Call) -> Response:
+    """Content is stored once for all repositories, so a copy only needs the right to it."""
+    source, target = call.repo(), call.json.get("target")
+    if not isinstance(target, dict):
+        raise bad_request('"target" must be an object with type and name')
+    namespace, _, name = text_field(target, "name").partition("/")
+    call.hub.accounts.check_write(call.user, namespace)
+    find_visible(call.hub, call.db, call.user, Target(kind_field(target), namespace, name))
+    wanted = [text_field(item, "sha256") for item in object_list(call.json, "files")]
+    failed = [sha for sha in wanted if not possession.has(call.db, source, sha)]
+    return reply({"failed": [{"sha256": sha, "error": "The repository has no such file"} for sha in failed]})
+
+
+def _delete(call: Call) -> Response:
     """Free large files of this repository's history that no other repository has."""
     repo = call.writable_repo()
     asked = call.json.get("deletions")
-    if not isinstance(asked, dict) or not isinstance(asked.get("sha"), list) or asked.get("rewriteHistory", True):
-        raise bad_request("expected deletions: {sha: [...], rewriteHistory: false}; history is not rewritten here")
+    rewrites = asked.get("rewriteHistory", True) if isinstance(asked, dict) else None
+    if not isinstance(asked, dict) or not isinstance(asked.get("sha"), list) or type(rewrites) is not bool:
+        raise bad_request("expected deletions: {sha: [...], rewriteHistory: true or false}")
     with call.hub.db.write() as db:
-        trees = db.execute("SELECT repo = ?, tree FROM commits", (repo.id,)).fetchall()
-        own = _lfs_files(db, call.hub.trees, {tree for mine, tree in trees if mine})
-        others = _lfs_files(db, call.hub.trees, {tree for mine, tree in trees if not mine})
-        freed = {sha for sha in asked["sha"] if sha in own and sha not in others}
+        own = [sha for sha in asked["sha"] if isinstance(sha, str) and possession.unlink(db, repo, sha)]
+        if rewrites:
+            drop_files(db, call.hub.trees, repo, set(own))
+        freed = [sha for sha in own if not _is_needed(db, call.hub.blobs, sha)]
         for sha in freed:
             db.execute("DELETE FROM blobs WHERE sha256 = ?", (sha,))
+    if freed:
+        xet.forget(call.hub.root)
     for sha in freed:
         call.hub.blobs.path(sha).unlink(missing_ok=True)
     return reply({})
 
 
-def _lfs_files(db: sqlite3.Connection, trees: TreeStore, roots: Iterable[str]) -> set[str]:
-    found: set[str] = set()
-    for root in roots:
-        found |= {file.sha256 for _, file in trees.files(db, root) if isinstance(file, File) and file.lfs}
-    return found
+def _is_needed(db: sqlite3.Connection, blobs: BlobStore, sha: str) -> bool:
+    """Whether another repository has the file, or any has the same content as a regular file."""
+    regular = f'"{sha}",{blobs.size(db, sha)},false]'
+    in_trees = "SELECT 1 FROM trees WHERE instr(CAST(data AS TEXT), ?) LIMIT 1"
+    return bool(repos.holders(db, sha)) or db.execute(in_trees, (regular,)).fetchone() is not None
 
 
-REPO_ROUTES: Routes = {("GET", "lfs-files"): list_lfs_files, ("POST", "lfs-files"): delete_lfs_files}
+REPO_ROUTES: Routes = {("GET", "lfs-files"): list_lfs_files, ("POST", "lfs-files"): change_lfs_files}

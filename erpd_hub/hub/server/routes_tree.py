@@ -49,7 +49,19 @@ def paths_info(call: Call) -> Response:
     if len(paths) > MAX_PATHS:
         raise bad_request(f"At most {MAX_PATHS} paths at once")
     expand = fields.get("expand", [""])[0].lower() in ("1", "true")
-    return reply(_describe(call, commit, _existing(call, commit, paths), expand=expand))
+    found = _existing(call, commit, paths)
+    rows = _describe(call, commit, found, expand=expand)
+    if not expand:
+        _mark_copyable(found, rows)
+    return reply(rows)
+
+
+def _mark_copyable(found: list[Found], rows: list[Json]) -> None:
+    """Clients copy a large file to another repository only when it has an `xetHash`, and one that is no hash is of no
+    use to them for anything else. They ask without `expand` then."""
+    for item, row in zip(found, rows, strict=True):
+        if isinstance(item.entry, File) and item.entry.lfs:
+            row["xetHash"] = f"sha256:{item.entry.sha256}"
 
 
 def _existing(call: Call, commit: Commit, paths: Iterable[str]) -> list[Found]:

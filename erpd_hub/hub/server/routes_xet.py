@@ -1,0 +1,91 @@
+"""Xet uploads, which clients choose unasked for large files: a token, xorbs, and the shard that makes files of them.
+
+The shard answers once its files are durable blobs with the announced sha256; the commit then names them as it names
+files uploaded through LFS. There are no Xet reads: listings carry no xetHash, so clients download plainly.
+"""
+
+from anyio import to_thread
+from starlette.responses import Response
+
+from erpd_hub.hub.server import possession
+from erpd_hub.hub.server.call import Call, Routes, reply
+from erpd_hub.hub.server.errors import HubError, too_large
+from erpd_hub.hub.server.paths import is_hex
+from erpd_hub.hub.server.xorbs import MAX_SHARD_BYTES, MAX_XORB_BYTES, read_shard
+
+SEGMENT = "xet"
+TOKEN_LIFETIME_S = 3600
+"""Clients ask for a new one in time."""
+
+
+def write_token(call: Call) -> Response:
+    call.commit_repo(call.rest_text())
+    token, expires = call.hub.signer.token(call.member().name, TOKEN_LIFETIME_S)
+    address = f"{call.base_url}/{SEGMENT}/{call.hub.xorbs.epoch()}"
+    headers = {"X-Xet-Cas-Url": address, "X-Xet-Access-Token": token, "X-Xet-Token-Expiration": str(expires)}
+    return reply({"casUrl": address, "accessToken": token, "exp": expires}, headers=headers)
+
+
+async def store(call: Call) -> Response:
+    owner = _owner(call)
+    match call.target.rest[1:]:
+        case ("v1", "xorbs", _, xorb) if is_hex(xorb, 64):
+            return reply({"was_inserted": await _store_xorb(call, owner, xorb)})
+        case ("v1", "shards"):
+            await _store_shard(call, owner)
+            return reply({"result": 1})
+    raise _not_here()
+
+
+def look_up(call: Call) -> Response:
+    """Chunks known from elsewhere, and reads: nothing of the kind, which clients take for an answer."""
+    _owner(call)
+    raise _not_here()
+
+
+async def _store_xorb(call: Call, owner: str, xorb: str) -> bool:
+    if await to_thread.run_sync(call.hub.xorbs.has, owner, xorb):
+        return False
+    content = await _body(call, MAX_XORB_BYTES)
+    await to_thread.run_sync(call.hub.xorbs.add, owner, xorb, content)
+    return True
+
+
+async def _store_shard(call: Call, owner: str) -> None:
+    shard = bytes(await _body(call, MAX_SHARD_BYTES))
+    await to_thread.run_sync(_assemble, call, owner, shard)
+
+
+def _assemble(call: Call, owner: str, shard: bytes) -> None:
+    for file in read_shard(shard):
+        sha256 = call.hub.xorbs.assemble(owner, file)
+        with call.hub.db.write() as db:
+            possession.note_upload(db, owner, sha256)
+
+
+async def _body(call: Call, limit: int) -> bytearray:
+    body = bytearray()
+    async for chunk in call.request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise too_large(f"The body is larger than {limit} bytes")
+    return body
+
+
+def _owner(call: Call) -> str:
+    """The account that the access token was given to."""
+    scheme, _, token = (call.request.headers.get("authorization") or "").partition(" ")
+    owner = call.hub.signer.owner(token.strip()) if scheme.lower() == "bearer" else None
+    if owner is None:
+        raise HubError(401, "The Xet access token is invalid or has expired")
+    if call.target.rest[:1] != (call.hub.xorbs.epoch(),):
+        raise _not_here()
+    return owner
+
+
+def _not_here() -> HubError:
+    return HubError(404, "Not found")
+
+
+UPLOAD_ROUTES: Routes = {("POST", SEGMENT): store, ("GET", SEGMENT): look_up, ("HEAD", SEGMENT): look_up}
+REPO_ROUTES: Routes = {("GET", "xet-write-token"): write_token}
