@@ -56,7 +56,9 @@ class Ancestor:
             what = "endpoint, which nothing pins" if self.kind == ENDPOINT else "local source"
             return str(self.place) if self.place else f"{what} {self.digest[:12]}"
         at = f" step {self.record.saved_step}" if self.record.saved_step is not None else ""
-        return f"{self.record.stage}{at}  {self.place}"
+        origin = self.record.origin
+        made = f", copied from {origin.repo_id}@{origin.revision[:10]}" if origin is not None else ""
+        return f"{self.record.stage}{at}  {self.place}{made}"
 
 
 def locate(hub: Hub, text: str) -> Place:
@@ -82,6 +84,14 @@ def locate(hub: Hub, text: str) -> Place:
     if not revision:
         sha = finished_commit(hub, record, repo_id)
     return Place(repo_type, repo_id, sha, folder)
+
+
+def record_at(hub: Hub, place: Place) -> LineageRecord:
+    """The record of an artifact. Raises ArtifactError: none there."""
+    record = hub.lineage(place.repo_type, place.repo_id, place.revision, place.folder)
+    if record is None:
+        raise ArtifactError(f"{place}: no {LINEAGE} there")
+    return record
 
 
 def ancestry(hub: Hub, place: Place) -> Ancestor:

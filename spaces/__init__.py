@@ -1,17 +1,27 @@
-"""The Gradio Space: leaderboard and checkpoints side by side, deployable as its files stand.
+"""The Gradio Space, deployable as its files stand.
 
-`app.py` and `data.py` run as top-level scripts on a Space and import nothing of erpd-hub; this module is what the
-package knows of them: which files a Space consists of, and how to put them on a Hub.
+The files run as top-level scripts on a Space and import nothing of erpd-hub; this module is what the package knows of
+them: which files a Space consists of, how to put them on a Hub, and how to run them here.
 """
 
-from importlib.resources import files
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.resources import as_file, files
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
+
+from erpd_hub.errors import ConfigError
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-FILES = ("README.md", "app.py", "data.py", "requirements.txt")
+MODULES = ("app", "charts", "compare", "data", "dynamics", "leaderboard", "lineage", "markup", "signals", "tokens")
+FILES = ("README.md", "requirements.txt", "style.css", "paper.json", *(f"{name}.py" for name in MODULES))
 """What a Space consists of; `__init__.py` stays here."""
+
+REQUIRED = ("gradio", "plotly", "latex2mathml", "tokenizers")
 
 
 def push(api: "HfApi", repo_id: str, *, private: bool = True) -> str:
@@ -26,3 +36,22 @@ def push(api: "HfApi", repo_id: str, *, private: bool = True) -> str:
     operations = [CommitOperationAdd(name, (folder / name).read_bytes()) for name in FILES]
     commit = api.create_commit(repo_id, operations, commit_message="erpd-hub Space", repo_type="space")
     return commit.oid
+
+
+def serve(settings: Mapping[str, str], *, host: str, port: int) -> int:
+    """Run the Space here until it is interrupted, with these environment variables; returns its exit code.
+
+    Raises:
+        ConfigError: a package of the `space` extra is not installed.
+    """
+    if missing := [name for name in REQUIRED if find_spec(name) is None]:
+        raise ConfigError(f"space: {', '.join(missing)} not installed; pip install 'erpd-hub[space]'")
+    environment = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_SERVER_NAME": host,
+                   "GRADIO_SERVER_PORT": str(port), **settings}  # fmt: skip
+    with as_file(files("erpd_hub.spaces")) as folder:
+        process = subprocess.Popen([sys.executable, "app.py"], cwd=folder, env=environment)
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.terminate()
+            return process.wait()

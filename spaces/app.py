@@ -1,158 +1,112 @@
-"""The Space: a leaderboard grouped by run, and two checkpoints side by side on the same problem.
+"""The Space: checkpoints of Extreme Region Policy Distillation runs, read from what they published.
 
-Model text is hostile. It only ever reaches a Textbox or a Dataframe of type `str`, which show it as text; no component
-here renders Markdown or HTML from data.
+Model text is hostile: it reaches the page only through `markup`, and the page itself may load nothing from elsewhere.
 """
 
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-import data
+import charts  # noqa: F401  (a broken plotly is seen at the start)
+import compare
+import dynamics
+import leaderboard
+import lineage
+import signals
+from data import Source
+from markup import notice
 
-ALL = "all"
-
-
-class Side(NamedTuple):
-    """The components of one of the two checkpoints."""
-
-    checkpoint: gr.Dropdown
-    samples: gr.Dataframe
-    text: gr.Textbox
-
-
-class App:
-    """The handlers. Scores are read once per page load, samples when a checkpoint is chosen."""
-
-    def __init__(self, source: data.Source) -> None:
-        self.source = source
-
-    def load(self) -> tuple[Any, ...]:
-        """Everything that depends on the leaderboard alone."""
-        found = self.source.leaderboard()
-        runs = _unique(found.rows, "run")
-        benchmarks = _unique(found.rows, "benchmark")
-        return (
-            found.rows,
-            _notice(found.missing),
-            gr.update(choices=[ALL, *runs], value=ALL),
-            gr.update(choices=[ALL, *benchmarks], value=ALL),
-            data.score_table(found.rows),
-            gr.update(choices=benchmarks, value=benchmarks[0] if benchmarks else None),
-        )
-
-    def filter_scores(self, scores: list[data.Row], run: str, benchmark: str) -> list[list[Any]]:
-        chosen = [s for s in scores if run in (ALL, s["run"]) and benchmark in (ALL, s["benchmark"])]
-        return data.score_table(chosen)
-
-    def choose_benchmark(self, scores: list[data.Row], benchmark: str | None) -> tuple[Any, Any]:
-        """Both menus of checkpoints: the first one against the last one."""
-        labels = [data.label(score) for score in scores if score["benchmark"] == benchmark]
-        ends = (labels[0], labels[-1]) if labels else (None, None)
-        return gr.update(choices=labels, value=ends[0]), gr.update(choices=labels, value=ends[1])
-
-    def choose_pair(self, scores: list[data.Row], benchmark: str | None, left: str | None, right: str | None) -> Any:
-        """Samples of both sides, and the problems that both answered."""
-        sides = [self._samples(scores, benchmark, name) for name in (left, right)]
-        problems = data.common_problems(sides[0].rows, sides[1].rows)
-        missing = sides[0].missing + [item for item in sides[1].missing if item not in sides[0].missing]
-        if all(side.rows for side in sides) and not problems:
-            missing.append("these two have no problem in common")
-        menu = gr.update(choices=problems, value=problems[0] if problems else None)
-        return sides[0].rows, sides[1].rows, _notice(missing), menu
-
-    def show_problem(self, left: list[data.Row], right: list[data.Row], problem: str | None) -> tuple[Any, ...]:
-        """Gold answer, range of k, and for each side the table of samples and the text of the first."""
-        pair = [data.of_problem(rows, problem) for rows in (left, right)]
-        last = max((row["k"] or 0 for rows in pair for row in rows), default=0)
-        gold = next((data.gold_text(row) for rows in pair for row in rows), "")
-        slider = gr.update(maximum=max(last, 1), value=0, interactive=last > 0)
-        return gold, slider, *(data.sample_table(rows) for rows in pair), *self.show_sample(left, right, problem, 0)
-
-    def show_sample(
-        self, left: list[data.Row], right: list[data.Row], problem: str | None, k: float
-    ) -> tuple[str, str]:
-        return _text(left, problem, k), _text(right, problem, k)
-
-    def _samples(self, scores: list[data.Row], benchmark: str | None, name: str | None) -> data.Rows:
-        for score in scores:
-            if score["benchmark"] == benchmark and data.label(score) == name:
-                return self.source.samples(score)
-        return data.Rows()
+TITLE = "ERPD checkpoints compared"
+POLICY = "; ".join(
+    (
+        "default-src 'self'",
+        "script-src 'self' 'unsafe-inline' 'unsafe-eval'",  # Gradio's own page and its templates need both
+        "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' data: blob:",
+        "font-src 'self' data:",
+        "connect-src 'self' ws: wss:",
+        "worker-src 'self' blob:",
+        "object-src 'none'",
+        "base-uri 'self'",
+        "form-action 'self'",
+        "frame-ancestors 'self' https://huggingface.co https://*.hf.space",
+    )
+)
 
 
-def build(source: data.Source) -> gr.Blocks:
+class ContentPolicy:
+    """Adds the content policy to every answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_policy(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message["headers"],
+                    (b"content-security-policy", POLICY.encode()),
+                    (b"referrer-policy", b"no-referrer"),
+                    (b"x-content-type-options", b"nosniff"),
+                ]
+            await send(message)
+
+        await self.app(scope, receive, with_policy)
+
+
+def build(source: Source) -> gr.Blocks:
     """The whole page; nothing is read before it is opened."""
-    app = App(source)
-    with gr.Blocks(title="ERPD checkpoints compared", analytics_enabled=False) as blocks:
-        gr.Markdown("# ERPD checkpoints compared")
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as blocks:
+        gr.Markdown(f"# {TITLE}")
+        missing = gr.HTML(apply_default_css=False)
         scores = gr.State([])
-        notice = _notice_box()
-        with gr.Tab("Leaderboard"):
-            with gr.Row():
-                run = gr.Dropdown([ALL], value=ALL, label="run")
-                benchmark = gr.Dropdown([ALL], value=ALL, label="benchmark")
-            table = gr.Dataframe(headers=data.SCORE_HEADERS, datatype="str", interactive=False, wrap=True, type="array")
-        for menu in (run, benchmark):
-            menu.input(app.filter_scores, [scores, run, benchmark], table, api_visibility="private")
-        with gr.Tab("Compare"):
-            compared = _compare_tab(app, scores)
-        blocks.load(app.load, None, [scores, notice, run, benchmark, table, compared], api_name="load")
+        with gr.Tabs() as tabs:
+            with gr.Tab("Leaderboard", id="leaderboard"):
+                board = leaderboard.Tab(source, scores)
+            with gr.Tab("Compare", id="compare"):
+                sides = compare.Tab(source, scores)
+            with gr.Tab("KL efficiency", id="efficiency"):
+                efficiency = dynamics.EfficiencyTab(scores)
+            with gr.Tab("Dynamics", id="dynamics"):
+                curves = dynamics.Tab(source, scores)
+            with gr.Tab("Signal", id="signal"):
+                tokens = signals.Tab(source)
+            with gr.Tab("Lineage", id="lineage"):
+                graph = lineage.Tab(source, scores)
+
+        def load(request: gr.Request) -> list[Any]:
+            found = source.leaderboard()
+            query = _query(request)
+            opened = query.get("tab", ["compare" if "problem" in query else "leaderboard"])[0]
+            return [found.rows, notice(found.missing), gr.update(selected=opened), *board.load(found.rows),
+                    *efficiency.load(found.rows), *curves.load(found.rows), *tokens.load(), *graph.load(found.rows),
+                    *sides.load(found.rows, query)]  # fmt: skip
+
+        outputs = [scores, missing, tabs, *board.outputs, *efficiency.outputs, *curves.outputs, *tokens.outputs,
+                   *graph.outputs, *sides.outputs]  # fmt: skip
+        blocks.load(load, None, outputs, api_name="load")
     return blocks
 
 
-def _compare_tab(app: App, scores: gr.State) -> gr.Dropdown:
-    """Lay the tab out and connect it; returns the menu of benchmarks, which the page fills."""
-    with gr.Row():
-        benchmark = gr.Dropdown([], label="benchmark")
-        problem = gr.Dropdown([], label="problem")
-        gold = gr.Textbox(label="right answer", interactive=False)
-    notice = _notice_box()
-    k = gr.Slider(0, 1, value=0, step=1, label="sample k")
-    with gr.Row():
-        sides = [_side(name) for name in ("left", "right")]
-    rows = [gr.State([]), gr.State([])]
-    menus = [side.checkpoint for side in sides]
-    texts = [side.text for side in sides]
-    pair = {"inputs": [scores, benchmark, *menus], "outputs": [*rows, notice, problem], "api_visibility": "private"}
-    shown = {
-        "inputs": [*rows, problem],
-        "outputs": [gold, k, *(side.samples for side in sides), *texts],
-        "api_visibility": "private",
+def launch_options() -> dict[str, Any]:
+    """How the page is served: its own style, no foreign source, no remote analytics."""
+    return {
+        "css_paths": [Path(__file__).parent / "style.css"],
+        "app_kwargs": {"middleware": [Middleware(ContentPolicy)]},
+        "footer_links": [],
+        "ssr_mode": False,
     }
-    chosen = benchmark.change(app.choose_benchmark, [scores, benchmark], menus, api_visibility="private")
-    chosen.then(app.choose_pair, **pair).then(app.show_problem, **shown)
-    for menu in menus:
-        menu.input(app.choose_pair, **pair).then(app.show_problem, **shown)
-    problem.input(app.show_problem, **shown)
-    k.input(app.show_sample, [*rows, problem, k], texts, api_visibility="private")
-    return benchmark
 
 
-def _side(name: str) -> Side:
-    with gr.Column():
-        return Side(
-            gr.Dropdown([], label=f"checkpoint {name}"),
-            gr.Dataframe(headers=data.SAMPLE_HEADERS, datatype="str", interactive=False, wrap=True, type="array"),
-            gr.Textbox(label="response", lines=12, max_lines=40, interactive=False, buttons=["copy"]),
-        )
-
-
-def _notice_box() -> gr.Textbox:
-    return gr.Textbox(label="not available", visible=False, interactive=False)
-
-
-def _notice(missing: list[str]) -> Any:
-    return gr.update(value="\n".join(missing), visible=bool(missing))
-
-
-def _text(samples: list[data.Row], problem: str | None, k: float) -> str:
-    return next((str(row["text"]) for row in data.of_problem(samples, problem) if row["k"] == int(k)), "")
-
-
-def _unique(rows: list[data.Row], column: str) -> list[str]:
-    return list(dict.fromkeys(str(row[column]) for row in rows))
+def _query(request: gr.Request | None) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, value in getattr(getattr(request, "query_params", None), "multi_items", list)():
+        found.setdefault(name, []).append(value)
+    return found
 
 
 if __name__ == "__main__":
-    build(data.Source.from_environment()).launch()
+    build(Source.from_environment()).launch(**launch_options())

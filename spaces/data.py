@@ -1,28 +1,40 @@
-"""What the Space shows, read from published datasets: the leaderboard, and the samples behind one of its rows.
+"""Reading published artifacts: the leaderboard, samples, records, curves and signals.
 
-Reading knows nothing of Gradio and nothing of `erpd_hub`, only the published column names. What is missing (a dataset,
-a column, a shard) is said in `missing` and everything else is still shown.
+Knows nothing of Gradio and nothing of `erpd_hub`, only the published names of columns and files. Parquet is read
+through ranges of the remote file, so that of a details dataset larger than memory only the shown columns and row
+groups travel. What is missing (a dataset, a column, a shard) is said in `missing`, and everything else is still shown.
 """
 
+import json
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, HfFileSystem, get_session
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 LEADERBOARD = "erpd-leaderboard"
-ROLES = ("base", "teacher", "unlearned", "student", "control", "online")
-SCORE_COLUMNS = ("run", "role", "checkpoint", "step", "benchmark", "avg", "stderr", "k", "n",
-                 "kl_checkpoint_to_base", "mean_length", "truncated")  # fmt: skip
-LINK_COLUMNS = ("details_repo", "details_folder", "details_revision")
-SAMPLE_COLUMNS = ("problem_id", "k", "text", "gold", "extracted", "verdict", "label", "finish_reason", "response_ids")
+INDEX_COLUMNS = ("problem_id", "k", "label", "verdict")
+SAMPLE_COLUMNS = ("problem_id", "k", "text", "gold", "extracted", "verdict", "label", "finish_reason", "judge",
+                  "num_tokens", "response_ids", "prompt_ids")  # fmt: skip
+READ_AHEAD = 2**16
+"""Bytes read beyond what was asked for: as much as the index columns of a row group take."""
+LARGEST_RECORD = 16 * 2**20
+"""Bytes of a JSON file that is read; nothing that a run publishes comes near."""
+
+TRANSPORT_ERROR: type[Exception] = sys.modules[type(get_session()).__module__.partition(".")[0]].TransportError
+"""Of httpx under huggingface_hub 1.x, of httpx2 under 2.x."""
 
 Row = dict[str, Any]
+UNREADABLE = (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError, pa.ArrowException, TRANSPORT_ERROR)
 
 
 @dataclass(frozen=True)
@@ -34,135 +46,240 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where the datasets are: an endpoint and a namespace on it."""
+class Place:
+    """An artifact: a repository, a commit, a folder in it."""
 
-    api: HfApi
-    namespace: str
+    repo_type: str
+    repo_id: str
+    revision: str | None
+    folder: str = ""
+
+    def path(self, name: str) -> str:
+        return f"{self.folder}/{name}" if self.folder else name
+
+    def __str__(self) -> str:
+        return f"{self.repo_id}{'/' + self.folder if self.folder else ''}"
+
+
+@dataclass(frozen=True)
+class Index:
+    """All samples of an artifact without their texts: INDEX_COLUMNS, and which shard and row group holds each."""
+
+    table: pa.Table
+    shards: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+
+
+class Source:
+    """What the pages read: one namespace at one endpoint. What is addressed by a commit is kept once read."""
+
+    def __init__(self, api: HfApi, namespace: str, run: str | None = None) -> None:
+        self.api = api
+        self.namespace = namespace
+        self.run = run
+        self._files = HfFileSystem(endpoint=api.endpoint, token=api.token)
+        self.record: Callable[[Place], Row | None] = lru_cache(4096)(self._record)
+        self.index: Callable[[Place], Index] = lru_cache(16)(self._index)
+        self.json: Callable[[Place, str], list[Row]] = lru_cache(256)(
+            lambda place, name: self._lines(place, name, whole=True)
+        )
+        self.lines: Callable[[Place, str], list[Row]] = lru_cache(256)(self._lines)
 
     @classmethod
     def from_environment(cls) -> "Source":
         """The namespace set, or the owner of the Space it runs in; endpoint and token as for the Hub's client."""
         owner = os.environ.get("SPACE_AUTHOR_NAME") or "local"
         api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=os.environ.get("HF_TOKEN"))
-        return cls(api, os.environ.get("ERPD_SPACE_NAMESPACE") or owner)
+        return cls(api, os.environ.get("ERPD_SPACE_NAMESPACE") or owner, os.environ.get("ERPD_SPACE_RUN") or None)
 
     def leaderboard(self) -> Rows:
-        """All scores, sorted by run, benchmark, role and step."""
-        paths, missing = self._pull(f"{self.namespace}/{LEADERBOARD}", "", None)
-        found = read_parquet(paths, [*SCORE_COLUMNS, *LINK_COLUMNS])
-        return Rows(sorted(found.rows, key=_order), missing + found.missing)
-
-    def samples(self, score: Row) -> Rows:
-        """The samples behind one row of the leaderboard."""
-        if not score.get("details_repo"):
-            return Rows(missing=[f"{label(score)}: the leaderboard names no details dataset for it"])
-        paths, missing = self._pull(
-            score["details_repo"], score.get("details_folder") or "", score.get("details_revision")
-        )
-        found = read_parquet(paths, SAMPLE_COLUMNS)
-        return Rows([_with_length(row) for row in found.rows], missing + found.missing)
-
-    def _pull(self, repo_id: str, folder: str, revision: str | None) -> tuple[list[Path], list[str]]:
-        """Download `folder/data/*.parquet` of a dataset; the client's cache makes a second call cheap."""
-        pattern = f"{folder}/data/*.parquet".lstrip("/")
+        """All published scores, or those of one run, in the order of their files."""
+        repo_id = f"{self.namespace}/{LEADERBOARD}"
         try:
-            root = self.api.snapshot_download(repo_id, repo_type="dataset", revision=revision, allow_patterns=pattern)
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-            return [], [f"dataset {repo_id}: {_reason(error)}"]
-        paths = sorted(Path(root).glob(pattern))
-        return paths, [] if paths else [f"dataset {repo_id}: no {pattern} in it"]
+            commit = self.api.repo_info(repo_id, repo_type="dataset").sha
+        except UNREADABLE as error:
+            return Rows(missing=[f"dataset {repo_id}: {_reason(error)}"])
+        place = Place("dataset", repo_id, commit)
+        shards, missing = self._shards(place, "data")
+        rows: list[Row] = []
+        for shard in shards:
+            for _, table in self._groups(place, shard, missing):
+                rows += table.to_pylist()
+        chosen = [row for row in rows if self.run in (None, row.get("run"))]
+        if rows and not chosen:
+            missing.append(f"the leaderboard of {self.namespace} has no row of the run {self.run}")
+        return Rows(chosen, missing)
 
+    def samples(self, place: Place, problem_id: str) -> Rows:
+        """All samples of one problem by k, with their texts; only the row groups that hold them are read."""
+        index = self.index(place)
+        wanted = index.table.filter(pc.equal(index.table["problem_id"], problem_id))
+        return self._rows(place, wanted, index.shards, SAMPLE_COLUMNS)
 
-def read_parquet(paths: Sequence[Path], columns: Sequence[str]) -> Rows:
-    """Rows of several shards, with just these columns; a column that no shard has is null and named as missing."""
-    tables, missing = [], []
-    for path in paths:
+    def signal_row(self, place: Place, problem_id: str, k: int) -> Rows:
+        """One sample's log-probs and signal, one number for each response token."""
+        index = self.index(place)
+        of_problem = pc.and_(pc.equal(index.table["problem_id"], problem_id), pc.equal(index.table["k"], k))
+        columns = ("problem_id", "k", "label", "numerator", "denominator", "old", "signal")
+        return self._rows(place, index.table.filter(of_problem), index.shards, columns)
+
+    def row_groups(self, place: Place, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """An artifact's row groups with just these columns, one at a time, so that a reader may stop early."""
+        shards, missing = self._shards(place, place.path("data"))
+        for shard in shards:
+            for _, table in self._groups(place, shard, missing, columns):
+                yield table
+
+    def datasets(self, kind: str) -> list[tuple[str, str]]:
+        """(dataset, commit of main) of what a stage made in the namespace, or in the one run, newest first."""
+        tags = [f"erpd-stage:{kind}", *([f"erpd-run:{self.run}"] if self.run else [])]
+        found = self.api.list_datasets(author=self.namespace, filter=tags, sort="last_modified")
+        return [(item.id, str(item.sha)) for item in found]
+
+    def records(self, places: Sequence[Place]) -> list[Row | None]:
+        """Several records at once."""
+        with ThreadPoolExecutor(8) as pool:
+            return list(pool.map(self.record, places))
+
+    def closure(self, places: Sequence[Place]) -> dict[Place, Row | None]:
+        """These artifacts and all that they come from: their records, None for what has none."""
+        found: dict[Place, Row | None] = {}
+        while pending := [place for place in dict.fromkeys(places) if place not in found]:
+            found |= zip(pending, self.records(pending), strict=True)
+            places = [above for place in pending for _, above in inputs_of(found[place]) if above is not None]
+        return found
+
+    def local_file(self, place: Place, name: str) -> Path | None:
+        """A small file of an artifact in the client's cache; None where it is not there."""
         try:
-            present = pq.read_schema(path).names
-            tables.append(pq.read_table(path, columns=[name for name in columns if name in present]))
-        except (pa.ArrowException, OSError):
-            missing.append(f"{path.name}: not a readable parquet file")
-    if not tables:
-        return Rows(missing=missing)
-    table = pa.concat_tables(tables, promote_options="permissive")
-    absent = [name for name in columns if name not in table.column_names]
-    missing += [f"column {name}: not in the dataset" for name in absent]
-    return Rows([dict.fromkeys(columns) | row for row in table.to_pylist()], missing)
+            return Path(self.api.hf_hub_download(place.repo_id, place.path(name), repo_type=place.repo_type,
+                                                 revision=place.revision))  # fmt: skip
+        except UNREADABLE:
+            return None
+
+    def link(self, place: Place) -> str:
+        """The artifact's page."""
+        prefix = {"model": "", "dataset": "datasets/", "space": "spaces/"}[place.repo_type]
+        return f"{self.api.endpoint}/{prefix}{place.repo_id}/tree/{place.revision or 'main'}/{place.folder}".rstrip("/")
+
+    def _record(self, place: Place) -> Row | None:
+        return next(iter(self.json(place, "lineage.json")), None)
+
+    def _lines(self, place: Place, name: str, *, whole: bool = False) -> list[Row]:
+        """The objects of a JSON-lines file, or of a file that is one; none where it is not there or is no JSON."""
+        path = self.local_file(place, name)
+        if path is None or path.stat().st_size > LARGEST_RECORD:
+            return []
+        try:
+            text = path.read_text("utf-8")
+            rows = [json.loads(part) for part in ([text] if whole else text.splitlines()) if part.strip()]
+        except ValueError:
+            return []
+        return [row for row in rows if isinstance(row, dict)]
+
+    def _index(self, place: Place) -> Index:
+        shards, missing = self._shards(place, place.path("data"))
+        tables = []
+        for number, shard in enumerate(shards):
+            for group, table in self._groups(place, shard, missing, INDEX_COLUMNS):
+                at = {"shard": number, "group": group}
+                tables.append(_with_constants(_with_columns(table, INDEX_COLUMNS), at))
+        table = pa.concat_tables(tables, promote_options="permissive") if tables else _empty_index()
+        return Index(table, tuple(shards), tuple(missing))
+
+    def _rows(self, place: Place, wanted: pa.Table, shards: Sequence[str], columns: Sequence[str]) -> Rows:
+        keys = set(zip(wanted["problem_id"].to_pylist(), wanted["k"].to_pylist(), strict=True))
+        problems = pa.array(sorted({problem for problem, _ in keys}), pa.string())
+        rows: list[Row] = []
+        missing: list[str] = []
+        for number in sorted(set(wanted["shard"].to_pylist())):
+            held = wanted.filter(pc.equal(wanted["shard"], number))["group"]
+            groups = sorted(set(held.to_pylist()))
+            for _, table in self._groups(place, shards[number], missing, columns, groups):
+                found = table.filter(pc.is_in(table["problem_id"], problems))
+                rows += [dict.fromkeys(columns) | row for row in found.to_pylist()]
+        chosen = [row for row in rows if (row["problem_id"], row["k"]) in keys]
+        return Rows(sorted(chosen, key=lambda row: row["k"] or 0), missing)
+
+    def _shards(self, place: Place, folder: str) -> tuple[list[str], list[str]]:
+        try:
+            tree = self.api.list_repo_tree(place.repo_id, folder, repo_type=place.repo_type, revision=place.revision)
+            names = sorted(item.path for item in tree if item.path.endswith(".parquet"))
+        except UNREADABLE as error:
+            return [], [f"{place.repo_type} {place}: {_reason(error)}"]
+        return names, [] if names else [f"{place.repo_type} {place}: no {folder}/*.parquet in it"]
+
+    def _groups(
+        self,
+        place: Place,
+        shard: str,
+        missing: list[str],
+        columns: Sequence[str] | None = None,
+        groups: Sequence[int] | None = None,
+    ) -> Iterator[tuple[int, pa.Table]]:
+        """Row groups of a remote shard by number. What cannot be read is named in `missing`, and ends the shard."""
+        prefix = {"model": "", "dataset": "datasets/"}[place.repo_type]
+        try:
+            path = f"{prefix}{place.repo_id}@{place.revision or 'main'}/{shard}"
+            with self._files.open(path, "rb", block_size=READ_AHEAD) as stream:
+                file = pq.ParquetFile(stream)
+                present = [name for name in columns or file.schema_arrow.names if name in file.schema_arrow.names]
+                for group in range(file.num_row_groups) if groups is None else groups:
+                    yield group, file.read_row_group(group, columns=present)
+        except UNREADABLE as error:
+            missing.append(f"{place.repo_type} {place}, {shard}: {_reason(error)}")
 
 
-def label(score: Row) -> str:
-    """Name of a checkpoint in menus: `run: checkpoint`, with its step where it has one."""
-    step = f"@step-{score['step']}" if score.get("step") is not None else ""
-    name = str(score.get("checkpoint") or score.get("role"))
-    return f"{score.get('run')}: {name}{'' if step in name else step}"
+def details_place(score: Row) -> Place | None:
+    """Where the samples behind a row of the leaderboard are; None where the row does not say."""
+    if not score.get("details_repo"):
+        return None
+    return Place("dataset", score["details_repo"], score.get("details_revision"), score.get("details_folder") or "")
 
 
-def score_table(scores: Sequence[Row]) -> list[list[Any]]:
-    """Rows for the eye: AVG@K and its standard error in percent points, a dash for what was not measured."""
+def checkpoint_place(score: Row) -> Place | None:
+    """Where a row's checkpoint is; None for an endpoint."""
+    if "/" not in (score.get("checkpoint_repo") or ""):
+        return None
+    return Place("model", score["checkpoint_repo"], score.get("checkpoint_revision"))
+
+
+def inputs_of(record: Row | None) -> list[tuple[str, Place | None]]:
+    """(role, artifact) of a record's inputs; None for one that is in no repository."""
     return [
-        [
-            score["run"], score["benchmark"], label(score).partition(": ")[2], score["role"],
-            _percent(score["avg"], score["stderr"]), score["k"], score["n"],
-            _number(score["kl_checkpoint_to_base"], ".3g"), _number(score["mean_length"], ".0f"),
-            _percent(score["truncated"]),
-        ]
-        for score in scores
-    ]  # fmt: skip
+        (item["role"], Place(item["repo_type"], item["repo_id"], item["revision"], item.get("folder") or ""))
+        if item.get("repo_id") and item.get("repo_type")
+        else (item["role"], None)
+        for item in (record or {}).get("inputs", ())
+    ]
 
 
-SCORE_HEADERS = ["run", "benchmark", "checkpoint", "role", "AVG@K %", "K", "problems",
-                 "KL(checkpoint || base), nats/token", "mean length, tokens", "truncated %"]  # fmt: skip
+def input_of(record: Row | None, role: str) -> Place | None:
+    """The first input of that role that is in a repository."""
+    return next((place for name, place in inputs_of(record) if name == role and place is not None), None)
 
 
-def sample_table(samples: Sequence[Row]) -> list[list[Any]]:
-    """One line per sample of one problem."""
-    return [[row["k"], row["verdict"], row["extracted"], row["length"], row["finish_reason"]] for row in samples]
+def _with_columns(table: pa.Table, columns: Sequence[str]) -> pa.Table:
+    for name in columns:
+        if name not in table.column_names:
+            table = table.append_column(name, pa.nulls(table.num_rows))
+    return table.select(list(columns))
 
 
-SAMPLE_HEADERS = ["k", "verdict", "answer seen", "tokens", "finish"]
+def _with_constants(table: pa.Table, values: dict[str, int]) -> pa.Table:
+    for name, value in values.items():
+        table = table.append_column(name, pa.array([value] * table.num_rows, pa.int32()))
+    return table
 
 
-def common_problems(left: Sequence[Row], right: Sequence[Row]) -> list[str]:
-    """Problems that both sides answered, in the order of the left one."""
-    answered = {row["problem_id"] for row in right}
-    return list(dict.fromkeys(str(row["problem_id"]) for row in left if row["problem_id"] in answered))
-
-
-def gold_text(sample: Row) -> str:
-    """The right answer, which details of some benchmarks must not show."""
-    return "(left out, as the benchmark's licence asks)" if sample["gold"] is None else str(sample["gold"])
-
-
-def of_problem(samples: Sequence[Row], problem_id: str | None) -> list[Row]:
-    """The samples of one problem by k."""
-    return sorted((row for row in samples if row["problem_id"] == problem_id), key=lambda row: row["k"] or 0)
-
-
-def _order(score: Row) -> tuple[str, str, int, str, int]:
-    role = score["role"]
-    rank = ROLES.index(role) if role in ROLES else len(ROLES)
-    return str(score["run"]), str(score["benchmark"]), rank, str(score["checkpoint"]), score["step"] or 0
-
-
-def _with_length(row: Row) -> Row:
-    """Replace the token ids by their number: the ids are the bulk of a row and nobody looks at them here."""
-    ids = row.pop("response_ids")
-    return row | {"length": None if ids is None else len(ids)}
-
-
-def _percent(value: float | None, error: float | None = None) -> str:
-    if value is None:
-        return "-"
-    return f"{100 * value:.1f}" + ("" if error is None else f" ± {100 * error:.1f}")
-
-
-def _number(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
+def _empty_index() -> pa.Table:
+    return pa.table({name: pa.nulls(0) for name in (*INDEX_COLUMNS, "shard", "group")})
 
 
 def _reason(error: Exception) -> str:
-    """Why a dataset cannot be read, without the endpoint's address."""
+    """Why something cannot be read, without the endpoint's address."""
+    if isinstance(error, pa.ArrowException):
+        return "not a readable parquet file"
     status = getattr(getattr(error, "response", None), "status_code", None)
     reasons = {401: "not there, or not readable without a token", 403: "this token may not read it", 404: "not found"}
     return reasons.get(status, f"the Hub answered {status}") if status else "the Hub does not answer"

@@ -1,196 +1,308 @@
-"""The Space: what it reads, what it says when something is missing, and that its page can be built."""
+"""The Space: what it reads from a real Hub, what it makes of hostile text, what it says when something is missing."""
 
 import ast
 import importlib
+import json
 import sys
+import time
 from collections.abc import Iterator
+from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from huggingface_hub import SpaceCard
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub import HfApi, SpaceCard
+from huggingface_hub.hf_file_system import HfFileSystemFile
+from test_hub_server_process import running
 
 from erpd_hub import spaces
-from erpd_hub.spaces import data
+from erpd_hub.comparing.paper import experiments
+from erpd_hub.hub.client import connect
 
-HOSTILE = "<img src=x onerror=alert(1)> **bold** ${1+1}"
-
-
-class FolderApi:
-    """Stands where HfApi does: a folder of datasets instead of a Hub."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def snapshot_download(self, repo_id: str, **_: Any) -> str:
-        if not (self.root / repo_id).is_dir():
-            raise LocalEntryNotFoundError("no such dataset")
-        return str(self.root / repo_id)
-
-
-def write(path: Path, rows: list[dict]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows), path)
-
-
-def a_score(run: str, role: str, benchmark: str = "toy") -> dict:
-    return {
-        "run": run, "role": role, "checkpoint": role, "step": None, "benchmark": benchmark, "avg": 0.5, "stderr": 0.012,
-        "k": 2, "n": 2, "kl_checkpoint_to_base": None if role == "base" else 0.0123, "mean_length": 9.4,
-        "truncated": 0.25, "details_repo": f"local/{run}-details", "details_folder": f"{role}/{benchmark}",
-        "details_revision": "a" * 40,
-    }  # fmt: skip
-
-
-def a_sample(problem: str, k: int, text: str) -> dict:
-    return {"problem_id": problem, "k": k, "text": text, "gold": "3", "extracted": HOSTILE, "verdict": "wrong",
-            "label": 0, "finish_reason": "stop", "response_ids": [1, 2, 3]}  # fmt: skip
+HOSTILE = (
+    "<img src=x onerror=alert(1)>", "<script>alert(1)</script>", "![a](http://evil.example/x.png)", "${1+1} {{1+1}}",
+    "$\\href{javascript:alert(1)}{x}$", "$<img src=x>$", "$\\text{<script>alert(1)</script>}$", "</div></details><b>",
+    "\\(\\style{background:url(http://evil.example)}{x}\\)",
+    "<think><svg onload=alert(1)></think><iframe src=//evil.example>",
+)  # fmt: skip
+HTML = {"div", "details", "summary", "p", "code", "span", "section", "h4", "a", "br",
+        "table", "thead", "tbody", "tr", "th", "td"}  # fmt: skip
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> data.Source:
-    scores = [a_score("b-run", "student"), a_score("a-run", "student"), a_score("a-run", "base")]
-    write(tmp_path / "local/erpd-leaderboard/data/train-00000.parquet", scores)
-    for role, problems in (("base", ("p1", "p2")), ("student", ("p2", "p3"))):
-        rows = [a_sample(p, k, f"{role} {p} {k} {HOSTILE}") for p in problems for k in (1, 0)]
-        write(tmp_path / f"local/a-run-details/{role}/toy/data/train-00000.parquet", rows)
-    return data.Source(FolderApi(tmp_path), "local")  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def app_module(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """app.py as a Space has it: a top-level script beside its siblings."""
+def space(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    """The modules as a Space has them: top-level scripts beside each other."""
     monkeypatch.syspath_prepend(str(files("erpd_hub.spaces").joinpath("app.py")).removesuffix("/app.py"))
-    yield importlib.import_module("app")
-    for name in ("app", "data"):
+    yield SimpleNamespace(**{name: importlib.import_module(name) for name in spaces.MODULES})
+    for name in spaces.MODULES:
         sys.modules.pop(name, None)
 
 
-def test_leaderboard_is_grouped_by_run(source: data.Source) -> None:
+@pytest.fixture
+def source(space, micro) -> Iterator[Any]:
+    hub = connect("local")
+    yield space.data.Source(HfApi(endpoint=hub.api.endpoint, token=False), "local")
+
+
+class Tags(HTMLParser):
+    """The elements and attributes of a piece of HTML."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+        self.attributes: set[str] = set()
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.names.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+
+# ------------------------------------------------------------------------------------------------ markup
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_leaves_as_characters_or_mathml(space, text: str) -> None:
+    seen = Tags(space.markup.response(text))
+    assert seen.names <= HTML | space.markup.ELEMENTS
+    assert seen.attributes <= {"class"} | space.markup.ATTRIBUTES
+    assert not any("evil" in value or "javascript" in value for value in seen.attributes)
+
+
+def test_formulas_become_mathml_and_prices_stay(space) -> None:
+    html = space.markup.prose(r"so $\frac{1}{2}$, \[x^2\] and \(y\); it costs $5 or $6.")
+    assert html.count("<math") == 3
+    assert "<mfrac>" in html and 'display="block"' in html
+    assert "costs $5 or $6." in html
+
+
+def test_thoughts_are_folded_and_long_text_is_cut_in_the_middle(space) -> None:
+    html = space.markup.response("<think>why & how</think>the answer")
+    assert html.startswith("<details><summary>thinking, 9 characters</summary>")
+    assert "why &amp; how" in html and html.endswith('<div class="answer">the answer</div>')
+    long = "a" * space.markup.SHOWN + "END"
+    assert "3 characters left out" in space.markup.prose(long)
+    assert space.markup.prose(long).endswith("aEND")
+
+
+@pytest.mark.parametrize(
+    "text", ["$" * 40_000, "\\(" * 20_000, "$x" * 20_000, r"\[" + "{" * 39_000, "$" + r"\frac" * 199 + "$"]
+)
+def test_no_text_takes_long(space, text: str) -> None:
+    begin = time.process_time()
+    space.markup.response(text)
+    assert time.process_time() - begin < 20  # a guard against blow-up, far above what it takes
+
+
+# ------------------------------------------------------------------------------------------------ a real run
+
+
+def test_leaderboard_of_a_run_in_the_order_of_lineage(space, source, micro) -> None:
     found = source.leaderboard()
     assert found.missing == []
-    assert [(row["run"], row["role"]) for row in found.rows] == [
-        ("a-run", "base"), ("a-run", "student"), ("b-run", "student"),
-    ]  # fmt: skip
-    table = data.score_table(found.rows)
-    assert table[0] == ["a-run", "toy", "base", "base", "50.0 ± 1.2", 2, 2, "-", "9", "25.0"]
-    assert table[1][7] == "0.0123"
-    assert all(len(row) == len(data.SCORE_HEADERS) for row in table)
+    measured = {(row["ref"], row["benchmark"]) for row in micro.summary["checkpoints"] if row["avg"] is not None}
+    assert len(found.rows) == len(measured)
+    ordered = space.leaderboard.by_lineage(found.rows)
+    assert len(ordered) == len(found.rows)
+    assert (ordered[0][0], ordered[0][1]["role"]) == (0, "base")
+    students = [number for number, (_, row) in enumerate(ordered) if row["role"] == "student" and row["teacher_repo"]]
+    for number in students:
+        above = [row for depth, row in ordered[:number] if depth < 2]
+        assert above[-1]["checkpoint_repo"] == ordered[number][1]["teacher_repo"]
+    student = next(row for row in found.rows if row["role"] == "student")
+    assert (student["loss"], student["strategy"]) == ("ce", 1)
+    assert {row["loss"] for row in found.rows if row["role"] == "base"} == {None}
+    html = space.leaderboard.board(source, found.rows, "lineage")
+    assert Tags(html).names <= HTML | {"i", "b"}
+    for row in found.rows:
+        assert space.leaderboard.percent(row["avg"]) in html
 
 
-def test_label_names_a_step_once() -> None:
-    score = a_score("r", "teacher") | {"step": 20}
-    assert data.label(score) == "r: teacher@step-20"
-    assert data.label(score | {"checkpoint": "teacher@step-20"}) == "r: teacher@step-20"
+def test_each_sort_keeps_every_row(space, source) -> None:
+    rows = source.leaderboard().rows
+    for sort in space.leaderboard.SORTS:
+        assert space.leaderboard.board(source, rows, sort).count("<tr>") == len(rows) + 1
 
 
-def test_samples_of_a_score(source: data.Source) -> None:
-    found = source.samples(a_score("a-run", "base"))
-    assert found.missing == []
-    assert [row["k"] for row in data.of_problem(found.rows, "p1")] == [0, 1]
-    assert data.sample_table(found.rows)[0] == [1, "wrong", HOSTILE, 3, "stop"]
-    assert "response_ids" not in found.rows[0]
+def test_compare_shows_every_sample_of_a_problem(space, source) -> None:
+    rows = source.leaderboard().rows
+    benchmark = rows[0]["benchmark"]
+    names = [space.leaderboard.name_of(row) for row in rows if row["benchmark"] == benchmark][:2]
+    tab = _tab(space, space.compare.Tab, source)
+    overview, menu = tab.choose(rows, benchmark, names)
+    assert "difference" in overview and menu["choices"]
+    compared = [row for row in rows if row["benchmark"] == benchmark][:2]
+    sides = [space.compare.means(source.index(space.data.details_place(row))) for row in compared]
+    spreads = [max(values) - min(values) for _, values in space.compare.by_difference(sides)]
+    assert spreads == sorted(spreads, reverse=True)
+    shown, slider, address = tab.show(rows, benchmark, names, menu["value"], 1)
+    assert shown.count("<section>") == 2
+    assert slider["maximum"] == rows[0]["k"] - 1
+    assert f"problem={menu['value']}" in address
+    query = {"benchmark": [benchmark], "checkpoint": names, "problem": [menu["value"]], "k": ["1"]}
+    *_, problem, again, slider, _ = tab.load(rows, query)
+    assert (problem["value"], again, slider["value"]) == (menu["value"], shown, 1)
 
 
-def test_what_is_missing_is_said(source: data.Source, tmp_path: Path) -> None:
-    assert data.Source(source.api, "nobody").leaderboard().missing == [
-        "dataset nobody/erpd-leaderboard: the Hub does not answer"
+def test_signal_tokens_together_are_the_response(space, source) -> None:
+    (repo, sha), *_ = source.datasets("signal")
+    place = space.data.Place("dataset", repo, sha)
+    problem = source.index(place).table["problem_id"][0].as_py()
+    (row,) = source.signal_row(place, problem, 0).rows
+    record = source.record(place)
+    tab = _tab(space, space.signals.Tab, source)
+    rollouts = space.data.input_of(record, "rollouts")
+    texts, note = tab._texts(record, rollouts, problem, 0, len(row["signal"]))
+    (sample,) = [each for each in source.samples(rollouts, problem).rows if each["k"] == 0]
+    assert note == []
+    assert "".join(texts).startswith(sample["text"])
+    html = tab.show(f"{repo}@{sha}", problem, 0, "signal")
+    assert html.count('<span class="t"') == len(row["signal"])
+    assert "noise floor" in tab.choose(f"{repo}@{sha}")[2].layout.title.text
+
+
+def test_curves_and_efficiency_draw_what_was_recorded(space, source) -> None:
+    rows = source.leaderboard().rows
+    tab = _tab(space, space.dynamics.Tab, source)
+    names = list(space.dynamics.trained(rows))
+    missing, figure = tab.show(rows, names)
+    assert missing == "" and len(figure.data) >= len(names)
+    efficiency = space.charts.efficiency(rows)
+    drawn = sum(len(trace.x) for trace in efficiency.data if trace.name != "frontier")
+    assert drawn == sum((row["kl_checkpoint_to_base"] or 0) > 0 for row in rows)
+
+
+def test_lineage_draws_all_ancestors_and_ticks_them(space, source) -> None:
+    rows = source.leaderboard().rows
+    student = next(row for row in rows if row["role"] == "student")
+    graph = source.closure([space.data.checkpoint_place(student)])
+    assert all(graph.values())
+    position = {place: number for number, column in enumerate(space.lineage.layers(graph)) for place in column}
+    for place, record in graph.items():
+        assert space.lineage.problems_of(source, place, graph) == []
+        assert all(position[above] < position[place] for _, above in space.data.inputs_of(record) if above in position)
+    altered = {**graph, place: {**graph[place], "files": {"model.safetensors": {"sha256": "0" * 64, "size": 1}}}}
+    assert "its digest does not follow from its files" in space.lineage.problems_of(source, place, altered)
+    assert space.lineage.drawing(source, graph, {}).count("<rect") == len(graph)
+
+
+# ------------------------------------------------------------------------------------------------ what is not there
+
+
+def test_what_is_missing_is_said(space, source) -> None:
+    nobody = space.data.Source(source.api, "nobody")
+    assert "dataset nobody/erpd-leaderboard" in nobody.leaderboard().missing[0]
+    other = space.data.Source(source.api, "local", run="no-such-run")
+    assert "no row of the run no-such-run" in other.leaderboard().missing[0]
+    place = space.data.Place("dataset", "local/gone", "main", "a")
+    assert source.index(place).missing and source.index(place).table.num_rows == 0
+    assert source.record(place) is None
+    assert source.samples(place, "p").rows == []
+
+
+def test_a_hub_that_does_not_answer_is_said_without_its_address(space) -> None:
+    (sentence,) = space.data.Source(HfApi(endpoint="http://127.0.0.1:9", token=False), "local").leaderboard().missing
+    assert sentence.endswith("the Hub does not answer")
+
+
+def test_a_hundred_thousand_samples_are_read_by_what_is_shown(space, tmp_path: Path, monkeypatch) -> None:
+    shard = tmp_path / "train-00000.parquet"
+    text = [f"{number} " + "word " * 400 for number in range(1000)]
+    with pq.ParquetWriter(shard, _table(0, text).schema) as writer:
+        for group in range(100):
+            writer.write_table(_table(group, text))
+    with running(tmp_path) as url:
+        api = HfApi(endpoint=url, token=False)
+        api.create_repo("local/details", repo_type="dataset")
+        commit = api.upload_file(
+            path_or_fileobj=shard,
+            path_in_repo="a/data/train-00000.parquet",
+            repo_id="local/details",
+            repo_type="dataset",
+        )
+        source = space.data.Source(api, "local")
+        read: list[int] = []
+        fetch = HfFileSystemFile._fetch_range
+        counting = lambda file, start, end: read.append(end - start) or fetch(file, start, end)  # noqa: E731
+        monkeypatch.setattr(HfFileSystemFile, "_fetch_range", counting)
+        place = space.data.Place("dataset", "local/details", commit.oid, "a")
+        assert source.index(place).table.num_rows == 100_000
+        (row,) = source.samples(place, "p57-3").rows
+        assert row["text"].startswith("3 word")
+    assert sum(read) < shard.stat().st_size / 2
+
+
+def _table(group: int, text: list[str]) -> pa.Table:
+    count = len(text)
+    noise = [f"{hash((group, number)) & (1 << 128) - 1:032x}{line}" for number, line in enumerate(text)]
+    return pa.table({
+        "problem_id": [f"p{group}-{number}" for number in range(count)], "k": pa.array([0] * count, pa.int32()),
+        "label": pa.array([number % 2 for number in range(count)], pa.int8()), "verdict": ["wrong"] * count,
+        "text": text, "sampler": noise,
+    })  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------ its files
+
+
+def test_paired_summary_by_hand(space) -> None:
+    pair = space.compare.paired({"a": 0.0, "b": 0.5, "c": 1.0}, {"a": 1.0, "b": 0.5, "d": 1.0})
+    assert (pair.problems, pair.difference, pair.better, pair.worse) == (2, 0.5, 1, 0)
+    assert pair.stderr == pytest.approx(0.5)
+    assert space.compare.paired({"a": 1.0}, {"b": 1.0}) is None
+
+
+def test_frontier_by_hand(space) -> None:
+    assert space.charts.frontier([(2, 5), (1, 3), (3, 4), (1, 2), (4, 6)]) == [(1, 3), (2, 5), (4, 6)]
+
+
+def test_the_papers_numbers_are_those_of_the_package(space) -> None:
+    expected = [
+        {"table": table, "model": model, "row": name, "benchmark": column, "avg": value}
+        for table, item in experiments().items()
+        for model, rows in item.rows.items()
+        for name, row in rows.items()
+        for column, value in zip(item.columns, row.reported, strict=False)
+        if value is not None and column not in ("kl_to_base", "entropy", "mean_length")
     ]
-    assert source.samples(a_score("b-run", "student")).missing == [
-        "dataset local/b-run-details: the Hub does not answer"
-    ]
-    assert "no teacher/toy/data/*.parquet" in source.samples(a_score("a-run", "teacher")).missing[0]
-    assert "names no details" in source.samples({"run": "r", "checkpoint": "x"}).missing[0]
-    broken = tmp_path / "broken.parquet"
-    broken.write_bytes(b"PAR1 no")
-    write(tmp_path / "other.parquet", [{"problem_id": "p"}])
-    found = data.read_parquet([broken, tmp_path / "other.parquet"], ["problem_id", "k"])
-    assert found.rows == [{"problem_id": "p", "k": None}]
-    assert found.missing == ["broken.parquet: not a readable parquet file", "column k: not in the dataset"]
+    assert space.leaderboard.reported() == expected
 
 
-@pytest.mark.parametrize(("status", "reason"), [(404, "not found"), (401, "without a token"), (503, "answered 503")])
-def test_a_refusal_is_said_without_the_address(status: int, reason: str) -> None:
-    class Refusing:
-        def snapshot_download(self, repo_id: str, **_: Any) -> str:
-            request = httpx.Request("GET", "http://hub.internal/api")
-            raise HfHubHTTPError("http://hub.internal said no", response=httpx.Response(status, request=request))
-
-    (sentence,) = data.Source(Refusing(), "local").leaderboard().missing  # type: ignore[arg-type]
-    assert sentence.startswith("dataset local/erpd-leaderboard: ")
-    assert reason in sentence
-    assert "hub.internal" not in sentence
-
-
-def test_page_handlers(app_module: ModuleType, source: data.Source) -> None:
-    app = app_module.App(source)
-    scores, notice, runs, _, table, benchmarks = app.load()
-    assert (len(scores), len(table), notice["visible"]) == (3, 3, False)
-    assert runs["choices"] == ["all", "a-run", "b-run"]
-    assert benchmarks["value"] == "toy"
-    assert len(app.filter_scores(scores, "a-run", "all")) == 2
-    left, right = app.choose_benchmark(scores, "toy")
-    assert (left["value"], right["value"]) == ("a-run: base", "b-run: student")
-    base, student, notice, problems = app.choose_pair(scores, "toy", "a-run: base", "a-run: student")
-    assert (problems["choices"], problems["value"], notice["visible"]) == (["p2"], "p2", False)
-    gold, slider, *tables, first, second = app.show_problem(base, student, "p2")
-    assert (gold, slider["maximum"], len(tables[0]), len(tables[1])) == ("3", 1, 2, 2)
-    assert (first, second) == (f"base p2 0 {HOSTILE}", f"student p2 0 {HOSTILE}")
-    assert app.show_sample(base, student, "p2", 1)[0].startswith("base p2 1")
-
-
-def test_handlers_with_nothing_there(app_module: ModuleType, tmp_path: Path) -> None:
-    app = app_module.App(data.Source(FolderApi(tmp_path), "local"))  # type: ignore[arg-type]
-    scores, notice, *_ = app.load()
-    assert scores == []
-    assert "erpd-leaderboard" in notice["value"]
-    assert app.choose_pair(scores, None, None, None)[:2] == ([], [])
-    assert app.show_problem([], [], None)[-2:] == ("", "")
-
-
-def test_page_shows_data_as_text_only(app_module: ModuleType, source: data.Source) -> None:
-    blocks = app_module.build(source)
-    components = [block["type"] for block in blocks.config["components"]]
-    assert components.count("markdown") == 1  # the title
-    assert "html" not in components
-    tables = [block["props"] for block in blocks.config["components"] if block["type"] == "dataframe"]
-    assert [table["datatype"] for table in tables] == ["str"] * 3
-
-
-def test_files_are_a_space() -> None:
+def test_files_are_a_space(space) -> None:
     folder = files("erpd_hub.spaces")
+    assert {path.name for path in Path(str(folder)).iterdir() if path.is_file()} == {*spaces.FILES, "__init__.py"}
     card = SpaceCard((folder / "README.md").read_text())
     assert (card.data.sdk, card.data.app_file) == ("gradio", "app.py")
     pinned = (Path(__file__).parent.parent / "constraints-cpu.txt").read_text()
     assert f"gradio=={card.data.sdk_version}\n" in pinned
-    siblings = {name.removesuffix(".py") for name in spaces.FILES if name.endswith(".py")}
-    allowed = {"gradio", "huggingface_hub", "pyarrow", *siblings, *sys.stdlib_module_names}
-    for name in siblings:
+    required = {line.partition(">")[0] for line in (folder / "requirements.txt").read_text().split()}
+    brought_by_gradio = {"gradio", "markupsafe", "starlette"}
+    allowed = required | brought_by_gradio | set(spaces.MODULES) | set(sys.stdlib_module_names)
+    for name in spaces.MODULES:
         for node in ast.walk(ast.parse((folder / f"{name}.py").read_text())):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert {module.split(".")[0] for module in modules} <= allowed
+            assert {module.split(".")[0] for module in modules} <= allowed, name
 
 
-def test_push_uploads_the_files_in_one_commit() -> None:
-    calls: list[tuple] = []
+def test_push_to_a_hub_and_its_files_back(tmp_path: Path) -> None:
+    with running(tmp_path) as url:
+        api = HfApi(endpoint=url, token=False)
+        commit = spaces.push(api, "local/erpd-compare")
+        info = api.repo_info("local/erpd-compare", repo_type="space")
+        assert (info.sha, info.private) == (commit, True)
+        assert {*spaces.FILES} <= set(api.list_repo_files("local/erpd-compare", repo_type="space"))
+        assert json.loads(Path(api.hf_hub_download("local/erpd-compare", "paper.json", repo_type="space")).read_text())
 
-    class Api:
-        def create_repo(self, repo_id: str, **options: Any) -> None:
-            calls.append((repo_id, options["private"], options["space_sdk"]))
 
-        def create_commit(self, repo_id: str, operations: list, **options: Any) -> Any:
-            calls.append((repo_id, [operation.path_in_repo for operation in operations], options["repo_type"]))
-            return type("Commit", (), {"oid": "a" * 40})
+def _tab(space, kind: Any, source: Any) -> Any:
+    """A page's tab inside a page of its own."""
+    import gradio as gr
 
-    assert spaces.push(Api(), "local/erpd-compare") == "a" * 40  # type: ignore[arg-type]
-    assert calls == [
-        ("local/erpd-compare", True, "gradio"),
-        ("local/erpd-compare", list(spaces.FILES), "space"),
-    ]
+    with gr.Blocks():
+        scores = gr.State([])
+        return kind(source) if kind is space.signals.Tab else kind(source, scores)

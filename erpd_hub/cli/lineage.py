@@ -1,11 +1,11 @@
 """`lineage`: where an artifact comes from."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
-from erpd_hub.cli.options import Endpoint
+from erpd_hub.cli.options import AsJson, Endpoint
 
 
 class _ShowByDefault(TyperGroup):
@@ -18,30 +18,66 @@ class _ShowByDefault(TyperGroup):
 
 
 app = typer.Typer(cls=_ShowByDefault, no_args_is_help=True, help="Where an artifact comes from.")
+Upstream = Annotated[
+    str | None, typer.Option(help="The Hub of inputs that the endpoint lacked; default: the endpoint.")
+]
 LineageRef = Annotated[str, typer.Argument(help="namespace/name[@revision], or namespace/name/folder[@revision].")]
 
 
 @app.command()
-def show(reference: LineageRef, endpoint: Endpoint = "local") -> None:
-    """Draw the lineage graph of an artifact."""
+def show(
+    reference: LineageRef,
+    endpoint: Endpoint = "local",
+    upstream: Upstream = None,
+    form: Annotated[Literal["tree", "json", "mermaid"], typer.Option("--format", help="How it is printed.")] = "tree",
+) -> None:
+    """The lineage graph of an artifact, as a tree, as JSON, or as a Mermaid flowchart for a document."""
     from rich.console import Console
 
-    from erpd_hub.display import lineage_tree
+    from erpd_hub.display import lineage_tree, print_json
     from erpd_hub.hub.client import connect
     from erpd_hub.lineage import ancestry, locate
+    from erpd_hub.lineage_views import as_data, as_mermaid
 
-    hub = connect(endpoint)
-    Console(soft_wrap=True).print(lineage_tree(ancestry(hub, locate(hub, reference))))
+    hub = connect(endpoint, upstream=upstream)
+    graph = ancestry(hub, locate(hub, reference))
+    if form == "json":
+        print_json(as_data(graph))
+    elif form == "mermaid":
+        typer.echo(as_mermaid(graph), nl=False)
+    else:
+        Console(soft_wrap=True).print(lineage_tree(graph))
 
 
 @app.command()
-def verify(reference: LineageRef, endpoint: Endpoint = "local") -> None:
+def diff(
+    first: Annotated[str, typer.Argument(metavar="A", help="An artifact: namespace/name[/folder][@revision].")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    endpoint: Endpoint = "local",
+    as_json: AsJson = False,
+) -> None:
+    """What differs between two artifacts: recipe, inputs, code, environment, result."""
+    from erpd_hub.display import print_differences, print_json
+    from erpd_hub.hub.client import connect
+    from erpd_hub.lineage import locate, record_at
+    from erpd_hub.lineage_views import differences
+
+    hub = connect(endpoint)
+    found = differences(*(record_at(hub, locate(hub, text)) for text in (first, second)))
+    if as_json:
+        print_json(found)
+    else:
+        print_differences(first, second, found)
+
+
+@app.command()
+def verify(reference: LineageRef, endpoint: Endpoint = "local", upstream: Upstream = None) -> None:
     """Download an artifact and all its ancestors afresh, re-hash everything, and say what is missing or altered."""
     from erpd_hub.display import print_findings
     from erpd_hub.hub.client import connect
     from erpd_hub.lineage import locate
     from erpd_hub.lineage import verify as verify_place
 
-    hub = connect(endpoint)
+    hub = connect(endpoint, upstream=upstream)
     if print_findings(verify_place(hub, locate(hub, reference))):
         raise typer.Exit(1)

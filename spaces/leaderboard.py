@@ -1,0 +1,228 @@
+"""The leaderboard: every published score, students under their teachers under their base, the paper's numbers beside.
+
+The rows come from the leaderboard dataset as they are; `board` is what the page's menus do to them.
+"""
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from markupsafe import Markup
+
+from data import Place, Row, Source, checkpoint_place, details_place
+from markup import badge, link, notice, table
+
+ALL = "all"
+ROLES = ("base", "teacher", "unlearned", "student", "control", "online", "endpoint")
+SORTS = {
+    "lineage": None,
+    "AVG@K": lambda row: -(row.get("avg") or 0.0),
+    "KL to base": lambda row: _or_last(row.get("kl_checkpoint_to_base")),
+    "mean length": lambda row: _or_last(row.get("mean_length")),
+    "truncated": lambda row: -(row.get("truncated") or 0.0),
+}
+HEADERS = (
+    "checkpoint",
+    "role",
+    "loss",
+    "strategy",
+    "benchmark",
+    "AVG@K % (95 %)",
+    "K x problems",
+    "KL to base, nats/token",
+    "entropy",
+    "tokens",
+    "cut off %",
+    "no answer %",
+    "judge",
+    "samples",
+)
+
+
+def name_of(score: Row) -> str:
+    """`run: checkpoint`, the name of a checkpoint in menus."""
+    return f"{score.get('run')}: {score.get('checkpoint') or score.get('role')}"
+
+
+def by_lineage(rows: Sequence[Row]) -> list[tuple[int, Row]]:
+    """(depth, row): each benchmark's base, its teachers, and under each teacher the students of its signal."""
+    ordered: list[tuple[int, Row]] = []
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((str(row.get("benchmark")), str(row.get("base_repo") or row.get("run"))), []).append(row)
+    for _, group in sorted(groups.items()):
+        teachers = {
+            row["checkpoint_repo"] for row in group if row.get("role") != "base" and not row.get("teacher_repo")
+        }
+        tops = sorted((row for row in group if row.get("teacher_repo") not in teachers), key=_order)
+        seen: set[str] = set()
+        for position, row in enumerate(tops):
+            ordered.append((0 if row.get("role") == "base" else 1, row))
+            last_step = position + 1 == len(tops) or tops[position + 1].get("checkpoint_repo") != row.get(
+                "checkpoint_repo"
+            )
+            if last_step and row.get("checkpoint_repo") not in seen:
+                seen.add(str(row.get("checkpoint_repo")))
+                below = [other for other in group if other.get("teacher_repo") == row.get("checkpoint_repo")]
+                ordered += [(2, other) for other in sorted(below, key=_order)]
+    return ordered
+
+
+def chosen(rows: Sequence[Row], **wanted: str) -> list[Row]:
+    """The rows whose columns have these values; `all` leaves a column open."""
+    return [row for row in rows if all(value in (ALL, str(row.get(name))) for name, value in wanted.items())]
+
+
+def board(source: Source, rows: Sequence[Row], sort: str) -> Markup:
+    """The table of measured rows."""
+    key = SORTS.get(sort)
+    ordered = by_lineage(rows) if key is None else [(0, row) for row in sorted(rows, key=key)]
+    return table(HEADERS, (_cells(source, depth, row) for depth, row in ordered), kind="board")
+
+
+@cache
+def reported() -> list[Row]:
+    """The paper's own numbers: {table, model, row, benchmark, avg}, avg in percent."""
+    return list(json.loads((Path(__file__).parent / "paper.json").read_text("utf-8")))
+
+
+def paper_board(benchmark: str) -> Markup:
+    """The paper's tables for one benchmark, or all: marked as reported, since nothing of it can be recomputed."""
+    rows = [row for row in reported() if benchmark in (ALL, row["benchmark"])]
+    if not rows:
+        return notice([f"the paper reports nothing on {benchmark}"])
+    cells = (
+        [badge("reported"), row["table"], row["model"], row["row"], row["benchmark"], f"{row['avg']:.1f}"]
+        for row in rows
+    )
+    return table(("", "table", "model", "row", "benchmark", "AVG@K %"), cells, kind="paper")
+
+
+class Tab:
+    """The components, and what happens when a menu changes."""
+
+    def __init__(self, source: Source, scores: gr.State) -> None:
+        self.source, self.scores = source, scores
+        with gr.Row():
+            menus = {
+                name: gr.Dropdown([ALL], value=ALL, label=name)
+                for name in ("run", "benchmark", "role", "loss", "strategy")
+            }
+            self.sort = gr.Dropdown(list(SORTS), value="lineage", label="sort by")
+            self.paper = gr.Checkbox(False, label="the paper's reported numbers")
+        self.menus = menus
+        self.table = gr.HTML(apply_default_css=False)
+        self.reference = gr.HTML(apply_default_css=False)
+        inputs = [scores, *menus.values(), self.sort, self.paper]
+        for component in (*menus.values(), self.sort, self.paper):
+            component.input(self.show, inputs, [self.table, self.reference], api_visibility="private")
+
+    @property
+    def outputs(self) -> list[Any]:
+        return [*self.menus.values(), self.table]
+
+    def load(self, rows: Sequence[Row]) -> list[Any]:
+        """The menus' choices and the first view."""
+        menus = [gr.update(choices=[ALL, *_values(rows, name)], value=ALL) for name in self.menus]
+        return [*menus, board(self.source, rows, "lineage") if rows else ""]
+
+    def show(
+        self, rows: list[Row], run: str, benchmark: str, role: str, loss: str, strategy: str, sort: str, paper: bool
+    ) -> tuple[str, str]:
+        found = chosen(rows, run=run, benchmark=benchmark, role=role, loss=loss, strategy=strategy)
+        return board(self.source, found, sort), paper_board(benchmark) if paper else ""
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    return "-" if value is None else f"{100 * value:.{digits}f}"
+
+
+def number(value: float | None, form: str = ".3g") -> str:
+    return "-" if value is None else format(value, form)
+
+
+def score_text(row: Row) -> str:
+    """`63.1 (58.5-67.5)`, or with a standard error where there is no interval."""
+    interval = row.get("interval")
+    if row.get("avg") is None:
+        return "-"
+    if interval and None not in interval:
+        return f"{percent(row['avg'])} ({percent(interval[0])}-{percent(interval[1])})"
+    return percent(row["avg"]) + ("" if row.get("stderr") is None else f" ± {percent(row['stderr'])}")
+
+
+def _cells(source: Source, depth: int, row: Row) -> list[object]:
+    place = checkpoint_place(row)
+    name = str(row.get("checkpoint"))
+    title = link(source.link(place), name) if place else Markup("{}").format(name)
+    return [
+        Markup('<span class="run">{}</span> <span class="depth-{}">{}</span>{}').format(
+            row.get("run"), depth, title, _marks(row)
+        ),
+        badge(str(row.get("role"))),
+        row.get("loss") or "-",
+        row.get("strategy") or "-",
+        row.get("benchmark"),
+        _bar(row),
+        f"{row.get('k')} x {row.get('n')}",
+        number(row.get("kl_checkpoint_to_base")),
+        number(row.get("entropy")),
+        number(row.get("mean_length"), ".0f"),
+        percent(row.get("truncated")),
+        percent(row.get("no_answer")),
+        _judge(row),
+        _samples(source, details_place(row)),
+    ]
+
+
+def _bar(row: Row) -> Markup:
+    """The score in figures, and drawn: a dot on a line from 0 to 100 %, its interval as a band."""
+    low, high = row.get("interval") or (row.get("avg"), row.get("avg"))
+    if row.get("avg") is None or low is None or high is None:
+        return Markup("{}").format(score_text(row))
+    return Markup(
+        '<div class="score">{}</div><div class="bar"><i style="left:{:.1f}%;width:{:.1f}%"></i>'
+        '<b style="left:{:.1f}%"></b></div>'
+    ).format(score_text(row), 100 * float(low), 100 * float(high - low), 100 * float(row["avg"]))
+
+
+def _marks(row: Row) -> Markup:
+    """What a reader has to know before comparing this row."""
+    marks = [
+        ("selected on", row.get("selection")),
+        ("unpinned", row.get("pinned") is False),
+        (f"first {row.get('limit')} problems", row.get("limit") is not None),
+        (f"{percent(row.get('coverage'))} % graded", (row.get("coverage") or 1.0) < 1.0),
+        ("unequal K", row.get("equal_k") is False),
+        ("other problems than the recorded ones", row.get("problems_state") == "other"),
+    ]
+    return Markup("").join(badge(text, "mark") for text, there in marks if there)
+
+
+def _judge(row: Row) -> object:
+    if row.get("avg_judged") is None:
+        return "-"
+    share, canaries = percent(row.get("judge_share")), percent(row.get("canary_acceptance"), 0)
+    return f"{percent(row['avg_judged'])} with {row.get('judge')}: asked {share} %, canaries accepted {canaries} %"
+
+
+def _samples(source: Source, place: Place | None) -> object:
+    return link(source.link(place), "details") if place else "-"
+
+
+def _values(rows: Sequence[Row], column: str) -> list[str]:
+    values = {str(row[column]) for row in rows if row.get(column) is not None}
+    return sorted(values, key=lambda value: (ROLES.index(value) if value in ROLES else len(ROLES), value))
+
+
+def _order(row: Row) -> tuple[int, str, int]:
+    role = row.get("role")
+    rank = ROLES.index(role) if role in ROLES else len(ROLES)
+    return rank, str(row.get("checkpoint_repo")), row.get("step") if row.get("step") is not None else 1 << 30
+
+
+def _or_last(value: float | None) -> float:
+    return float("inf") if value is None else value

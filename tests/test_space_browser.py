@@ -1,0 +1,153 @@
+"""The Space in a real browser: hostile samples run nothing, nothing foreign is asked for, every tab shows something."""
+
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from browser import BROWSER, browser
+from huggingface_hub import HfApi
+from test_hub_server_process import running
+
+from erpd_hub import spaces
+from erpd_hub.hub.client import connect
+
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium: apt-get install chromium")
+
+ATTACK = (
+    "<img src=http://evil.example/a.png onerror='window.ran=1'><script>window.ran=1</script> "
+    "![x](http://evil.example/b.png) "
+    "${window.ran=1} {{constructor.constructor('window.ran=1')()}} $\\href{javascript:window.ran=1}{x}$ "
+    "<svg onload='window.ran=1'></svg> <iframe src=//evil.example></iframe> <style>@import 'http://evil.example/c.css'</style>"
+)
+TABS = ("Leaderboard", "Compare", "KL efficiency", "Dynamics", "Signal", "Lineage")
+
+
+def test_hostile_samples_run_nothing_and_fetch_nothing(tmp_path: Path) -> None:
+    with running(tmp_path) as hub:
+        api = HfApi(endpoint=hub, token=False)
+        _publish(
+            api, "local/erpd-leaderboard", "data/run.parquet", [_score(name) for name in ("base", "student")], tmp_path
+        )
+        for name in ("base", "student"):
+            rows = [_sample(k) for k in range(2)]
+            _publish(api, "local/run-details", f"{name}/toy/data/train-00000.parquet", rows, tmp_path)
+        with _served(api, tmp_path) as page, browser(tmp_path) as tab:
+            tab.open(page)
+            _until(
+                tab,
+                "document.querySelectorAll('.columns section').length == 2 || document.querySelector('table.board')",
+            )
+            _choose(tab, "Compare")
+            _until(tab, "document.querySelectorAll('.columns section').length == 2")
+            time.sleep(2)
+            assert tab.value("document.body.innerText.includes('onerror')"), "it is shown, as text"
+            assert tab.value("window.ran") is None
+            assert (
+                tab.value(
+                    "document.querySelectorAll('.columns img, .columns script, .columns iframe, .columns style').length"
+                )
+                == 0
+            )
+            foreign = [url for url in tab.requests if not url.startswith((page, "data:", "blob:"))]
+            assert foreign == []
+
+
+def test_every_tab_of_a_run_shows_something(micro, tmp_path: Path) -> None:
+    hub = connect("local")
+    with _served(HfApi(endpoint=hub.api.endpoint, token=False), tmp_path) as page, browser(tmp_path) as tab:
+        for width in (1400, 420):
+            tab.open(page, width=width)
+            _until(tab, "document.querySelectorAll('table.board tbody tr').length > 2")
+            assert tab.value("document.documentElement.scrollWidth <= window.innerWidth + 1"), (
+                f"{width}: it scrolls sideways"
+            )
+        tab.open(page)
+        shows = {"Compare": ".columns section", "KL efficiency": ".js-plotly-plot", "Dynamics": ".js-plotly-plot",
+                 "Signal": ".tokens .t", "Lineage": "svg.lineage rect"}  # fmt: skip
+        for name, element in shows.items():
+            _until(tab, "document.querySelector('table.board')")
+            _choose(tab, name)
+            _until(tab, f"[...document.querySelectorAll('{element}')].some(each => each.checkVisibility())")
+        foreign = [url for url in tab.requests if not url.startswith((page, "data:", "blob:"))]
+        assert foreign == []
+        assert not [line for line in tab.console if "Content Security Policy" in line]
+
+
+def _choose(tab, name: str) -> None:
+    tab.value(
+        f"[...document.querySelectorAll('button[role=tab]')].find(each => each.innerText.trim() == '{name}').click()"
+    )
+
+
+def _until(tab, condition: str, seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not tab.value(f"Boolean({condition})"):
+        assert time.monotonic() < deadline, f"not on the page: {condition}"
+        time.sleep(0.2)
+
+
+@contextmanager
+def _served(api: HfApi, folder: Path) -> Iterator[str]:
+    """The pushed copy of the Space, run as a Space would, from its own files; yields its address."""
+    spaces.push(api, "local/erpd-compare")
+    copy = api.snapshot_download("local/erpd-compare", repo_type="space", local_dir=folder / "space")
+    port = _free_port()
+    settings = {"HF_ENDPOINT": api.endpoint, "HF_HOME": str(folder / "hf"), "GRADIO_SERVER_PORT": str(port),
+                "GRADIO_ANALYTICS_ENABLED": "False", "ERPD_SPACE_NAMESPACE": "local"}  # fmt: skip
+    with (folder / "space.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "app.py"], cwd=copy, env=os.environ | settings, stdout=log, stderr=log
+        )
+    try:
+        yield _answering(process, f"http://127.0.0.1:{port}/", folder / "space.log")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _answering(process: subprocess.Popen, url: str, log: Path) -> str:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return url
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail(f"the Space did not start: {log.read_text()[-2000:]}")
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _publish(api: HfApi, repo: str, path: str, rows: list[dict], folder: Path) -> None:
+    api.create_repo(repo, repo_type="dataset", exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), folder / "shard.parquet")
+    api.upload_file(path_or_fileobj=folder / "shard.parquet", path_in_repo=path, repo_id=repo, repo_type="dataset")
+
+
+def _score(name: str) -> dict:
+    return {
+        "run": ATTACK, "role": name, "checkpoint": f"{name} {ATTACK}", "checkpoint_repo": f"local/{name}", "step": 1,
+        "benchmark": "toy", "avg": 0.5, "interval": [0.4, 0.6], "k": 2, "n": 1, "kl_checkpoint_to_base": 0.1,
+        "details_repo": "local/run-details", "details_folder": f"{name}/toy", "details_revision": "main",
+    }  # fmt: skip
+
+
+def _sample(k: int) -> dict:
+    return {
+        "problem_id": "p", "k": k, "text": f"<think>{ATTACK}</think>{ATTACK}", "gold": ATTACK, "extracted": ATTACK,
+        "verdict": "wrong", "label": 0, "finish_reason": "stop", "judge": ATTACK, "response_ids": [1],
+    }  # fmt: skip
