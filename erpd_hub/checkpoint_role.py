@@ -1,8 +1,9 @@
-"""What a checkpoint is for the reader of a table, told by its record."""
+"""What a checkpoint is for the reader of a table, and what its weights started from, told by its record."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from erpd_hub.artifacts import LineageRecord
+from erpd_hub.artifacts import InputRecord, LineageRecord
 
 Role = Literal["base", "teacher", "unlearned", "student", "control", "online", "endpoint"]
 
@@ -24,3 +25,18 @@ def role_of(origin: LineageRecord | None) -> Role:
     if origin.stage == "unlearned":
         return "unlearned"
     return "online" if origin.stage == "online" else "teacher"
+
+
+def weight_roles(metrics: Mapping[str, Any]) -> tuple[str, ...]:
+    """Roles of a checkpoint's inputs whose weights it started from; of a selection its winner.
+
+    Args:
+        metrics: Of its record.
+    """
+    return ("init", "source", "teacher", f"candidates:{metrics.get('winner')}")
+
+
+def weights_of(record: LineageRecord) -> InputRecord | None:
+    """The input that a checkpoint's weights started from; None for what began here."""
+    roles = weight_roles(record.metrics)
+    return next((item for role in roles for item in record.inputs if item.role == role), None)

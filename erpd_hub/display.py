@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -14,8 +14,8 @@ from erpd_hub.score_table import coverage_cell, judged_cells, score_notes, score
 
 if TYPE_CHECKING:
     from erpd_hub.lineage import Ancestor, Finding
+    from erpd_hub.nodes import Node, Plan
     from erpd_hub.pipeline import Outcome
-    from erpd_hub.plan import Node, Plan
     from erpd_hub.runner import Finished
 
 
@@ -166,6 +166,19 @@ def lineage_tree(root: "Ancestor") -> Tree:
         return branch
 
     return draw(root, "", None)
+
+
+def print_differences(first: str, second: str, found: Mapping[str, Mapping[str, tuple[Any, Any]]]) -> None:
+    """What two artifacts were made of differently, a line for each key, or that there is nothing."""
+    console = make_console()
+    if not found:
+        console.print("no difference in stage, recipe, inputs, code, environment and result")
+        return
+    table = Table("", "", escape(first), escape(second), box=None)
+    for section, keys in found.items():
+        for number, (key, values) in enumerate(keys.items()):
+            table.add_row(section if number == 0 else "", escape(key), *(escape(str(value)) for value in values))
+    console.print(table)
 
 
 def print_findings(findings: Iterable["Finding"]) -> bool:

@@ -196,7 +196,7 @@ def _kernels() -> Iterator[Check]:
 
 
 def _sandbox() -> Iterator[Check]:
-    """Which walls stand between this machine and the programs of LiveCodeBench and of code rewards."""
+    """Which layers stand between this machine and the programs of LiveCodeBench and of code rewards."""
     from erpd_hub.evaluation.code.protection import docker_answers, protection
 
     try:

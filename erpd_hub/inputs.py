@@ -22,10 +22,11 @@ from erpd_hub.artifacts import (
     foreign_files,
     hash_file,
 )
+from erpd_hub.checkpoint_role import weights_of
 from erpd_hub.errors import ArtifactError, ConfigError
 from erpd_hub.home import cache_folder, work_folder
 from erpd_hub.hub.client import Hub, RepoType
-from erpd_hub.plan import Edge
+from erpd_hub.nodes import Edge
 from erpd_hub.references import EndpointRef, PathRef, RepoRef
 
 ENDPOINT = "endpoint"
@@ -98,8 +99,8 @@ def fetch_artifact(record: LineageRecord, sha: str, hub: Hub, repo_id: str, fold
 
 def _fetch_base(record: LineageRecord, hub: Hub) -> Path:
     """What an adapter was trained on; a published step of a teacher is on what the teacher is on."""
-    chosen = f"candidates:{record.metrics.get('winner')}"
-    item = next(item for item in record.inputs if item.role in ("init", "teacher", chosen))
+    item = weights_of(record)
+    assert item is not None, "an adapter is trained on something"
     source = hub.upstream if item.upstream and hub.upstream else hub
     assert item.repo_type and item.repo_id and item.revision, "a checkpoint is an artifact or a Hub model"
     above = source.lineage(item.repo_type, item.repo_id, item.revision, item.folder)

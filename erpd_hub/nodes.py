@@ -6,6 +6,7 @@ from typing import Any
 from erpd_hub import config as c
 from erpd_hub.errors import ConfigError
 from erpd_hub.evaluation.benchmarks import Benchmark, get_benchmark, searched_benchmarks
+from erpd_hub.evaluation.contamination import RULE
 from erpd_hub.fields import identity
 from erpd_hub.plugins import code_identity
 from erpd_hub.recipe import Recipe, suggestion
@@ -54,13 +55,15 @@ class Node:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What goes into the fingerprint besides inputs and seed: the config, the benchmarks it names in full, and the
-        hash of the file of each function of the user's."""
+        """What goes into the fingerprint besides inputs and seed: the config, the benchmarks it names in full, the rule
+        by which a dataset is searched for their problems, and the hash of the file of each function of the user's."""
         named = {benchmark.name: benchmark.identity for benchmark in benchmarks_of(self.config)}
         code = code_identity(self.config)
+        searched = named and isinstance(self.config, c.JsonlPrompts | c.HubPrompts | c.CodePrompts)
         return {
             **identity(self.config),
             **({"benchmark_entries": named} if named else {}),
+            **({"decontamination": RULE} if searched else {}),
             **({"user_code": code} if code else {}),
         }
 

@@ -8,7 +8,7 @@ from typing import Any
 from erpd_hub.home import run_folder
 from erpd_hub.hub.client import Hub, connect
 from erpd_hub.launching.launch import Launch
-from erpd_hub.plan import Plan
+from erpd_hub.nodes import Plan
 from erpd_hub.publish import publish_leaderboard, publish_repository_cards
 from erpd_hub.runner import Finished, Runner, Watch
 from erpd_hub.summary import checkpoints, summarise_run, write_summary

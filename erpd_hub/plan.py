@@ -12,7 +12,6 @@ What a recipe leaves implicit becomes explicit here:
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import PurePath
 
 from erpd_hub import config as c
 from erpd_hub.config.sampling import check_extension
@@ -20,16 +19,23 @@ from erpd_hub.errors import ConfigError
 from erpd_hub.evaluation.benchmarks import get_benchmark
 from erpd_hub.fields import identity, roles
 from erpd_hub.judging import judged
+from erpd_hub.meaning import (
+    Meaning,
+    check_numerics,
+    check_saved_step,
+    extension_suffix,
+    import_name,
+    one_evaluation,
+)
 from erpd_hub.names import REPO_CHARACTERS, shortened, slug
 from erpd_hub.nodes import Edge, Node, Plan
 from erpd_hub.places import refuse_long_names, refuse_shared_places, with_pushed_steps
 from erpd_hub.recipe import Recipe, suggestion
-from erpd_hub.references import EndpointRef, PathRef, Reference, RepoRef, ReservedRef, StepRef, parse_reference
-from erpd_hub.selection import choose, final_seed
+from erpd_hub.references import PathRef, ReservedRef, StepRef, parse_reference
+from erpd_hub.selection import choose
 from erpd_hub.stages import STAGES
 from erpd_hub.wiring import benchmark_edges, compares, scored_roles, unused_roles
 
-_BASE = ReservedRef("base")
 _CHECKPOINT = ("checkpoint",)
 
 
@@ -56,6 +62,7 @@ class _Planner:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
+        self.meaning = Meaning(recipe)
         self.nodes: dict[str, Node] = {}
         self.open: list[str] = []
         self.placed: set[str] = set()
@@ -79,17 +86,17 @@ class _Planner:
         if isinstance(config, c.ProbeConfig):
             for checkpoint in config.checkpoints:
                 single = config.model_copy(update={"checkpoints": (checkpoint,)})
-                yield self._node(number, step, single, folder=self._folder(checkpoint))
+                yield self._node(number, step, single, folder=self.meaning.folder(checkpoint))
         elif isinstance(config, c.EvaluateConfig):
             for name in config.benchmarks:
                 for checkpoint in config.checkpoints:
-                    folder = f"{self._details_folder(number, checkpoint)}/{name}"
-                    plain = _single(config, checkpoint, name).model_copy(update={"judge": None})
+                    folder = f"{self.meaning.details_folder(number, checkpoint)}/{name}"
+                    plain = one_evaluation(config, checkpoint, name).model_copy(update={"judge": None})
                     *_, details = sampled = list(self._sampled(number, step, plain, folder))
                     yield from sampled
                     yield from judged(details, config)
         elif isinstance(config, c.SelectConfig):
-            yield self._node(number, step, self._with_candidates(number, step, config))
+            yield self._node(number, step, self.meaning.with_candidates(number, step, config))
         elif isinstance(config, c.RolloutConfig):
             yield from self._sampled(number, step, config)
         elif isinstance(config, c.JudgeConfig):
@@ -122,22 +129,6 @@ class _Planner:
             folder=folder and folder + suffix,
         )
 
-    @staticmethod
-    def _folder(checkpoint: str) -> str:
-        """A folder name for a reference; of a path no more than the name of its import."""
-        if isinstance(reference := parse_reference(checkpoint), PathRef):
-            return _import_name(reference)
-        if isinstance(reference, EndpointRef):
-            return reference.folder
-        return checkpoint.replace("/", "--")
-
-    def _details_folder(self, number: int, checkpoint: str) -> str:
-        """All rounds share the details repository, so a step's folder says its round where there are several."""
-        reference = parse_reference(checkpoint)
-        says_where = isinstance(reference, RepoRef | EndpointRef) or getattr(reference, "round", None) is not None
-        several = len(self.recipe.rounds) > 1
-        return f"r{number}--{self._folder(checkpoint)}" if several and not says_where else self._folder(checkpoint)
-
     def _node(self, number: int, step: str, config: c.StepConfig, folder: str = "") -> Node:
         inputs = tuple(self._edges(number, f"r{number}/{step}", config))
         suffix = "details" if isinstance(config, c.EvaluateConfig) else f"r{number}-{step}"
@@ -146,7 +137,7 @@ class _Planner:
             round=number,
             step=step,
             config=config,
-            seed=self._fresh_seed(number, config, self._seed(config)),
+            seed=self.meaning.fresh_seed(number, config, self.meaning.seed(config)),
             inputs=inputs,
             run=self.recipe.run,
             repo_id=f"{self.recipe.namespace}/{self.recipe.run}-{suffix}",
@@ -161,7 +152,7 @@ class _Planner:
         for role, mark in roles(config).items():
             value = getattr(config, role)
             if value is None and isinstance(config, c.DistillConfig) and role in ("old", "anchor"):
-                value = self._clipped_to(number, config)
+                value = self.meaning.clipped_to(number, config)
             values = value if isinstance(value, tuple) else (value,)
             if role in unused_roles(config):
                 continue
@@ -185,35 +176,12 @@ class _Planner:
             yield from self._choice_edges(number, place, config)
         yield from benchmark_edges(config)
         if compares(config):
-            self._check_numerics(place, config)
-
-    def _clipped_to(self, number: int, config: c.DistillConfig) -> str:
-        """What a student's clip and KL are relative to: its signal's `old`, as this round has to write it."""
-        reference = parse_reference(config.signal) if config.signal else None
-        if not isinstance(reference, StepRef):
-            return "policy"
-        at = reference.round or number
-        steps = self.recipe.rounds[at - 1].steps if at <= len(self.recipe.rounds) else {}
-        signal = steps.get(reference.name)
-        if not isinstance(signal, c.SignalConfig):
-            return "policy"
-        old = parse_reference(signal.old)
-        return str(self._meant(at, f"r{at}/{reference.name}.old", old)) if at != number else signal.old
-
-    def _check_numerics(self, place: str, config: c.StepConfig) -> None:
-        """Refuse a training that computes log-probs otherwise than those it is compared with were scored."""
-        for name in ("dtype", "logprob_temperature", "attn_implementation"):
-            scored, own = getattr(self.recipe.scoring, name), getattr(config, name)
-            if own != scored:
-                raise ConfigError(
-                    f"{place}.{name}: expected {scored} as in scoring, got {own}: the two may differ by more than the "
-                    f"clip range; set scoring.{name}, which every step takes over"
-                )
+            check_numerics(self.recipe.scoring, place, config)
 
     def _resolve(self, number: int, where: str, role: str, kinds: tuple[str, ...], text: str) -> Edge:
         reference = parse_reference(text)
         if isinstance(reference, ReservedRef):
-            reference = self._meant(number, where, reference)
+            reference = self.meaning.meant(number, where, reference)
         if isinstance(reference, StepRef):
             return self._step(number, where, role, kinds, reference)
         if isinstance(reference, PathRef) and kinds == ("checkpoint",):
@@ -224,40 +192,6 @@ class _Planner:
             )
         assert not isinstance(reference, ReservedRef), "`none` names nothing"
         return Edge(role, kinds, reference)
-
-    def _meant(self, number: int, where: str, reference: Reference) -> Reference:
-        """What a reference in a round names: a step with its round, a repository or a path."""
-        if isinstance(reference, StepRef):
-            return replace(reference, round=reference.round or number)
-        if not isinstance(reference, ReservedRef) or reference.word == "none":
-            return reference
-        if reference.word == "base" and "base" in self.recipe.rounds[0].steps:
-            return StepRef("base", 1)
-        if reference.word == "base":
-            bases = [n for n, step in self.recipe.rounds[0].steps.items() if step.stage == "base"]
-            if len(bases) == 1:
-                return StepRef(bases[0], 1)
-            raise ConfigError(f"{where}: expected a step named base in the first round, found {bases or 'none'}")
-        policy = self.recipe.rounds[number - 1].policy
-        if policy == "policy":
-            raise ConfigError(f"{where}: policy: expected a checkpoint, got itself")
-        if policy is not None:
-            return self._meant(number, where, parse_reference(policy))
-        return StepRef(self._student(number - 1, where), number - 1) if number > 1 else self._meant(1, where, _BASE)
-
-    def _student(self, number: int, where: str) -> str:
-        """The student of a round, from which the next one starts."""
-        steps = self.recipe.rounds[number - 1].steps.items()
-        students = [
-            n for n, s in steps if isinstance(s, c.DistillConfig) and s.advantage != "outcome" and s.control_of is None
-        ]
-        if len(students) != 1:
-            found = ", ".join(students) or "none"
-            raise ConfigError(
-                f"{where}: expected one student in round {number} to start from, found {found}; "
-                f"set rounds.{number}.policy"
-            )
-        return students[0]
 
     def _step(self, number: int, where: str, role: str, kinds: tuple[str, ...], reference: StepRef) -> Edge:
         at = reference.round or number
@@ -270,21 +204,12 @@ class _Planner:
         kind = STAGES[config.stage].kind
         if kind not in kinds:
             raise ConfigError(f"{where}: expected {' or '.join(kinds)}, got {reference}, which makes {kind}")
-        self._check_saved_step(where, reference, config)
+        check_saved_step(where, reference, config)
         self.place(at, reference.name)
         return Edge(role, kinds, f"r{at}/{reference.name}{extension_suffix(config)}", reference.step)
 
-    @staticmethod
-    def _check_saved_step(where: str, reference: StepRef, config: c.StepConfig) -> None:
-        if reference.step is None:
-            return
-        kept = config.kept_steps if isinstance(config, c.TrainingConfig) else ()
-        if reference.step not in kept:
-            saved = ", ".join(map(str, kept)) or "no steps"
-            raise ConfigError(f"{where}: {reference}: {reference.name} saves {saved}; add it to its save_steps")
-
     def _imported(self, number: int, role: str, kinds: tuple[str, ...], reference: PathRef) -> Edge:
-        step = _import_name(reference)
+        step = import_name(reference)
         name = f"r{number}/{step}"
         config = c.ImportBase(type="import", source=reference.path)
         if self.nodes.setdefault(name, self._node(number, step, config)).config != config:
@@ -333,16 +258,16 @@ class _Planner:
             checkpoints=(text,), benchmarks=(gate.benchmark,), k=gate.k, decoding=gate.decoding,
             **{name: getattr(gate, name) for name in shared},
         )  # fmt: skip
-        wanted = _single(wanted, text, gate.benchmark)
-        at, step, config, folder = number, place.partition("/")[2], wanted, self._details_folder(number, text)
+        wanted = one_evaluation(wanted, text, gate.benchmark)
+        at, step, config, folder = number, place.partition("/")[2], wanted, self.meaning.details_folder(number, text)
         folder = f"{step}--{folder}"
-        target = self._meant(number, place, parse_reference(text))
+        target = self.meaning.meant(number, place, parse_reference(text))
         for there, name, evaluate in self._evaluations(gate.benchmark):
             for other in evaluate.checkpoints:
-                single = _single(evaluate, other, gate.benchmark)
-                alike = identity(single) == identity(wanted) and self._seed(single) == self._seed(wanted)
-                if alike and self._meant(there, place, parse_reference(other)) == target:
-                    at, step, config, folder = there, name, single, self._details_folder(there, other)
+                single = one_evaluation(evaluate, other, gate.benchmark)
+                alike = identity(single) == identity(wanted) and self.meaning.seed(single) == self.meaning.seed(wanted)
+                if alike and self.meaning.meant(there, place, parse_reference(other)) == target:
+                    at, step, config, folder = there, name, single, self.meaning.details_folder(there, other)
         node = self._node(at, step, config, f"{folder}/{gate.benchmark}")
         self.nodes.setdefault(node.name, node)
         return Edge(checkpoint.role, ("details",), node.name)
@@ -354,40 +279,6 @@ class _Planner:
                 if isinstance(config, c.EvaluateConfig) and benchmark in config.benchmarks:
                     yield number, name, config.model_copy(update={"extend_to": None, "judge": None})
 
-    def _with_candidates(self, number: int, step: str, config: c.SelectConfig) -> c.SelectConfig:
-        """With all that a selection is resolved to: every kept step where a training stands by itself."""
-        candidates = config.candidates
-        reference = self._meant(number, f"r{number}/{step}.candidates", parse_reference(candidates[0]))
-        if len(candidates) == 1 and isinstance(reference, StepRef) and reference.step is None:
-            at = reference.round or number
-            training = self.recipe.rounds[at - 1].steps.get(reference.name) if at <= len(self.recipe.rounds) else None
-            if isinstance(training, c.TrainingConfig):
-                candidates = tuple(f"{candidates[0]}@step-{kept}" for kept in training.kept_steps)
-        if len(candidates) < 2:
-            raise ConfigError(f"r{number}/{step}.candidates: expected at least two checkpoints, or a training with "
-                              f"save_steps, got {', '.join(candidates)}")  # fmt: skip
-        benchmark = get_benchmark(config.benchmark, config.definitions)
-        if benchmark.grader != "math":
-            raise ConfigError(f"r{number}/{step}.benchmark: expected one that compares answers, got {benchmark.name}")
-        decoding = benchmark.decoding.changed(config.decoding)
-        resolved = {"final_k": config.final_k or benchmark.k, "decoding": decoding}
-        return config.model_copy(update={"candidates": candidates, **resolved})
-
-    def _seed(self, config: c.StepConfig) -> int:
-        return self.recipe.seed if config.seed is None else config.seed
-
-    def _fresh_seed(self, number: int, config: c.StepConfig, seed: int) -> int:
-        """That of an evaluation: a selected checkpoint gets other samples than it was selected by."""
-        if not isinstance(config, c.EvaluateConfig):
-            return seed
-        reference = self._meant(number, f"r{number}/evaluate", parse_reference(config.checkpoints[0]))
-        if not isinstance(reference, StepRef) or reference.round is None:
-            return seed
-        steps = self.recipe.rounds[reference.round - 1].steps if reference.round <= len(self.recipe.rounds) else {}
-        chosen = steps.get(reference.name)
-        selected = isinstance(chosen, c.SelectConfig) and chosen.benchmark == config.benchmarks[0]
-        return final_seed(seed) if selected else seed
-
     def _score_name(self, number: int, checkpoint: Edge, rollouts: Edge) -> str:
         """`score-teacher-step-8`; with the rollouts' name unless they are the only ones of the round."""
         steps = self.recipe.rounds[number - 1].steps.items()
@@ -398,21 +289,3 @@ class _Planner:
         name = "-".join(["score", *parts])
         room = REPO_CHARACTERS - len(f"{self.recipe.namespace}/{self.recipe.run}-r{number}-")
         return shortened(name, room)
-
-
-def _single(config: c.EvaluateConfig, checkpoint: str, name: str) -> c.EvaluateConfig:
-    """The part of an evaluation that is one artifact, with what the benchmark says where the recipe does not."""
-    benchmark = get_benchmark(name, config.definitions)
-    resolved = {"k": config.k or benchmark.k, "decoding": benchmark.decoding.changed(config.decoding)}
-    resolved["definitions"] = {own: entry for own, entry in config.definitions.items() if own == name}
-    return config.model_copy(update={"checkpoints": (checkpoint,), "benchmarks": (name,), **resolved})
-
-
-def extension_suffix(config: c.StepConfig) -> str:
-    """What the extension of a step is named beyond it; nothing for a step without one."""
-    to = config.extend_to if isinstance(config, c.RolloutConfig | c.EvaluateConfig) else None
-    return "" if to is None else f"-to-{to}"
-
-
-def _import_name(reference: PathRef) -> str:
-    return "import-" + slug(PurePath(reference.path).name)

@@ -14,10 +14,10 @@ from erpd_hub.hub.client import Hub, RepoType
 from erpd_hub.hub.merging import commit_merged
 from erpd_hub.judging import SUFFIX
 from erpd_hub.model_cards import render_leaderboard, render_repo_card
-from erpd_hub.plan import Plan
+from erpd_hub.nodes import Plan
 from erpd_hub.results.metadata import publish_results
-from erpd_hub.results.origin import decided_or_unknown, origin_of
-from erpd_hub.results.rows import Probe, Row, row_of
+from erpd_hub.results.origin import decided_or_unknown, evaluation_of, origin_of
+from erpd_hub.results.rows import Probe, Row, canaries_problem, reference_of, row_of
 from erpd_hub.results.verify import rows_of, same
 from erpd_hub.runner import Finished
 from erpd_hub.summary import Checkpoint, as_counted, checkpoints, evaluations, probe_of
@@ -30,12 +30,17 @@ _FROM_RECORD = ("avg", "stderr", "k", "n", "coverage", "mean_length", "truncated
 def publish_repository_cards(hub: Hub, finished: Iterable[Finished]) -> None:
     """Bring the card of every repository with artifacts in folders up to date."""
     for repo_type, repo_id in sorted({(f.record.repo_type, f.record.repo_id) for f in finished if f.node.folder}):
+        publish_repository_card(hub, repo_type, repo_id)
 
-        def card(head: str | None, repo_type: RepoType = repo_type, repo_id: str = repo_id) -> dict[str, bytes | None]:
-            records = [r.model_dump(mode="json", by_alias=True) for r in folder_records(hub, repo_type, repo_id, head)]
-            return {CARD: render_repo_card(records).encode()}
 
-        commit_merged(hub, repo_type, repo_id, card, message="card")
+def publish_repository_card(hub: Hub, repo_type: RepoType, repo_id: str) -> str | None:
+    """Bring the card of a repository with artifacts in folders up to date; None where it is."""
+
+    def card(head: str | None) -> dict[str, bytes | None]:
+        records = [r.model_dump(mode="json", by_alias=True) for r in folder_records(hub, repo_type, repo_id, head)]
+        return {CARD: render_repo_card(records).encode()}
+
+    return commit_merged(hub, repo_type, repo_id, card, message="card")
 
 
 def folder_records(hub: Hub, repo_type: RepoType, repo_id: str, head: str | None = None) -> list[LineageRecord]:
@@ -88,7 +93,7 @@ def _updated(
     folder = item.record.folder
     known = there.get(folder, {})
     selection = _is_selected(hub, row, item, known or there.get(_counterpart(folder), {}))
-    if _is_current(known, item, probe, selection):
+    if _is_current(hub, known, item, probe, selection):
         return {folder: known}
     if folder not in made or made[folder]["selection"] != selection:
         samples = hub.pull("dataset", item.record.repo_id, item.revision, item.record.folder)
@@ -106,7 +111,7 @@ def _is_selected(hub: Hub, row: Checkpoint, item: Finished, known: Row) -> bool:
     return row.selection or decided or bool(known.get("selection"))
 
 
-def _is_current(known: Row, item: Finished, probe: Finished | None, selection: bool) -> bool:
+def _is_current(hub: Hub, known: Row, item: Finished, probe: Finished | None, selection: bool) -> bool:
     """Whether a published row is of these very details and says what their records do."""
     metrics = item.record.metrics
     probed = probe.record.metrics if probe else {}
@@ -114,6 +119,8 @@ def _is_current(known: Row, item: Finished, probe: Finished | None, selection: b
         (known.get("details_revision"), known.get("selection")) == (item.revision, selection)
         and known.get("details_digest") == item.record.digest
         and known.get("n_graded") is not None  # by a version that computed less, or the limits otherwise
+        and known.get("checkpoint") == reference_of(evaluation_of(hub, item.record))
+        and known.get("canaries_problem") == canaries_problem(metrics)
         and (known.get("probe_revision") == (probe.revision if probe else None))
         and all(same(known[name], metrics.get(name)) for name in _FROM_RECORD)
         and all(same(known[name], probed.get(name)) for name in PROBED)

@@ -16,7 +16,7 @@ from erpd_hub.artifacts import TIMES, LineageRecord, digest_files, payload_files
 from erpd_hub.fields import recorded, roles
 from erpd_hub.inputs import ResolvedInput
 from erpd_hub.launching.worker import StageRun
-from erpd_hub.plan import Node
+from erpd_hub.nodes import Node
 from erpd_hub.references import PathRef, parse_reference
 
 

@@ -103,3 +103,10 @@ def parse_reference(text: str) -> Reference:
 
 def _integer(text: str | None) -> int | None:
     return None if text is None else int(text)
+
+
+def named_with_round(text: str, number: int, *, several: bool) -> str:
+    """A checkpoint as tables name it: as the recipe does, with the round that it was named in where a run has several
+    and the text does not say where it is from."""
+    bare = not several or "/" in text or text == "base" or _ENDPOINT.fullmatch(text)
+    return text if bare else f"r{number}/{text}"

@@ -3,17 +3,26 @@
 K is no part of a sample's identity, so an evaluation with another K has, or lacks, whole samples. Its fingerprint
 follows from what both have in common, for any K; whether there is an artifact with it is one look at the tags. What is
 taken over becomes an input of the new artifact (role `taken_over`), and so part of its lineage.
+
+One that was begun and not finished has left a work directory here. Samples in its journal fit as they are, by their
+seeds; the shards of a reproducible engine are whole only in their own artifact, so a smaller one is finished first.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 from erpd_hub import config as c
 from erpd_hub.artifacts import LineageRecord, fingerprint, fingerprint_tag
+from erpd_hub.home import home
 from erpd_hub.hub.client import Hub, find_finished
 from erpd_hub.inputs import ResolvedInput, pinned
 from erpd_hub.nodes import Node
+from erpd_hub.samples import shard_paths
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +32,8 @@ _MOST_K = 512
 
 Inputs = Sequence[tuple[str, str]]
 """(role, digest), as a fingerprint takes them."""
+Above = Callable[[str], tuple[Node, list[ResolvedInput]]]
+"""A finished node by its name, with its inputs."""
 
 
 class Relative(NamedTuple):
@@ -55,16 +66,11 @@ def find_relatives(hub: Hub, node: Node, variants: Sequence[Inputs]) -> list[Rel
     tags = hub.tags(*place)
     if not tags:
         return []
-    most = max(_MOST_K, _k(node))
-    identity = node.identity
     found: dict[str, Relative] = {}
     pending = list(variants)
     while pending:
         inputs = pending.pop(0)
-        for k in range(1, most + 1):
-            value = fingerprint(
-                node.config.stage, node.stage.version, inputs=inputs, identity={**identity, "k": k}, seed=node.seed
-            )
+        for _, value in _fingerprints(node, inputs):
             if value in found or fingerprint_tag(value) not in tags:
                 continue
             if (there := find_finished(hub, *place, node.folder, value)) is not None:
@@ -74,14 +80,16 @@ def find_relatives(hub: Hub, node: Node, variants: Sequence[Inputs]) -> list[Rel
     return list(found.values())
 
 
-def variants(
-    hub: Hub, node: Node, inputs: Sequence[ResolvedInput], above: Callable[[str], tuple[Node, list[ResolvedInput]]]
-) -> list[Inputs]:
-    """The inputs that an evaluation with another K may have: an extension goes on from one with that K.
+def _fingerprints(node: Node, inputs: Inputs) -> Iterator[tuple[int, str]]:
+    """The node's with these inputs, for every K."""
+    identity = node.identity
+    for k in range(1, max(_MOST_K, _k(node)) + 1):
+        with_k = {**identity, "k": k}
+        yield k, fingerprint(node.config.stage, node.stage.version, inputs=inputs, identity=with_k, seed=node.seed)
 
-    Args:
-        above: A finished node by its name, with its inputs.
-    """
+
+def variants(hub: Hub, node: Node, inputs: Sequence[ResolvedInput], above: Above) -> list[Inputs]:
+    """The inputs that an evaluation with another K may have: an extension goes on from one with that K."""
     pairs = [(item.record.role, item.record.digest) for item in inputs]
     source = next((str(edge.source) for edge in node.inputs if edge.role == "extended"), None)
     if source is None:
@@ -119,6 +127,71 @@ def with_samples_of(
     return [
         [*inputs, pinned(ROLE, item.record, item.sha, hub, repo_id=node.repo_id, folder=node.folder)] for item in useful
     ]
+
+
+# ------------------------------------------------------------------------------------- not finished
+
+
+class Begun(NamedTuple):
+    """An evaluation with another K that has a work directory here."""
+
+    k: int
+    work: Path
+    is_smaller: bool
+    """Whether its K is."""
+
+
+def find_begun(
+    hub: Hub, node: Node, inputs: Sequence[ResolvedInput], above: Above, work_of: Callable[[Node, str], Path]
+) -> list[Begun]:
+    """All at an evaluation's place with its config but for K, also those that were to take samples over themselves.
+
+    Args:
+        inputs: Without what is taken over.
+        work_of: The work directory of a node with a fingerprint.
+    """
+    if not isinstance(node.config, c.EvaluateConfig) or not any((home() / "work").glob("*/scratch")):
+        return []
+    plain = variants(hub, node, inputs, above)
+    digests = [item.record.digest for item in find_relatives(hub, node, plain)]
+    every = [*plain, *([*pairs, (ROLE, digest)] for pairs in plain for digest in digests)]
+    pairs = (pair for one in every for pair in _fingerprints(node, one))
+    others = ((k, work_of(node, value)) for k, value in pairs if k != _k(node))
+    return [Begun(k, work, k < _k(node)) for k, work in others if work.is_dir()]
+
+
+def to_finish_first(node: Node, begun: Iterable[Begun]) -> list[Node]:
+    """Those with a smaller K of which a reproducible engine has finished some shards. Of an extension there are none:
+    what a larger K goes on from is another artifact."""
+    if any(edge.role == "extended" for edge in node.inputs):
+        return []
+    sizes = sorted({one.k for one in begun if one.is_smaller and any(shard_paths(one.work / "out"))})
+    return [replace(node, config=node.config.model_copy(update={"k": k})) for k in sizes]
+
+
+def adopt_journals(work: Path, begun: Iterable[Begun]) -> None:
+    """Put the journals of others beside a work directory's own, which reads them all."""
+    folder = work / "scratch" / "journal"
+    for path in (path for one in begun for path in (one.work / "scratch" / "journal").glob("journal-*.bin")):
+        folder.mkdir(parents=True, exist_ok=True)
+        target = folder / f"journal-of-{path.stat().st_ino}.bin"
+        if target.exists():
+            continue
+        try:
+            os.link(path, target)
+        except OSError:  # a file system without links
+            shutil.copyfile(path, target)
+
+
+def whose_server(node: Node) -> str:
+    """What tells unfinished samples of an endpoint's name at one URL from those at another: another model may be there.
+
+    For what only stays on this machine, and there as a hash. The weights that a server has of a checkpoint are known.
+    """
+    if not isinstance(node.config, c.EvaluateConfig) or _endpoint(node) is None:
+        return ""
+    assert isinstance(node.config.engine, c.ServerEngine), "the config has refused any other"
+    return "\n".join(("", *sorted(node.config.engine.urls)))
 
 
 def _k(node: Node) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from erpd_hub import config as c
+from erpd_hub import relatives
 from erpd_hub.artifacts import (
     CARD,
     LINEAGE,
@@ -32,11 +33,10 @@ from erpd_hub.inputs import OutsideInputs, ResolvedInput, pinned
 from erpd_hub.launching.launch import Launch, run_stage
 from erpd_hub.launching.machine import check_machine
 from erpd_hub.launching.worker import Job
-from erpd_hub.plan import Edge, Node, Plan
+from erpd_hub.nodes import Edge, Node, Plan
 from erpd_hub.recording import Attempts, make_record
-from erpd_hub.relatives import complete, find_relatives, variants, with_samples_of
 from erpd_hub.stages import StageContext
-from erpd_hub.work_lock import exclusive, lock_file
+from erpd_hub.work_lock import discard, exclusive, lock_file
 
 
 @dataclass(frozen=True)
@@ -192,15 +192,19 @@ class Runner:
         """Inputs with the evaluation that this one takes samples over from, and itself where it is there already."""
         if not isinstance(node.config, c.EvaluateConfig) or self._begun(node, inputs):
             return inputs, None
-        found = find_relatives(self.hub, node, variants(self.hub, node, inputs, self._above))
-        if (done := complete(found, node)) is not None:
+        found = relatives.find_relatives(self.hub, node, relatives.variants(self.hub, node, inputs, self._above))
+        if (done := relatives.complete(found, node)) is not None:
             return inputs, Finished(node, done.record, done.sha, {}, reused=True, seconds=0.0, origins=_origins(inputs))
-        choices = with_samples_of(found, self.hub, node, inputs)
+        choices = relatives.with_samples_of(found, self.hub, node, inputs)
         return next((choice for choice in choices if self._begun(node, choice)), [*choices, inputs][0]), None
 
     def _begun(self, node: Node, inputs: list[ResolvedInput]) -> bool:
         """What has been begun is gone on with, so that a killed evaluation ends as it would have."""
         return self._work(node, self._fingerprint(node, inputs)).exists()
+
+    def _begun_otherwise(self, node: Node) -> list[relatives.Begun]:
+        """What has been begun of an evaluation with another K."""
+        return relatives.find_begun(self.hub, node, self._resolve_all(node), self._above, self._work)
 
     def _above(self, name: str) -> tuple[Node, list[ResolvedInput]]:
         return self.finished[name].node, self._resolve_all(self.finished[name].node)
@@ -225,6 +229,8 @@ class Runner:
         return Finished(node, record, sha, steps, reused=True, seconds=0.0, origins=_origins(inputs))
 
     def _finish(self, node: Node, *, must_exist: bool) -> Finished:
+        for smaller in relatives.to_finish_first(node, self._begun_otherwise(node)):
+            self._finish(smaller, must_exist=False)
         inputs, there = self._with_earlier(node, self._resolve_all(node))
         if there is not None:
             return there
@@ -245,14 +251,19 @@ class Runner:
 
     def _work(self, node: Node, value: str) -> Path:
         """The work directory of an artifact at its place: equal artifacts of two runs have a record each."""
-        return work_folder(f"{value}\n{self.hub.identity}\n{node.repo_id}\n{node.folder}")
+        return work_folder(f"{value}\n{self.hub.identity}\n{node.repo_id}\n{node.folder}{relatives.whose_server(node)}")
 
     def _make_and_push(self, node: Node, inputs: list[ResolvedInput], value: str, work: Path) -> Finished:
+        begun = self._begun_otherwise(node)
+        relatives.adopt_journals(work, begun)
         self._make(node, inputs, value, work)
         try:
-            return replace(self._push(node, work / "out"), origins=_origins(inputs))
+            done = replace(self._push(node, work / "out"), origins=_origins(inputs))
         except HubError as error:
             raise HubError(f"{node.name}: {error}; the finished artifact is kept, the next run pushes it") from error
+        for smaller in (one for one in begun if one.is_smaller):
+            discard(smaller.work)  # all that it has drawn is in the new one
+        return done
 
     def _make(self, node: Node, inputs: list[ResolvedInput], value: str, work: Path) -> None:
         """Run the stage unless the work directory already holds its finished output."""

@@ -107,11 +107,6 @@ def sample_schema(extras: Iterable[str] = ()) -> pa.Schema:
     return pa.schema([*SAMPLE_SCHEMA, *(column for column in EXTRA_COLUMNS if column.name in named)])
 
 
-def response_length(row: Mapping[str, Any]) -> int | None:
-    """Tokens of a row's response: of its ids, or as a server counted them; None where nobody says."""
-    return row.get("num_tokens") if row["response_ids"] is None else len(row["response_ids"])
-
-
 def sample_seed(recipe_seed: int, benchmark: str, problem_id: str, k: int) -> int:
     """Seed of one sample, 63 bits; the number of samples drawn for the problem is no part of it."""
     key = f"{recipe_seed}\x1f{benchmark}\x1f{problem_id}\x1f{k}".encode()
@@ -153,20 +148,27 @@ def read_rows(folder: Path) -> Iterator[dict]:
         yield from pq.read_table(path).to_pylist()
 
 
-_LIGHT_COLUMNS = ("problem_id", "k", "label", "judge", "verdict", "extracted", "finish_reason")
+_HEAVY = ("prompt_ids", "response_ids", "sampler_logprobs", "text")
+"""Columns that grow with the responses."""
+_BATCH = 64
+"""Rows of Python objects at once, of columns that may be heavy."""
 
 
-def read_light(folder: Path) -> Iterator[dict]:
+def read_columns(folder: Path, *names: str) -> Iterator[dict[str, Any]]:
+    """Some columns of all rows, a few rows in memory at a time."""
+    for path in shard_paths(folder):
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=_BATCH, columns=list(names)):
+                yield from batch.to_pylist()
+
+
+def read_light(folder: Path) -> Iterator[dict[str, Any]]:
     """Sample rows without prompt, response and text: their tokens are counted (`length`), and not held."""
     import pyarrow.compute as pc
 
     for path in shard_paths(folder):
         names = pq.read_schema(path).names
-        table = pq.read_table(
-            path, columns=[*_LIGHT_COLUMNS, *(n for n in ("response_ids", "num_tokens") if n in names)]
-        )
-        lengths = pc.list_value_length(table["response_ids"]).to_pylist()
-        counted = table["num_tokens"].to_pylist() if "num_tokens" in names else [None] * len(lengths)
-        rows = table.select(list(_LIGHT_COLUMNS)).to_pylist()
-        for row, length, count in zip(rows, lengths, counted, strict=True):
-            yield {**row, "length": count if length is None else length}
+        rows = pq.read_table(path, columns=[name for name in names if name not in _HEAVY]).to_pylist()
+        lengths = pc.list_value_length(pq.read_table(path, columns=["response_ids"])["response_ids"]).to_pylist()
+        for row, length in zip(rows, lengths, strict=True):
+            yield {**row, "length": row.get("num_tokens") if length is None else length}

@@ -1,5 +1,6 @@
 """The table of an evaluation by itself, and the notes under any table of scores: what to know before believing one."""
 
+import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -60,11 +61,20 @@ def score_notes(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
             yield f"{place}: problems have unequal numbers of graded samples, so some weigh more than they should"
         if row["cut_short"]:
             yield f"{place}: the server ended {row['cut_short']} samples by a limit of its own, below the one asked for"
+        if row["taken_over_otherwise"]:
+            yield f"{place}: {row['taken_over']} samples are from earlier and were made otherwise: {_words(row)}"
+        if row["taken_over"] and not row["pinned"]:
+            yield f"{place}: {row['taken_over']} samples are from earlier, when another model may have had that name"
         repeats = f"{place}: {row['duplicates']} samples repeat another of their problem"
         if row["seeds_ignored"]:
             yield f"{repeats}: whatever drew them ignores seeds, so K and the errors are less than they seem"
         elif row["duplicates"] and row["temperature"] == 0:
             yield f"{repeats}, as temperature 0 makes them: K=1 says the same"
+
+
+def _words(row: dict[str, Any]) -> str:
+    """As the record says it, and fit for a line."""
+    return escape(json.dumps(row["taken_over_otherwise"], sort_keys=True))
 
 
 def percent(value: float | None) -> str:

@@ -8,7 +8,7 @@ drawn afresh.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -217,12 +217,3 @@ def final_seed(seed: int) -> int:
     """Seed of the samples that count: none of them was seen in the race."""
     digest = hashlib.sha256(f"{seed}\x1ffinal samples of a selection".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
-
-
-def race_table(looks: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
-    """One row a candidate and look, for a card."""
-    return [
-        {"look": number, "k": look["k"], "name": names[row["candidate"]], **row}
-        for number, look in enumerate(looks, 1)
-        for row in look["candidates"]
-    ]

@@ -14,7 +14,8 @@ from erpd_hub import config as c
 from erpd_hub.checkpoint_role import Role, role_of
 from erpd_hub.inputs import ENDPOINT
 from erpd_hub.judging import SUFFIX
-from erpd_hub.plan import Node, Plan
+from erpd_hub.nodes import Node, Plan
+from erpd_hub.references import named_with_round
 from erpd_hub.runner import Finished
 
 SCHEMA = "erpd-hub/summary/v1"
@@ -67,6 +68,10 @@ class Checkpoint(NamedTuple):
     """Samples that repeat another of their problem."""
     seeds_ignored: bool = False
     """Whether that is more than chance, so that whatever drew them ignores seeds."""
+    taken_over: int = 0
+    """Samples that an earlier evaluation had drawn."""
+    taken_over_otherwise: dict[str, Any] | None = None
+    """How those were made, where that differs."""
     temperature: float | None = None
     pinned: bool = True
     """False for an endpoint: nothing says what answered."""
@@ -156,7 +161,8 @@ def headline(rows: Iterable[Checkpoint]) -> list[dict[str, Any]]:
     """Mean AVG@K of every checkpoint over its benchmarks, without those that decided something.
 
     One entry a checkpoint: `ref`, `role`, `avg`, `stderr` (over problems, benchmarks independent), the `benchmarks`
-    that are in it and those `left_out`; `avg` is None where there is nothing else.
+    that are in it, those of them that are `incomplete` (samples without a grade, or unequal K), and those `left_out`;
+    `avg` is None where there is nothing else.
     """
     by_checkpoint: dict[tuple[str, str], list[Checkpoint]] = {}
     for row in rows:
@@ -174,6 +180,7 @@ def _headline(rows: list[Checkpoint]) -> dict[str, Any]:
         "avg": fmean(row.avg for row in counted if row.avg is not None) if counted else None,
         "stderr": sqrt(sum(error**2 for error in errors)) / len(counted) if whole else None,
         "benchmarks": [row.benchmark for row in counted],
+        "incomplete": [row.benchmark for row in counted if (row.coverage or 0) < 1 or not row.equal_k],
         "left_out": sorted({row.benchmark for row in rows if row.selection}),
     }
 
@@ -225,6 +232,8 @@ def _checkpoint(plan: Plan, evaluation: Finished, probe: Finished | None, by_nam
         cut_short=metrics.get("cut_short", 0),
         duplicates=metrics.get("duplicates", 0),
         seeds_ignored=metrics.get("seeds_ignored", False),
+        taken_over=metrics.get("taken_over", 0),
+        taken_over_otherwise=metrics.get("taken_over_otherwise"),
         temperature=metrics["decoding"]["temperature"],
         pinned=item.kind != ENDPOINT,
         avg_judged=metrics.get("avg_judged"),
@@ -240,11 +249,9 @@ def _checkpoint(plan: Plan, evaluation: Finished, probe: Finished | None, by_nam
 
 
 def reference_of(plan: Plan, node: Node) -> str:
-    """The checkpoint as the recipe names it, with its round where there are several."""
+    """What a node measured, as tables name it."""
     assert isinstance(node.config, c.EvaluateConfig | c.ProbeConfig)
-    text = node.config.checkpoints[0]
-    bare = len(plan.recipe.rounds) == 1 or "/" in text or text == "base"
-    return text if bare else f"r{node.round}/{text}"
+    return named_with_round(node.config.checkpoints[0], node.round, several=len(plan.recipe.rounds) > 1)
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> Path:

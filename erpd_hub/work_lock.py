@@ -1,6 +1,7 @@
 """The lock of a work directory: one process at a time makes an artifact."""
 
 import fcntl
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,3 +30,14 @@ def exclusive(work: Path) -> Iterator[None]:
         fcntl.flock(stream, fcntl.LOCK_EX)
         work.mkdir(parents=True, exist_ok=True)
         yield
+
+
+def discard(work: Path) -> None:
+    """Remove a work directory, unless a process is at it."""
+    with lock_file(work).open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        shutil.rmtree(work, ignore_errors=True)
+        lock_file(work).unlink(missing_ok=True)

@@ -7,6 +7,8 @@ lineage of the evaluation; `state_of` says whether the problems are those that t
 
 import hashlib
 import json
+import logging
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -28,13 +30,15 @@ from erpd_hub.config.benchmarks import (
     HubSource,
     LiveCodeBenchSource,
 )
-from erpd_hub.errors import ArtifactError, ConfigError
+from erpd_hub.errors import ArtifactError, ConfigError, StageError
 from erpd_hub.evaluation.golds import normalise_gold
 from erpd_hub.evaluation.tables import Row, read_file, read_split, require_columns
 from erpd_hub.programs import program_problems
 from erpd_hub.prompts import Problem, problem_key
 from erpd_hub.recipe_files import parse_mapping
 from erpd_hub.references import PathRef, RepoRef
+
+logger = logging.getLogger(__name__)
 
 Source = Generated | GeneratedChains | GeneratedPrograms | HubSource | FileSource | LiveCodeBenchSource
 State = Literal["known", "other", "unrecorded"]
@@ -83,6 +87,12 @@ class Benchmark:
         if isinstance(self.source, HubSource | LiveCodeBenchSource):
             return RepoRef(self.source.dataset, self.source.revision)
         return PathRef(self.source.path) if isinstance(self.source, FileSource) else None
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether the problems cannot change: generated from a seed, read at a commit, or a file, which is an input."""
+        revision = getattr(self.source, "revision", "")
+        return revision is not None and (not revision or re.fullmatch(r"[0-9a-f]{40}", revision) is not None)
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -170,6 +180,27 @@ def state_of(benchmark: Benchmark, problems: Iterable[Problem]) -> State:
     if benchmark.problems_sha256 is None:
         return "unrecorded"
     return "known" if problems_hash(problems) == benchmark.problems_sha256 else "other"
+
+
+def check_state(benchmark: Benchmark, problems: Iterable[Problem], *, required: bool = False) -> State:
+    """Say before anything is sampled that the problems are not those that the entry was checked with.
+
+    Args:
+        required: Whether they have to be; without a recorded state it is enough that nothing can change them.
+
+    Raises:
+        StageError: they have to be, and are not known to be.
+    """
+    state = state_of(benchmark, problems)
+    if state == "known" or (state == "unrecorded" and (not required or benchmark.is_fixed)):
+        return state
+    got = "others: its dataset has changed" if state == "other" else "ones that no commit and no hash is known of"
+    where = f"{benchmark.name}: expected the problems that its entry was checked with, got {got}"
+    if required:
+        advice = "pin the commit that has them (`like:` with `source: {revision: ...}`), or drop require_known_problems"
+        raise StageError(f"{where}; {advice}")
+    logger.warning("%s; the score will say so (problems_state: other)", where)
+    return state
 
 
 def _generate(name: str, source: Generated | GeneratedChains | GeneratedPrograms) -> list[Problem]:

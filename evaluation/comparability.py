@@ -9,13 +9,17 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from erpd_hub.errors import ArtifactError
-from erpd_hub.evaluation.paired import labels_by_problem
+from erpd_hub.evaluation.paired import excludes_zero, labels_by_problem
 
 _NEVER = ("benchmark_version", "benchmark_definition")
 """Other prompts or golds under one name."""
 _FORCED = ("decoding", "limit", "extend_to", "max_sequence_tokens")
 _GRADER = ("grader", "math-verify")
 """Of the recorded harness; what an older record does not say is noted."""
+
+_ENGINE = ("type", "dtype")
+"""Of the recorded engine."""
+_LEVEL = 0.05
 
 _HASH = 64
 """Letters of a sha256, of which the first are shown."""
@@ -63,6 +67,23 @@ class Evaluation:
         harness = self.metrics.get("harness") or {}
         return {key: harness[key] for key in _GRADER if key in harness}
 
+    @property
+    def engine(self) -> Mapping[str, Any]:
+        engine = self.metrics.get("engine") or {}
+        return {key: engine[key] for key in _ENGINE if key in engine}
+
+    @property
+    def otherwise(self) -> dict[str, str]:
+        """How samples that were taken over from earlier evaluations were made, where other than those drawn last."""
+        found: dict[str, list[str]] = {}
+        earlier = self.metrics.get("taken_over_otherwise")
+        while earlier:
+            told = {key: earlier[key] for key in (*_ENGINE, "graded_by") if key in earlier}
+            for key, value in {**told, **earlier.get("versions", {})}.items():
+                found.setdefault(key, []).append(str(value))
+            earlier = earlier.get("taken_over_otherwise")
+        return {key: ", ".join(dict.fromkeys(values)) for key, values in found.items()}
+
 
 class Side(NamedTuple):
     """A checkpoint as the command line names it, with its evaluations by benchmark."""
@@ -95,6 +116,7 @@ def refuse(first: Side, other: Side, benchmark: str, *, judged: bool, force: boo
         values += [(key, one.grader.get(key), two.grader.get(key)) for key in _GRADER]
     if judged:
         values.append(("judge", one.judge, two.judge))
+    values.append(("what graded samples taken over", one.otherwise.get("graded_by"), two.otherwise.get("graded_by")))
     found = [
         f"{benchmark}: {key} is {_shown(mine)} ({first.name}) and {_shown(theirs)} ({other.name})"
         for key, mine, theirs in values
@@ -141,8 +163,12 @@ def notes(sides: Sequence[Side], benchmarks: Sequence[str]) -> list[str]:
         if len(set(sizes.values())) > 1:
             shown = ", ".join(f"{k} ({label})" for label, k in sizes.items())
             found.append(f"{name}: K is {shown}: AVG@K means the same at any K, pass@K and majority@K do not")
-        if len({evaluation.metrics.get("engine", {}).get("type") for _, evaluation in here}) > 1:
-            found.append(f"{name}: sampled by different engines")
+        engines = {label: _shown(evaluation.engine) or "unknown" for label, evaluation in here}
+        if len(set(engines.values())) > 1:
+            shown = "; ".join(f"{engine} ({label})" for label, engine in engines.items())
+            found.append(f"{name}: sampled by different engines: {shown}")
+        found += [f"{name}: of {label}, {evaluation.metrics.get('taken_over', 'some')} samples were made before with "
+                  f"{_shown(evaluation.otherwise)}" for label, evaluation in here if evaluation.otherwise]  # fmt: skip
         if len({bool(evaluation.grader) for _, evaluation in here}) > 1:
             unknown = ", ".join(label for label, evaluation in here if not evaluation.grader)
             found.append(f"{name}: which version of the grader {unknown} was graded by is not recorded")
@@ -181,6 +207,26 @@ def _incomplete(name: str, here: Sequence[tuple[str, Evaluation]]) -> list[str]:
             found.append(f"{name}: {label} has {min(counts)} to {max(counts)} samples a problem: it is not complete")
         if ungraded:
             found.append(f"{name}: {label} has {ungraded} of {len(evaluation.rows)} samples that could not be graded")
+    return found
+
+
+def disagreements(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Where an interval and p say different things of the difference 0, and why they may."""
+    unsure: list[str] = []
+    close: list[str] = []
+    for pair in pairs:
+        pooled = [{"benchmark": "the mean of benchmarks", **pair["pooled"]}] if pair["pooled"] else []
+        for item in (*pair["benchmarks"], *pooled):
+            place = f"{pair['checkpoint']} against {pair['against']} on {item['benchmark']}"
+            small, apart = item["p_two_sided"] < _LEVEL, excludes_zero(item["interval"])
+            if small != apart:
+                (unsure if small else close).append(place)
+    found = []
+    if unsure:
+        found.append(f"{'; '.join(unsure)}: p < {_LEVEL} although the interval holds 0: not alike on these problems, "
+                     "but others like them, of which none is here, could turn the mean around")  # fmt: skip
+    if close:
+        found.append(f"{'; '.join(close)}: p >= {_LEVEL} although the interval excludes 0: too close to call")
     return found
 
 

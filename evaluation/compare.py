@@ -10,7 +10,16 @@ from typing import Any
 
 from erpd_hub.errors import ArtifactError
 from erpd_hub.evaluation.bounded import METHOD
-from erpd_hub.evaluation.comparability import Evaluation, Row, Side, multiplicity, notes, refuse, without_judge
+from erpd_hub.evaluation.comparability import (
+    Evaluation,
+    Row,
+    Side,
+    disagreements,
+    multiplicity,
+    notes,
+    refuse,
+    without_judge,
+)
 from erpd_hub.evaluation.judge import judged_label
 from erpd_hub.evaluation.paired import LabelsByProblem, labels_by_problem
 from erpd_hub.evaluation.statistics import (
@@ -74,7 +83,7 @@ def report(
         "sides": [_side(side, found, same, judged=judged) for side, found in zip(sides, labels, strict=True)],
         "pairs": pairs,
         "forced": flags,
-        "notes": [*notes(sides, benchmarks), *multiplicity(pairs)],
+        "notes": [*notes(sides, benchmarks), *disagreements(pairs), *multiplicity(pairs)],
     }
 
 
@@ -166,8 +175,8 @@ def _pair(
             {
                 "benchmark": name,
                 **found._asdict(),
+                "within_reach": list(found.within_reach),
                 "interval": list(found.interval),
-                "widest": list(found.widest),
                 "coverage": _coverage(labels[name], base[name]),
                 "problems": _most_different(labels[name], base[name]),
             }
@@ -178,7 +187,7 @@ def _pair(
 
 
 def _pooled(pooled: Pooled) -> dict[str, Any]:
-    return {**pooled._asdict(), "interval": list(pooled.interval)}
+    return {**pooled._asdict(), "within_reach": list(pooled.within_reach), "interval": list(pooled.interval)}
 
 
 def _coverage(one: LabelsByProblem, other: LabelsByProblem) -> float:

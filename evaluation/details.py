@@ -37,14 +37,6 @@ def is_concealed(row: Mapping[str, Any]) -> bool:
     return row.get(HASH_COLUMN) is not None
 
 
-def conceal(row: Mapping[str, Any], benchmark: Benchmark, problems: Mapping[str, Problem]) -> Row:
-    """A sample as its benchmark's licence lets it be shown; `problems` by id."""
-    if benchmark.share == "full" or is_concealed(row):
-        return dict(row)
-    hidden: Row = dict.fromkeys(_SECRET)
-    return {**row, **hidden, HASH_COLUMN: problem_sha256(problems[row["problem_id"]])}
-
-
 def conceal_folder(folder: Path, benchmark: Benchmark, problems: Iterable[Problem]) -> None:
     """Conceal the samples of a folder, shard by shard, each whole or not at all; what is concealed stays so."""
     if benchmark.share == "full":

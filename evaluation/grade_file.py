@@ -17,18 +17,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from erpd_hub.errors import ArtifactError, ConfigError
+from erpd_hub.evaluation.answer_rows import AnswerRow, bounded_integer, read_rows
 from erpd_hub.evaluation.answers import Extract
-from erpd_hub.evaluation.golds import normalise_gold
 from erpd_hub.evaluation.grading import GRADER_VERSION, SECONDS, Grade, Response, grade_many
-from erpd_hub.samples import FinishReason
 
 _CHUNK_ROWS = 1024
 _CHUNK_CHARACTERS = 32 << 20
-_MAX_LINE = 64 << 20  # bytes
 _NAMED = 10  # malformed lines that are named one by one
 _ADDED = ("verdict", "label", "extracted", "grader", "ms", "reason")
-_CUT_OFF = ("length", "max_tokens", "max_length", "max_new_tokens")
-_FAILED = ("error", "abort", "aborted", "failed")
 
 
 @dataclass
@@ -73,15 +69,6 @@ class Report:
         }
 
 
-@dataclass(frozen=True)
-class _Row:
-    """A line of the input: what it holds, or why it is no row."""
-
-    data: dict[str, Any]
-    response: Response | None
-    problem: str | None
-
-
 def grade_file(
     path: Path, output: Path, *, extract: Extract = "boxed", text_key: str = "output", gold_key: str = "gold",
     seconds: float = SECONDS, thinking: bool = False,
@@ -104,7 +91,7 @@ def grade_file(
     partial = output.with_name(f"{output.name}.{hashlib.sha256(settings.encode()).hexdigest()[:12]}.partial")
     output.parent.mkdir(parents=True, exist_ok=True)
     with path.open("rb") as lines, partial.open("ab+") as done:
-        rows = _rows(lines, text_key, gold_key, thinking)
+        rows = read_rows(lines, text_key, gold_key, thinking=thinking)
         _resume(rows, done, report, partial)
         for chunk in _chunks(rows):
             responses = [row.response for row in chunk if row.response is not None]
@@ -120,65 +107,8 @@ def grade_file(
     return report
 
 
-def _rows(lines: IO[bytes], text_key: str, gold_key: str, thinking: bool) -> Iterator[_Row]:
-    number = 0
-    while line := lines.readline(_MAX_LINE):
-        number += 1
-        size = len(line)
-        while not line.endswith(b"\n") and (rest := lines.readline(_MAX_LINE)):  # the rest of a line that is too long
-            size, line = size + len(rest), rest
-        if size > _MAX_LINE:
-            yield _malformed(number, f"expected at most {_MAX_LINE} bytes, got {size}")
-        elif line.strip():
-            yield _row(number, line, text_key, gold_key, thinking)
-        else:
-            yield _malformed(number, "expected a JSON object, got an empty line")
-
-
-def _row(number: int, line: bytes, text_key: str, gold_key: str, thinking: bool) -> _Row:
-    try:
-        data = json.loads(line, parse_int=_integer)
-    except (ValueError, RecursionError):
-        return _malformed(number, "expected a JSON object, got what is no JSON")
-    if not isinstance(data, dict):
-        return _malformed(number, f"expected a JSON object, got {type(data).__name__}")
-    for key in (text_key, gold_key):
-        if key not in data:
-            return _malformed(number, f"expected the key {key!r}, got none", data)
-    text, gold = data[text_key], _gold(data[gold_key])
-    if gold is None:
-        return _malformed(number, f"{gold_key}: expected text or a number, got {type(data[gold_key]).__name__}", data)
-    if not isinstance(text, str | int | float | None) or isinstance(text, bool):
-        return _malformed(number, f"{text_key}: expected text, got {type(text).__name__}", data)
-    said = data.get("thinking")  # another harness may keep the thoughts there: then it is text
-    opened = said if isinstance(said, bool) else thinking
-    response = Response(gold, "" if text is None else str(text), _finish_reason(data.get("finish_reason")), opened)
-    return _Row(data, response, None)
-
-
-def _integer(digits: str) -> int | str:
-    """An integer; digits of one that Python would refuse to print again stay text."""
-    return int(digits) if len(digits) < 4000 else digits
-
-
-def _gold(value: Any) -> str | None:
-    if isinstance(value, bool) or not isinstance(value, str | int | float | None):
-        return None
-    return normalise_gold(value)
-
-
-def _finish_reason(value: Any) -> FinishReason:
-    if value in _CUT_OFF:
-        return "length"
-    return "error" if value in _FAILED else "stop"
-
-
-def _malformed(number: int, problem: str, data: dict[str, Any] | None = None) -> _Row:
-    return _Row(data if data is not None else {"line": number}, None, f"line {number}: {problem}")
-
-
-def _chunks(rows: Iterator[_Row]) -> Iterator[list[_Row]]:
-    chunk: list[_Row] = []
+def _chunks(rows: Iterator[AnswerRow]) -> Iterator[list[AnswerRow]]:
+    chunk: list[AnswerRow] = []
     characters = 0
     for row in rows:
         chunk.append(row)
@@ -190,7 +120,7 @@ def _chunks(rows: Iterator[_Row]) -> Iterator[list[_Row]]:
         yield chunk
 
 
-def _graded(row: _Row, grade: Grade | None) -> dict[str, Any]:
+def _graded(row: AnswerRow, grade: Grade | None) -> dict[str, Any]:
     """The row with its grade; what it already has under our names goes on as `given_...`."""
     if grade is None:
         grade = Grade("ungradable", None, None, row.problem, "none")
@@ -199,8 +129,10 @@ def _graded(row: _Row, grade: Grade | None) -> dict[str, Any]:
     return _kept(row) | added
 
 
-def _kept(row: _Row) -> dict[str, Any]:
-    return {f"given_{key}" if key in _ADDED else key: value for key, value in row.data.items()}
+def _kept(row: AnswerRow) -> dict[str, Any]:
+    """What a row brings; of one that was graded before, what was given then and not that grade."""
+    given = {f"given_{key}": row.data[key] for key in _ADDED if key in row.data}
+    return given | {key: value for key, value in row.data.items() if key not in _ADDED}
 
 
 def _count(report: Report, graded: dict[str, Any], response: Response | None) -> None:
@@ -232,7 +164,7 @@ def _agreement(given: int, label: int | None) -> str:
     return "agree" if given == label else "false_positive" if label else "false_negative"
 
 
-def _resume(rows: Iterator[_Row], done: IO[bytes], report: Report, partial: Path) -> None:
+def _resume(rows: Iterator[AnswerRow], done: IO[bytes], report: Report, partial: Path) -> None:
     """Count what an earlier run graded, cut off a line that it did not finish, and leave `rows` after those.
 
     Raises:
@@ -244,7 +176,7 @@ def _resume(rows: Iterator[_Row], done: IO[bytes], report: Report, partial: Path
         if not line.endswith(b"\n"):
             break
         row = next(rows, None)
-        graded = json.loads(line, parse_int=_integer)
+        graded = json.loads(line, parse_int=bounded_integer)
         if row is None or _kept(row) != {key: value for key, value in graded.items() if key not in _ADDED}:
             raise ArtifactError(f"{partial}: expected rows of this input, got others; remove it to start afresh")
         _count(report, graded, row.response)

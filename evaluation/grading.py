@@ -2,8 +2,8 @@
 
 Cheap rules first: a response that was cut off or has no answer is wrong; integers are compared digit by digit; equal
 typesetting is equal; words are compared as words. What is left goes to a child process (`grading_pool`): our reader of
-answers (`maths`), and math-verify for what that cannot read. Whatever an answer does to the grader is a wrong answer
-with its reason; a gold or a harness that fails makes the response ungradable. Leaves out: a judge.
+answers (`maths`), and math-verify for what that cannot read and is not in words. Whatever an answer does to the grader
+is a wrong answer with its reason; a gold or a harness that fails makes the response ungradable. Leaves out: a judge.
 """
 
 from collections.abc import Sequence
@@ -21,10 +21,11 @@ from erpd_hub.evaluation.answers import (
 )
 from erpd_hub.evaluation.golds import is_worked_solution
 from erpd_hub.evaluation.grading_pool import Comparison, Method, shared_pool
-from erpd_hub.evaluation.phrases import same_phrase
+from erpd_hub.evaluation.maths.comparing import can_read
+from erpd_hub.evaluation.phrases import same_nothing, same_phrase
 from erpd_hub.samples import FinishReason, Verdict
 
-GRADER_VERSION = 2
+GRADER_VERSION = 3
 """Raised when the same answer may get another grade."""
 
 Grader = Literal["none", "integer", "string", "phrase", "reader", "math-verify", "function"]
@@ -154,12 +155,17 @@ def _grade_by_rules(gold: str, answer: str, *, algebra: bool) -> Grade | None:
         return _settled(same, answer, "string")
     if not algebra:
         return _settled(False, answer, "string")
-    return _settled(same_phrase(gold, answer), answer, "phrase") if is_prose(gold) else None
+    if (same := same_nothing(gold, answer)) is not None:
+        return _settled(same, answer, "phrase")
+    if not is_prose(gold):
+        return None
+    same = same_phrase(gold, answer)
+    return _settled(same, answer, "phrase") if same or not can_read(gold) else None
 
 
 def _grade_by_algebra(found: Comparison, answer: str) -> Grade:
     outcome, layer, ms = found
-    grader: Grader = "reader" if layer == "reader" else "math-verify"
+    grader: Grader = layer if layer in ("reader", "phrase") else "math-verify"  # type: ignore[assignment]
     if outcome in ("equal", "different"):
         return replace(_settled(outcome == "equal", answer, grader), ms=ms)
     if outcome == "unparsed":

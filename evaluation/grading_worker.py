@@ -3,9 +3,10 @@
 Answers are hostile: a tower of powers or a deep nest can take all time and memory there is. So the comparison runs
 here, under resource limits, where `grading_pool` can kill it. One JSON object a line comes in: {gold, answer, seconds,
 method}. Out go progress lines, "loading" (math-verify is imported), "taken" (the clock starts) and "gold" (it is read:
-what follows is the answer's fault), then the outcome and who decided.
+what follows is the answer's fault), then "worn" from a worker that has grown large, the outcome and who decided.
 
-The reader of `maths` comes first: exact, and quick. What it cannot read goes to math-verify, which is loaded only then.
+The reader of `maths` comes first: exact, and quick. What it cannot read goes to math-verify, which is loaded only then;
+not where the gold is in words, of which math-verify would see the letters.
 Of that only the LaTeX parser sees model text; its plain-expression reader is left out: it evaluates.
 """
 
@@ -17,6 +18,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Literal
 
+from erpd_hub.evaluation.answers import is_prose
 from erpd_hub.evaluation.maths.comparing import compare, read_gold
 from erpd_hub.evaluation.maths.guards import refuses
 
@@ -24,6 +26,7 @@ Outcome = Literal["equal", "different", "unparsed", "bad_gold"]
 Method = Literal["reader first", "math-verify"]
 
 _MEMORY_BYTES = 2 << 30  # sympy itself takes a tenth of it
+_WORN_KIB = 500 << 10  # of memory at its peak: what answers have left there is not the next one's to find
 _ORPHAN_SECONDS = 5  # past the deadline a worker whose parent died kills itself
 _LOADING_SECONDS = 600
 _DIGITS = 60  # enough to tell 50 (1 - 2**-101) from 50
@@ -48,7 +51,10 @@ def main() -> None:
         job = json.loads(line)
         signal.alarm(int(job["seconds"]) + _ORPHAN_SECONDS)  # the default action ends the process even in C code
         say("taken")
-        say(" ".join(_outcome(job, say)))
+        outcome = _outcome(job, say)
+        if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > _WORN_KIB:
+            say("worn")
+        say(" ".join(outcome))
         signal.alarm(0)
 
 
@@ -65,6 +71,8 @@ def _outcome(job: dict[str, Any], say: Callable[[str], None]) -> tuple[Outcome, 
             opinion = None
         if opinion is not None:
             return ("equal" if opinion else "different"), "reader"
+        if is_prose(gold):
+            return "different", "phrase"
         if refuses(gold, answer):
             return "different", "reader"
     return _algebra(job, say, gold_is_read=readable), "math-verify"

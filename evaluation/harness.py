@@ -5,6 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from erpd_hub import __version__
+from erpd_hub.artifacts import LineageRecord
 from erpd_hub.evaluation.benchmarks import Benchmark
 from erpd_hub.evaluation.grading import GRADER_VERSION
 
@@ -19,23 +20,31 @@ def harness(benchmark: Benchmark) -> dict[str, Any]:
     return found | {"grader": f"math v{GRADER_VERSION}", "math-verify": _version("math-verify")}
 
 
+_DRAWN_BY = {"transformers": ("torch", "transformers"), "vllm": ("vllm",)}
+"""Packages whose version a sample of an engine depends on."""
+
+
 def drawn_otherwise(
-    earlier: Mapping[str, Any], engine: Mapping[str, Any], harness: Mapping[str, Any]
+    earlier: LineageRecord, engine: Mapping[str, Any], harness: Mapping[str, Any], environment: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """How an evaluation that samples are taken over from differs: its engine's type and dtype, what graded programs.
+    """How an evaluation that samples are taken over from differs: type, dtype and packages of its engine, what graded
+    programs, and what it had itself taken over from such a one.
 
     Answers are compared with the golds afresh, so what graded them earlier does not matter.
 
     Args:
-        earlier: Metrics of its record.
+        engine: As it would be recorded now, like the harness and the environment.
     """
-    before, graded = earlier.get("engine") or {}, earlier.get("harness") or {}
+    before, graded = earlier.metrics.get("engine") or {}, earlier.metrics.get("harness") or {}
     found: dict[str, Any] = {
         name: before[name] for name in ("type", "dtype") if name in before and before[name] != engine.get(name)
     }
+    told = ((name, earlier.environment.get(name)) for name in _DRAWN_BY.get(before.get("type", ""), ()))
+    if versions := {name: version for name, version in told if version and version != environment.get(name)}:
+        found["versions"] = versions
     if harness["grader"] == SANDBOX_GRADER and graded.get("erpd-hub", harness["erpd-hub"]) != harness["erpd-hub"]:
         found["graded_by"] = graded["erpd-hub"]
-    if above := earlier.get("taken_over_otherwise"):
+    if above := earlier.metrics.get("taken_over_otherwise"):
         found["taken_over_otherwise"] = above
     return found
 

@@ -6,7 +6,6 @@ is. It holds no time, so the same details give the same bytes.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
@@ -51,6 +50,8 @@ LEADERBOARD_SCHEMA = pa.schema(
         ("base_revision", pa.string()),
         ("teacher_repo", pa.string()),  # whose signal went into it; null for what has none
         ("teacher_revision", pa.string()),
+        ("loss", pa.string()),  # of its training, or of its teacher's; null without one
+        ("strategy", pa.int32()),  # of the signal that went into it; null without one
         ("interval_method", pa.string()),
         ("equal_k", pa.bool_()),  # whether each problem has as many graded samples
         ("ungradable", pa.float64()),  # share of samples
@@ -60,6 +61,10 @@ LEADERBOARD_SCHEMA = pa.schema(
         ("judge", pa.string()),  # model
         ("judge_share", pa.float64()),  # of samples that are right by the judge's word alone
         ("canary_acceptance", pa.float64()),  # share of injected wrong answers that the judge took for right
+        (
+            "canaries_problem",
+            pa.string(),
+        ),  # why no judged score can be trusted; null for no reason
         ("temperature", pa.float64()),
         ("top_p", pa.float64()),
         ("max_new_tokens", pa.int32()),  # after an extension
@@ -76,60 +81,25 @@ LEADERBOARD_SCHEMA = pa.schema(
 )
 
 PROBED = ("kl_checkpoint_to_base", "entropy")
-_JUDGED = ("avg", "stderr", "interval")
+_JUDGED = ("avg", "stderr", "stderr_sampling", "interval")
 
 
-@dataclass(frozen=True)
-class DetailsRecord:
-    """One details artifact: who was measured on what, where the samples are, and the samples."""
+def leaderboard_row(
+    told: Mapping[str, Any], samples: Iterable[Mapping[str, Any]], probed: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A row of LEADERBOARD_SCHEMA.
 
-    run: str
-    role: str
-    checkpoint: str
-    checkpoint_repo: str
-    checkpoint_revision: str
-    step: int | None
-    benchmark: str
-    version: int
-    selection: bool
-    details_repo: str
-    details_folder: str
-    details_revision: str
-    fingerprint: str
-    samples: Iterable[Mapping[str, Any]]
-    """Rows of SAMPLE_SCHEMA, or their columns that figures need."""
-    details_digest: str | None = None
-    checkpoint_digest: str | None = None
-    pinned: bool = True
-    base_repo: str | None = None
-    base_revision: str | None = None
-    teacher_repo: str | None = None
-    teacher_revision: str | None = None
-    judge: str | None = None
-    canary_acceptance: float | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    max_new_tokens: int | None = None
-    max_sequence_tokens: int | None = None
-    limit: int | None = None
-    problems_state: str | None = None
-    benchmark_definition: str | None = None
-    harness: str | None = None
-    licence: str | None = None
-    probe_repo: str | None = None
-    probe_folder: str | None = None
-    probe_revision: str | None = None
-
-
-Checkpoint = tuple[str, str]
-"""Repository and revision."""
-
-
-def leaderboard_rows(
-    details: Iterable[DetailsRecord], probes: Mapping[Checkpoint, Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """Rows of LEADERBOARD_SCHEMA, in the order of `details`; `probes` are the metrics of probes by checkpoint."""
-    return [_row(record, probes.get((record.checkpoint_repo, record.checkpoint_revision), {})) for record in details]
+    Args:
+        told: Columns that the lineage tells: who was measured how, and where the samples are. With a `judge`, the
+            figures with it are computed too; what it does not tell is null.
+        samples: Rows of SAMPLE_SCHEMA, or their columns that figures need.
+        probed: Metrics of a probe of the checkpoint; empty without one.
+    """
+    rows = list(samples)
+    figures = {**summarise(rows, votes=False), **(judged_figures(rows) if told.get("judge") else {})}
+    assert told.keys() <= set(LEADERBOARD_SCHEMA.names), "a column nobody reads"
+    available = {**figures, **{name: probed.get(name) for name in PROBED}, **told}
+    return {name: available.get(name) for name in LEADERBOARD_SCHEMA.names}
 
 
 def leaderboard_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
@@ -140,7 +110,7 @@ def leaderboard_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def judged_figures(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """`avg_judged`, its error and interval, and `judge_share`, from samples that a judge has seen."""
+    """`avg_judged`, its errors and interval, and `judge_share`, from samples that a judge has seen."""
     labels = [judged_label(row) for row in samples]
     judged = summarise(
         ({**row, "label": label} for row, label in zip(samples, labels, strict=True)), votes=False
@@ -155,13 +125,3 @@ def judged_figures(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def harness_text(harness: Mapping[str, Any]) -> str | None:
     """The versions behind a score in one line; None where the details have none."""
     return json.dumps(harness, sort_keys=True) if harness else None
-
-
-def _row(record: DetailsRecord, probe: Mapping[str, Any]) -> dict[str, Any]:
-    samples = list(record.samples)
-    figures = dict.fromkeys((*(f"{name}_judged" for name in _JUDGED), "judge_share"), None)
-    figures |= summarise(samples, votes=False)
-    if record.judge is not None:
-        figures |= judged_figures(samples)
-    available = {**figures, **vars(record), **{name: probe.get(name) for name in PROBED}}
-    return {name: available[name] for name in LEADERBOARD_SCHEMA.names}

@@ -19,7 +19,7 @@ def _words(text: str) -> frozenset[str]:
 
 _EMPTY = _words(
     "all the an for every any each number numbers value values of form are is be that such where and only with in "
-    "there which set answer"
+    "there which set answer many wins win has winning strategy"
 )
 _IMPLIED = _words("integer")
 _BOUNDS = _words("positive natural whole")
@@ -31,10 +31,39 @@ _ARTICLE = re.compile(
 _CONDITIONS = _words("if otherwise except else unless not when then no excluding without or")
 _PLURALS = {"primes": "prime", "powers": "power", "multiples": "multiple", "squares": "square", "integers": "integer"}
 _SAME = {
-    "isoceles": "isosceles", "naturals": "natural", "solutions": "solution", "excluding": "except", "none": "no",
-    "evens": "even", "odds": "odd", "cards": "card", "triangles": "triangle", "exist": "solution",
+    "isoceles": "isosceles", "naturals": "natural", "solutions": "solution", "excluding": "except",
+    "evens": "even", "odds": "odd", "cards": "card", "triangles": "triangle",
+    "infinitely": "infinite", "infinity": "infinite", r"\infty": "infinite",
 }  # fmt: skip
 _MAX_BAG = 4
+
+
+_NOTHING = frozenset((r"\varnothing", r"\emptyset", "\N{EMPTY SET}", r"\{\}", r"\left\{\right\}", "{}"))
+_KINDS = _words("positive negative real natural rational complex even odd prime nonzero nonnegative")
+_THINGS = _words(
+    "such solution solutions function functions integer integers number numbers value values pair pairs triple triples "
+    "polynomial polynomials sequence sequences exist exists possible"
+)
+
+
+def same_nothing(gold: str, answer: str) -> bool | None:
+    """Of two that say that there is nothing: whether the answer's is of no narrower kind ("no real solutions")."""
+    wanted, given = _nothing(gold), _nothing(answer)
+    return given <= wanted if wanted is not None and given is not None else None
+
+
+def _nothing(text: str) -> frozenset[str] | None:
+    """The kinds of which a text says that there is nothing; None for anything else, and for a mere "no"."""
+    if re.sub(r"[\s$]|\\[,;:! ]", "", text) in _NOTHING:
+        return frozenset()
+    words = re.findall(r"[^\s.]+", _DELIMITERS.sub(" ", text).replace("non-", "non").casefold())
+    if words[:1] == ["there"] and words[1:2] and words[1] in ("is", "are", "exist", "exists"):
+        words = words[2:]
+    if words in (["none"], ["nothing"], ["the", "empty", "set"], ["empty", "set"], ["none", "exist"]):
+        return frozenset()
+    if len(words) < 2 or words[0] != "no" or not all(w in _KINDS | _THINGS or len(w) == 1 for w in words[1:]):
+        return None
+    return _KINDS & set(words)
 
 
 def same_phrase(gold: str, answer: str) -> bool:

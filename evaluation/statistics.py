@@ -86,7 +86,7 @@ def pass_at_k(labels: Labels, k: int) -> float | None:
 
 
 def summarise(samples: Iterable[Mapping[str, Any]], *, votes: bool = True) -> dict[str, Any]:
-    """All figures of one checkpoint on one benchmark, from its sample rows (see `erpd_hub.samples.SAMPLE_SCHEMA`).
+    """All figures of one checkpoint on one benchmark, from its rows (`erpd_hub.samples.SAMPLE_SCHEMA`, or light).
 
     `n` problems, `n_graded` of them with a graded sample, and `k` samples each (the most of any problem); `avg`, both
     errors, `interval` [low, high] at 95 % (by `interval_method`), `pass_at_k` and `majority_at_k` (k as text, powers of
@@ -108,7 +108,7 @@ def summarise(samples: Iterable[Mapping[str, Any]], *, votes: bool = True) -> di
     average = avg_at_k(labels)
     n, k = len(labels), max(map(len, labels), default=0)
     interval = score_interval(labels)
-    lengths = [(length, row["label"]) for row in rows if (length := _length(row)) is not None]
+    lengths = [(length, row["label"]) for row in rows if (length := response_length(row)) is not None]
     verdicts = Counter(row["verdict"] for row in rows)
     return {
         "n": n,
@@ -173,8 +173,10 @@ def _is_well_formed(row: Mapping[str, Any]) -> bool:
     return parse_integer(row["gold"]) is None or parse_integer(row["extracted"]) is not None
 
 
-def _length(row: Mapping[str, Any]) -> int | None:
-    """Tokens of a response: its ids, or what a server without ids has counted."""
+def response_length(row: Mapping[str, Any]) -> int | None:
+    """Tokens of a row's response: counted already, of its ids, or as a server says; None where nobody does."""
+    if "length" in row:
+        return row["length"]
     return row.get("num_tokens") if row["response_ids"] is None else len(row["response_ids"])
 
 

@@ -23,6 +23,8 @@ class Pooled(NamedTuple):
     difference: float
     stderr: float | None
     """sqrt(sum of the benchmarks' squared errors) / benchmarks."""
+    within_reach: tuple[float, float]
+    """From the benchmarks' `within_reach` as the next from their `interval`."""
     interval: tuple[float, float]
     """95 %: the distances of the benchmarks' own bounds from their differences, added up as errors are (MOVER)."""
     p_two_sided: float
@@ -52,19 +54,26 @@ def _pooled(each: Sequence[Comparison], weighted: Sequence[Fraction]) -> Pooled:
     flipped = sign_flip(weighted)
     difference = fmean(one.difference for one in each)
     errors = [one.stderr for one in each if one.stderr is not None]
-    below = sqrt(sum((one.difference - one.interval[0]) ** 2 for one in each)) / len(each)
-    above = sqrt(sum((one.interval[1] - one.difference) ** 2 for one in each)) / len(each)
     return Pooled(
         first=fmean(one.first for one in each),
         second=fmean(one.second for one in each),
         difference=difference,
         stderr=sqrt(sum(error**2 for error in errors)) / len(each) if len(errors) == len(each) else None,
-        interval=(difference - below, difference + above),
+        within_reach=_added(each, [one.within_reach for one in each]),
+        interval=_added(each, [one.interval for one in each]),
         p_two_sided=flipped.two_sided,
         exact=flipped.exact,
         num_benchmarks=len(each),
         num_problems=sum(one.num_problems for one in each),
     )
+
+
+def _added(each: Sequence[Comparison], intervals: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The interval of the mean of differences, from the intervals of each."""
+    difference = fmean(one.difference for one in each)
+    below = sqrt(sum((one.difference - low) ** 2 for one, (low, _) in zip(each, intervals, strict=True)))
+    above = sqrt(sum((high - one.difference) ** 2 for one, (_, high) in zip(each, intervals, strict=True)))
+    return difference - below / len(each), difference + above / len(each)
 
 
 def holm(chances: Sequence[float]) -> list[float]:

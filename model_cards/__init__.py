@@ -5,6 +5,7 @@ One template per artifact kind, over a common `_base.md.jinja`; `front_matter.py
 the endpoint, so that the same card is right on every Hub; it holds no endpoint, local path, host or user name.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,7 @@ def render_repo_card(records: Sequence[Record], *, recipe: str = "") -> str:
         records=records,
         steps=list(dict.fromkeys(f"r{record['round']}/{record['step']}" for record in records)),
         recipes=_recipes(records, recipe),
+        made=_made(records),
         results=[_flatten(record["metrics"]) for record in records],
         benchmarks=_by_benchmark(records),
         judged=any(record["metrics"].get("judge") for record in records),
@@ -63,6 +65,12 @@ def render_leaderboard(repo_id: str) -> str:
     """The card of a leaderboard: it has no lineage record, its rows name the details they were computed from."""
     body = _environment().get_template("leaderboard.md.jinja").render(repo_id=repo_id)
     return f"---\n{front_matter.dump_leaderboard(repo_id)}---\n\n{body.strip()}\n"
+
+
+def recipe_of(card: str) -> str:
+    """What a card says its artifact was made from, as `render` takes it; empty where it says nothing of the kind."""
+    found = re.search(r"^erpd-hub run ([\w./-]{1,200}) --until \S+$", card, re.MULTILINE)
+    return found[1] if found else ""
 
 
 def validate(card: str, repo_type: str) -> "CardData":
@@ -95,7 +103,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {"code": text.code, "fenced": text.fenced, "link": text.link, "number": text.number}
     environment.filters |= {"percent": text.percent, "interval": text.interval, "limits": text.limits}
-    environment.filters |= {"yaml": text.yaml_block}
+    environment.filters |= {"yaml": text.yaml_block, "words": text.words}
     return environment
 
 
@@ -130,6 +138,18 @@ def _recipes(records: Iterable[Record], recipe: str) -> list[dict[str, Any]]:
         entry = found.setdefault((command, config), {"command": command, "config": config, "folders": []})
         entry["folders"].append(record["folder"])
     return list(found.values())
+
+
+def _made(records: Iterable[Record]) -> list[dict[str, Any]]:
+    """Seed, code and environment of the records, each once, with the folders that they made."""
+    found: list[dict[str, Any]] = []
+    for record in records:
+        how = {name: record[name] for name in ("seed", "code", "environment")}
+        entry = next((one for one in found if how.items() <= one.items()), None)
+        if entry is None:
+            found.append(entry := {**how, "folders": []})
+        entry["folders"].append(record["folder"])
+    return found
 
 
 def _flatten(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

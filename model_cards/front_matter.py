@@ -4,11 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
+from erpd_hub.checkpoint_role import weight_roles
 from erpd_hub.model_cards.licences import licence_fields
 from erpd_hub.model_cards.text import yaml_block
-
-BASE_ROLES = ("init", "source", "teacher")
-"""Roles of a checkpoint's inputs whose weights it started from."""
 
 Record = Mapping[str, Any]
 
@@ -39,10 +37,8 @@ def config_name(folder: str) -> str:
 
 def _model(record: Record) -> dict[str, Any]:
     adapter = "adapter_config.json" in record["files"]
-    chosen = f"candidates:{record['metrics'].get('winner')}"
-    base = _unique(
-        item["repo_id"] for role in (*BASE_ROLES, chosen) for item in record["inputs"] if item["role"] == role
-    )
+    roles = weight_roles(record["metrics"])
+    base = _unique(item["repo_id"] for role in roles for item in record["inputs"] if item["role"] == role)
     return {
         "base_model": base[0] if base else None,
         "base_model_relation": ("adapter" if adapter else "finetune") if base else None,

@@ -69,6 +69,11 @@ def interval(value: list[float] | None) -> object:
     return Markup("-") if value is None else f"{100 * value[0]:.1f} to {100 * value[1]:.1f}"
 
 
+def words(value: Mapping[str, Any]) -> str:
+    """Settings in one line: `name value, name value`."""
+    return ", ".join(f"{name} {words(inner) if isinstance(inner, Mapping) else inner}" for name, inner in value.items())
+
+
 def public(value: Any) -> Any:
     """A config without what is nobody else's business: local paths and URLs are replaced, at any depth."""
     if isinstance(value, Mapping):

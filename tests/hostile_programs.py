@@ -1,6 +1,6 @@
 """Programs that try to score, to read, to reach out, to stay or to bring the machine down, and what may come of them.
 
-`python hostile_programs.py` runs them all under the walls that stand for whoever runs it and prints one JSON object:
+`python hostile_programs.py` runs them all under the layers that stand for whoever runs it and prints one JSON object:
 how another user sees the sandbox (tests/test_sandbox.py).
 """
 
@@ -57,7 +57,7 @@ for file in range(256):
             pass
 """,
     "leave early": "import os\nos._exit(0)",
-    "leave as if the walls had failed": "import os\nos._exit(1)",
+    "leave as if the set-up had failed": "import os\nos._exit(1)",
     "an input for an output": "print(input())",
     # to read
     "read a file": "print(open({secret!r}).read())",
@@ -126,7 +126,7 @@ while True:
     threading.Thread(target=time.sleep, args=(1000,)).start()
 """,
     "memory at once": "x = bytearray(1 << 40)",
-    "memory bit by bit": "x = []\nwhile True:\n    x.append(bytearray(1 << 24))",
+    "memory bit by bit": "x = []\nwhile True:\n    x.append(bytes(1 << 24))",
     "files in memory": "import os\nfor i in range(60):\n    os.write(os.memfd_create(str(i)), b'x' * 900000)",
     "a full disk": "for i in range(1000):\n    open(str(i), 'wb').write(b'x' * 900000)\nprint({answer!r})",
     "output without end": "while True:\n    print('x' * 65536)",

@@ -10,12 +10,16 @@ import pyarrow.parquet as pq
 import pytest
 from backend_samples import CASES, write_details
 
-from erpd_hub.artifacts import LineageRecord, check_payload, read_lineage
+from erpd_hub import provenance
+from erpd_hub.artifacts import InputRecord, LineageRecord, check_payload, read_lineage
+from erpd_hub.benchmark_files import all_benchmarks
 from erpd_hub.errors import ArtifactError, ConfigError, ErpdError
 from erpd_hub.evaluation.backends import environments
 from erpd_hub.evaluation.backends.foreign import guard
 from erpd_hub.evaluation.backends.imports import import_details
+from erpd_hub.evaluation.backends.live import Server, run_evalscope
 from erpd_hub.evaluation.backends.regrade import regrade
+from erpd_hub.evaluation.backends.second import second_opinions
 from erpd_hub.evaluation.backends.sources import _benchmark, open_details
 from erpd_hub.evaluation.backends.tasks import write_tasks
 from erpd_hub.evaluation.backends.workers import Lost, Workers
@@ -50,8 +54,9 @@ def job(text: str) -> dict[str, str]:
 
 
 def test_workers_answer_in_order(workers: Workers) -> None:
-    replies = workers.ask_all([job(str(number % 2)) for number in range(40)])
-    assert [reply["label"] for reply in replies] == [number % 2 for number in range(40)]  # type: ignore[index]
+    for count in (5, 200):  # by one process, by two
+        replies = workers.ask_all([job(str(number % 2)) for number in range(count)])
+        assert [reply["label"] for reply in replies] == [number % 2 for number in range(count)]  # type: ignore[index]
 
 
 @pytest.mark.parametrize(
@@ -121,6 +126,79 @@ def test_regrade_prints_and_leaves_the_artifact_alone(tmp_path: Path) -> None:
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")}
     refused = cli("regrade", str(tmp_path / "details"), "--grader", "lighteval", home=tmp_path / "home", expect=1)
     assert "erpd-hub backends build lighteval" in refused.stderr
+
+
+def test_the_table_names_problem_sample_gold_both_answers_and_both_verdicts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from erpd_hub.cli.regrade import print_report
+
+    write_details(tmp_path, "hmmt_feb_2025")
+    report = second_opinions(open_details("local", str(tmp_path)), ["exact", "math-verify"], [], harnesses={})
+    print_report(report)
+    lines = capsys.readouterr().out.splitlines()
+    header = next(line for line in lines if line.startswith(" problem"))
+    assert header.split("  ") and all(
+        name in header
+        for name in ("sample", "gold", "our answer", "our verdict", "grader", "its answer", "its verdict")
+    )
+    half = next(line.split() for line in lines if line.split()[:2] == ["half", "0"])
+    assert half == ["half", "0", r"'\frac{1}{2}'", "'0.5'", "correct", "exact", "'0.5'", "wrong", "equivalence"]
+    assert any(line.startswith("equivalence: it compared") for line in lines)
+    print_report(report, show=1)
+    assert "more differences; --show N or --json has them" in capsys.readouterr().out
+
+
+def test_details_without_golds_of_a_users_file_say_what_they_need(tmp_path: Path) -> None:
+    """The file's path is recorded nowhere, so the one who has it says where it is; another state of it is refused."""
+    from erpd_hub.evaluation.benchmarks import load_problems
+    from erpd_hub.evaluation.details import conceal_folder
+
+    data = tmp_path / "rows.jsonl"
+    rows = [{"id": name, "problem": f"What is {name}?", "answer": gold} for name, (gold, _) in CASES.items()]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("mine: {source: {path: rows.jsonl, id_column: id}, share: ids}\n")
+    benchmark = all_benchmarks([mine])["mine"]
+    write_details(tmp_path / "details", "mine")
+    conceal_folder(tmp_path / "details", benchmark, load_problems(benchmark, data))
+    entry = {"source": {"type": "file", "id_column": "id"}, "share": "ids"}
+    record = LineageRecord(
+        stage="evaluate", stage_version=1, kind="details", run="t", round=1, step="evaluate", repo_type="dataset",
+        repo_id="local/t-details", inputs=(InputRecord(role="benchmark:mine", kind="file", digest="d"),),
+        config={"definitions": {"mine": entry}}, identity={}, seed=0, fingerprint="f", digest="d",
+        code=provenance.code(), environment={}, metrics={}, files={},
+    )  # fmt: skip
+    (tmp_path / "details" / "lineage.json").write_text(record.to_json())
+    where = str(tmp_path / "details")
+    with pytest.raises(ArtifactError, match="say where with --benchmark-file"):
+        open_details("local", where)
+    stored = open_details("local", where, benchmark_files=[mine])
+    tallies = regrade(stored.rows(), ["exact"], extract=stored.extract).tallies
+    assert tallies["stored"].labels["integer"] == [1, 0, 0, 1] == tallies["exact"].labels["integer"]
+
+    data.write_text(data.read_text().replace("What is half?", "What is a half?"))
+    with pytest.raises(ArtifactError, match="expected problem half of mine as it was sampled"):
+        list(open_details("local", where, benchmark_files=[mine]).rows())
+
+
+def test_a_run_that_fails_leaves_the_endpoints_address_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here evalscope is a package that ends by naming the address, as its connection errors do."""
+    package = tmp_path / "packages" / "evalscope"
+    package.mkdir(parents=True)
+    told = "import json, sys; raise SystemExit('no answer from ' + json.load(open(sys.argv[1]))['url'])"
+    (package / "__init__.py").write_text(told)
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    monkeypatch.setenv("ERPD_ENVIRONMENTS", str(tmp_path / "environments"))
+    environment = environments.environment_folder("evalscope")
+    (environment / "bin").mkdir(parents=True)
+    (environment / "bin" / "python").symlink_to(sys.executable)
+    (environment / "ready").touch()
+    server = Server("m", "http://models.example:8000/v1", 1)
+    with pytest.raises(ErpdError, match="its run failed: no answer from the endpoint"):
+        run_evalscope(server, "addition-1digit", tmp_path / "out", endpoint="local", k=1, limit=1)
+    left = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert left and not [path for path in left if b"models.example" in path.read_bytes()]
 
 
 def test_a_definition_that_this_version_cannot_read_is_said_so() -> None:

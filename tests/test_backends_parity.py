@@ -3,20 +3,23 @@
 Runs where the harness's environment is built (`make test-lighteval`, `make test-evalscope`).
 """
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from backend_samples import CASES, write_details
 from completions_server import CompletionsServer, serving, solved
+from conftest import cli
 from starlette.responses import JSONResponse
 
 from erpd_hub.evaluation.backends.environments import Harness, find_python
 from erpd_hub.evaluation.backends.imports import import_details
 from erpd_hub.evaluation.backends.live import Server, run_evalscope
-from erpd_hub.evaluation.backends.opinions import foreign
+from erpd_hub.evaluation.backends.opinions import Foreign, foreign
 from erpd_hub.evaluation.backends.regrade import regrade
 from erpd_hub.evaluation.backends.replay import run_backend
-from erpd_hub.evaluation.backends.sources import open_details
+from erpd_hub.evaluation.backends.sources import Stored, open_details
 
 BUILT = {
     harness: find_python(harness) is not None for harness in ("lighteval", "evalscope")
@@ -45,23 +48,38 @@ KNOWN: dict[str, dict[tuple[str, int], tuple[int, str]]] = {
 """Where a harness's label differs from ours: its label and the cause."""
 
 
-@pytest.mark.parametrize("harness", HARNESSES)
-def test_every_difference_is_known(tmp_path: Path, harness: Harness) -> None:
-    write_details(tmp_path, "hmmt_feb_2025")
-    stored = open_details("local", str(tmp_path))
-    result = regrade(stored.rows(), [harness], extract="boxed")
+@pytest.fixture(scope="module", params=HARNESSES)
+def harness(request: pytest.FixtureRequest) -> Harness:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def grader(harness: Harness) -> Iterator[Foreign]:
+    """Its processes, once for all tests: importing a harness is most of the time they take."""
+    with foreign(harness, seconds=45) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Stored:
+    folder = tmp_path_factory.mktemp("details")
+    write_details(folder, "hmmt_feb_2025")
+    return open_details("local", str(folder))
+
+
+def test_every_difference_is_known(stored: Stored, harness: Harness, grader: Foreign) -> None:
+    result = regrade(stored.rows(), [harness], extract="boxed", harnesses={harness: grader})
     found = {
         (item.problem_id, item.k): (d.opinion.label, d.cause) for item in result.disagreements for d in item.differences
     }
     assert found == KNOWN[harness]
 
 
-@pytest.mark.parametrize("harness", HARNESSES)
-def test_its_own_run_scores_as_its_grader_does_and_is_imported(tmp_path: Path, harness: Harness) -> None:
+def test_its_own_run_scores_as_its_grader_does_and_is_imported(
+    tmp_path: Path, stored: Stored, harness: Harness, grader: Foreign
+) -> None:
     """The loop, metric and averages of the harness add nothing: what differs from our score is the grader's."""
-    write_details(tmp_path / "details", "hmmt_feb_2025")
-    stored = open_details("local", str(tmp_path / "details"))
-    score = run_backend(harness, stored, seconds=60, keep=tmp_path / "out")
+    score = run_backend(harness, stored, grader=grader, keep=tmp_path / "out")
     assert score["avg"] == pytest.approx(score["avg_by_sample"], abs=5e-5)  # evalscope reports four digits
     assert (score["n"], score["k"], score["left_out"], score["withheld"]) == (len(CASES), 4, 0, 0)
 
@@ -73,8 +91,7 @@ def test_its_own_run_scores_as_its_grader_does_and_is_imported(tmp_path: Path, h
         assert cut_off or again[row["problem_id"]][row["k"]] == row["label"]
 
 
-@pytest.mark.parametrize("harness", HARNESSES)
-def test_hostile_texts_get_no_verdict_and_reach_nothing(tmp_path: Path, harness: Harness) -> None:
+def test_hostile_texts_get_no_verdict_and_reach_nothing(tmp_path: Path, grader: Foreign) -> None:
     target = tmp_path / "target"
     texts = [
         r"\boxed{9^{9^{9^{9}}}}",
@@ -83,10 +100,10 @@ def test_hostile_texts_get_no_verdict_and_reach_nothing(tmp_path: Path, harness:
         r"\boxed{" + "{" * 5000 + "1" + "}" * 5000 + "}",
         r"\boxed{204}",
     ]
-    with foreign(harness, seconds=45) as workers:
-        replies = workers.ask_all([{"gold": "204", "text": text, "integer": False} for text in texts])
+    labels = [
+        opinion.label for opinion in grader.ask([{"gold": "204", "text": text, "integer": False} for text in texts])
+    ]
     assert not target.exists()
-    labels = [reply.get("label") if isinstance(reply, dict) else None for reply in replies]
     assert labels[-1] == 1 and 1 not in labels[:-1]
 
 
@@ -111,5 +128,16 @@ def test_evalscope_samples_from_a_server_by_itself(tmp_path: Path) -> None:
     stored = open_details("local", str(tmp_path / "out" / "details"))
     ours = regrade(stored.rows(), ["ours"], extract="boxed").tallies["ours"].summary()
     assert ours["avg"] == pytest.approx(report["avg"], abs=5e-5)
-    kept = [path for path in (tmp_path / "out" / "details").rglob("*") if path.is_file()]
-    assert not any(server.url.encode() in path.read_bytes() for path in kept)
+    place = server.url.removeprefix("http://").removesuffix("/v1").encode()
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file() and place in path.read_bytes()]
+
+
+@needs["evalscope"]
+def test_evaluate_shows_evalscopes_score_beside_ours(tmp_path: Path) -> None:
+    with serving(server := CompletionsServer()):
+        keys = ["-b", "addition-1digit", "-k", "2", "limit=3", "--url", server.url, "--backend", "evalscope", "--json"]
+        shown = json.loads(cli("evaluate", "endpoint:m", *keys, home=tmp_path / "home").stdout)
+    (both,), (row,) = shown["backends"], shown["checkpoints"]
+    assert (both["ref"], both["samples"], both["disagreements"]) == ("endpoint:m", 6, [])
+    assert [item["avg"] for item in both["graders"]] == [row["avg"]] * 2
+    assert both["backends"][0]["avg"] == pytest.approx(row["avg"], abs=5e-5)

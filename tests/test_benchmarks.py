@@ -11,12 +11,21 @@ import pytest
 
 from erpd_hub.arithmetic import random_problems
 from erpd_hub.config import Decoding, EvaluateConfig, PromptFormat, TinyBase
-from erpd_hub.config.benchmarks import Generated, HubSource
-from erpd_hub.errors import ArtifactError, ConfigError
-from erpd_hub.evaluation.benchmarks import BENCHMARKS, get_benchmark, load_problems, problems_hash, state_of
+from erpd_hub.config.benchmarks import BenchmarkEntry, Generated, HubSource
+from erpd_hub.errors import ArtifactError, ConfigError, StageError
+from erpd_hub.evaluation.benchmarks import (
+    BENCHMARKS,
+    check_state,
+    get_benchmark,
+    load_problems,
+    make_benchmark,
+    problems_hash,
+    state_of,
+)
 from erpd_hub.evaluation.grading import Response, check_golds, grade_many
 from erpd_hub.evaluation.statistics import summarise
 from erpd_hub.evaluation.tables import read_split, require_columns, split_files
+from erpd_hub.fields import identity
 from erpd_hub.samples import read_rows
 from erpd_hub.stages import StageContext, evaluate
 
@@ -152,6 +161,33 @@ def test_the_real_rows_are_those_the_entry_knows(name: str, tmp_path: Path) -> N
     assert state_of(get_benchmark(name), problems[1:]) == "other"
 
 
+def test_other_problems_are_named_before_sampling_or_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    row = {"problem_idx": 1, "problem": "p", "answer": 1}
+    aime, open_entry = (
+        get_benchmark("aime_2025"),
+        make_benchmark("mine", BenchmarkEntry(source=HubSource(dataset="a/b", type="hub"))),
+    )
+    problems = load_problems(aime, pulled(tmp_path, "aime_2025", as_lines([row])))
+    assert check_state(aime, problems) == "other"
+    assert "aime_2025: expected the problems that its entry was checked with, got others" in caplog.text
+    assert check_state(open_entry, problems) == "unrecorded"
+    for benchmark in (aime, open_entry):
+        with pytest.raises(StageError, match="pin the commit"):
+            check_state(benchmark, problems, required=True)
+    for name in ("programs", "livecodebench_v6"):
+        assert check_state(get_benchmark(name), problems, required=True) == "unrecorded"
+    assert (
+        check_state(get_benchmark("addition"), load_problems(get_benchmark("addition"), None), required=True) == "known"
+    )
+
+
+def test_which_benchmarks_have_no_pinned_commit() -> None:
+    assert {name for name, benchmark in BENCHMARKS.items() if not benchmark.is_fixed} == {
+        "aime_2024", "aime_2025", "hmmt_feb_2025", "hmmt_nov_2025", "hmmt_feb_2026", "imo_answerbench", "gsm8k",
+    }  # fmt: skip
+    assert all(BENCHMARKS[name].problems_sha256 for name in HUB_NAMES)
+
+
 def test_gold_of_gsm8k_follows_the_last_marker(tmp_path: Path) -> None:
     rows = [{"question": "q", "answer": "#### 1\n#### 1,200"}, {"question": "r", "answer": "no marker"}]
     problems = load_problems(get_benchmark("gsm8k"), pulled(tmp_path, "gsm8k", as_lines(rows)))
@@ -256,3 +292,14 @@ def test_evaluate_keeps_the_samples_its_figures_come_from(tmp_path: Path) -> Non
     assert (metrics["benchmark"], metrics["benchmark_version"], metrics["bad_golds"]) == ("addition", 1, {})
     assert metrics["decoding"]["max_new_tokens"] == 4
     json.dumps(metrics)
+
+
+def test_an_evaluation_refuses_other_problems_before_it_draws(tmp_path: Path) -> None:
+    folder = pulled(tmp_path, "aime_2025", as_lines([{"problem_idx": 1, "problem": "p", "answer": 1}]))
+    config = EvaluateConfig(checkpoints=("policy",), benchmarks=("aime_2025",), require_known_problems=True)
+    assert "require_known_problems" not in identity(config)
+    with pytest.raises(StageError, match=r"expected the problems .* got others.*drop require_known_problems"):
+        evaluate.run(
+            config, tmp_path / "out", context=StageContext(seed=0, work=tmp_path / "work"),
+            checkpoints=(tmp_path / "none",), benchmarks={"aime_2025": folder},
+        )  # fmt: skip

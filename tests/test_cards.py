@@ -178,6 +178,27 @@ def test_details_say_what_a_score_stands_on() -> None:
     assert "MathArena/aime_2025@0123456" in card
     assert "CC-BY-NC-SA-4.0 | problem ids and hashes; no prompts, no golds | as registered" in card
     assert "| 1: `7` |" in card
+    alarm = {"canaries_alarm": True, "canaries_problem": "it took 16 of 64 injected wrong answers for right"}
+    alarmed = metrics | {"judge": metrics["judge"] | alarm}
+    card = model_cards.render_repo_card([a_dataset("details", folder="a/aime_2025", metrics=alarmed, inputs=[source])])
+    assert "| 75.0 ! | - | 25.0 |" in card
+    assert "- ! `a/aime_2025`: the score with `judge-1` cannot be trusted: it took 16 of 64 injected" in card
+
+
+def test_details_that_were_made_in_several_ways_say_so() -> None:
+    earlier = {"dtype": "float32", "versions": {"torch": "2.0"}}
+    metrics = {"avg": 0.5, "benchmark": "b", "k": 4, "pass_at_k": {"4": 0.75}, "majority_at_k": {"4": 0.625},
+               "equal_k": False, "taken_over": 6, "taken_over_otherwise": earlier, "cut_short": 2}  # fmt: skip
+    records = [a_dataset("details", folder=name, metrics=metrics) for name in ("a/b", "c/b", "d/b")]
+    records[1] |= {"environment": {"python": "3.12"}}
+    card = model_cards.render_repo_card(records)
+    assert "- `a/b`, `d/b`: seed 3; " in card
+    assert "; python 3.12.\n" in card
+    assert "| 75.0 | 62.5 |" in card
+    assert "| 4, unequal |" in card
+    assert "6 samples are from an earlier evaluation" in card
+    assert "They were made otherwise than the others: dtype float32, versions torch 2.0." in card
+    assert "2 samples were ended by a server's own limit" in card
 
 
 def test_nothing_of_the_machine_in_a_card() -> None:

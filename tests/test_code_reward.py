@@ -12,7 +12,7 @@ from erpd_hub.config import CodePrompts, PromptFormat, RangeFilter
 from erpd_hub.errors import ArtifactError, StageError
 from erpd_hub.evaluation.code.extraction import extract_program
 from erpd_hub.evaluation.code.grader import UnitTests
-from erpd_hub.evaluation.code.programs import Case, grade_programs
+from erpd_hub.evaluation.code.programs import Case, Graders
 from erpd_hub.evaluation.code.programs import Tests as UnitTestsOfProblem
 from erpd_hub.evaluation.code.sandbox import Limits
 from erpd_hub.prompt_tests import PromptTests, unit_tests
@@ -32,7 +32,8 @@ def test_a_program_passes_its_tests_unless_it_has_a_flaw() -> None:
     written = [
         (p, programs.program(p, random.Random(5), **{**NO_FLAW, **flaw})) for p in problems for flaw in ({}, *flaws)
     ]
-    graded = grade_programs([(extract_program(text, thinking=False), programs.tests_of(p)) for p, text in written])
+    with Graders() as graders:
+        graded = graders.grade([(extract_program(text, thinking=False), programs.tests_of(p)) for p, text in written])
     for place, ((problem, text), grade) in enumerate(zip(written, graded, strict=True)):
         harmless = programs.parse_program_problem(problem)[1] == 0 and place % 4 == 1
         assert (grade.outcome == "passed") == (place % 4 == 0 or harmless), (problem, text, grade)

@@ -55,7 +55,8 @@ def test_the_difference_is_the_later_one_minus_the_first():
     assert row["difference"] == pytest.approx(0.25)
     assert row["p_two_sided"] == expected.p_two_sided == row["p_holm"]
     assert row["interval"] == list(expected.interval)
-    assert row["widest"][0] <= row["interval"][0] <= row["difference"] <= row["interval"][1] <= row["widest"][1]
+    assert row["interval"][0] <= row["within_reach"][0] <= row["difference"] <= row["within_reach"][1]
+    assert row["within_reach"][1] <= row["interval"][1]
     assert [item["problem_id"] for item in row["problems"]] == ["1", "2"]
     assert row["coverage"] == 1
     assert found["notes"] == []
@@ -203,6 +204,38 @@ def test_programs_have_no_majority(metrics):
     assert found["sides"][0]["evaluations"][0]["pass_at_k"] == pytest.approx(2 / 3)
 
 
+def test_where_interval_and_p_disagree_the_reason_is_given():
+    """Thirty problems, all a little better: alike they are not, but a tenth of all problems may be missing here."""
+    low, high = ({str(i): [int(j < right) for j in range(32)] for i in range(30)} for right in (16, 18))
+    found = report([_side("base", low), _side("student", high)])
+    (row,) = found["pairs"][0]["benchmarks"]
+    assert row["p_two_sided"] < 0.001
+    assert row["within_reach"][0] > -0.1
+    assert row["interval"][0] < 0 < row["interval"][1]
+    (note,) = found["notes"]
+    assert note.startswith("student against base on sums: p < 0.05 although the interval holds 0: not alike on these")
+    clear = report([_side("base", {p: [0] * 4 for p in low}), _side("student", {p: [1] * 4 for p in low})])
+    assert clear["notes"] == []
+    assert clear["pairs"][0]["benchmarks"][0]["interval"][0] > 0
+
+
+def test_samples_taken_over_that_were_made_otherwise_are_noted_and_other_graders_of_them_refused():
+    before = {"type": "transformers", "dtype": "float32", "versions": {"torch": "2.0"}}
+    earlier = {"dtype": "bfloat16", "taken_over_otherwise": before}
+    mixed = _side("student", B, taken_over=6, taken_over_otherwise=earlier)
+    (note,) = report([_side("base", A), mixed])["notes"]
+    assert (
+        note
+        == "sums: of student, 6 samples were made before with dtype bfloat16, float32, torch 2.0, type transformers"
+    )
+    graded = _side("student", B, taken_over=6, taken_over_otherwise={"graded_by": "0.0.1"})
+    with pytest.raises(
+        ArtifactError, match=r"what graded samples taken over is None .base. and 0.0.1 .student.; .*--for"
+    ):
+        report([_side("base", A), graded])
+    assert report([_side("base", A), graded], force=True)["forced"]
+
+
 def test_what_has_to_be_known_is_noted():
     first = _side("base", {**A, "1": [1, None]}, k=4)
     second = Side("same", {"sums": _evaluation(A, checkpoint="base", selected="was selected on this benchmark", k=8)})
@@ -210,7 +243,7 @@ def test_what_has_to_be_known_is_noted():
     notes = "\n".join(report([first, second])["notes"])
     for part in (
         "K is 4 (base), 8 (same): AVG@K means the same",
-        "sampled by different engines",
+        "sampled by different engines: type vllm (base); type transformers (same)",
         "same was selected on this benchmark: neither its score there nor the difference is unbiased",
         "same checkpoint, byte for byte",
         "base has 2 to 4 samples a problem: it is not complete",

@@ -19,9 +19,10 @@ from erpd_hub.errors import ArtifactError, ConfigError, StageError
 from erpd_hub.logprobs import make_batch
 from erpd_hub.losses import ValueBatch, summarise, value_loss
 from erpd_hub.plan import make_plan
-from erpd_hub.planning.bill_items import Clerk, Setting
+from erpd_hub.planning.bill_items import Clerk
 from erpd_hub.planning.devices import DEVICES
 from erpd_hub.planning.facts import KNOWN
+from erpd_hub.planning.items import Setting
 from erpd_hub.recipe import build_recipe
 from erpd_hub.samples import SAMPLE_SCHEMA, read_rows, shard_path, write_rows
 from erpd_hub.stages import critic, score, teacher

@@ -20,9 +20,12 @@ from tiny import save_policy
 from erpd_hub import lineage
 from erpd_hub.errors import StageError
 from erpd_hub.evaluation import grading
+from erpd_hub.evaluation.harness import drawn_otherwise
+from erpd_hub.model_cards import render
 from erpd_hub.pipeline import open_hub
 from erpd_hub.plan import make_plan
 from erpd_hub.recipe import build_recipe
+from erpd_hub.relatives import whose_server
 from erpd_hub.samples import sample_seed
 from erpd_hub.sampling import engines, rows
 from erpd_hub.sampling.journal import Journal
@@ -112,9 +115,20 @@ def test_samples_of_another_dtype_are_named(monkeypatch, tmp_path, caplog):
     keys = {"engine": {"dtype": "auto"}, "decoding": {"max_new_tokens": 6}}
     for k, dtype in ((1, "bfloat16"), (2, "float32"), (3, "float32")):
         monkeypatch.setattr(engines, "fast_dtype", lambda asked, dtype=dtype: dtype)
-        *_, record = evaluate(policy, k, **keys)
+        row, _, record = evaluate(policy, k, **keys)
     assert record.metrics["taken_over_otherwise"] == {"taken_over_otherwise": {"dtype": "bfloat16"}}
-    assert "3 samples are taken over that were made otherwise" in caplog.text
+    assert "samples are taken over that were made otherwise" in caplog.text
+    assert "6 samples are from earlier and were made otherwise" in "\n".join(score_notes([row]))
+    card = render(record.model_dump(mode="json", by_alias=True))
+    assert "6 samples are from an earlier evaluation" in card and "made otherwise" in card and "bfloat16" in card
+
+
+def test_samples_of_another_version_of_the_engine_are_named(finished_record, tmp_path):
+    told = {"metrics": {"engine": {"type": "vllm"}}, "environment": {"vllm": "0.31", "torch": "2"}}
+    record = finished_record(tmp_path, {}).model_copy(update=told)
+    now = {"vllm": "0.32", "torch": "3"}
+    assert drawn_otherwise(record, {"type": "vllm"}, {"grader": "math v1"}, now) == {"versions": {"vllm": "0.31"}}
+    assert drawn_otherwise(record, {"type": "vllm"}, {"grader": "math v1"}, {"vllm": "0.31"}) == {}
 
 
 def test_what_an_endpoint_of_that_name_said_before_is_named(caplog):
@@ -125,6 +139,8 @@ def test_what_an_endpoint_of_that_name_said_before_is_named(caplog):
             caplog.clear()
             evaluate("endpoint:m", k, engine=at(server))
             assert "samples of endpoint:m were drawn before and are used again" in caplog.text
+        row, *_ = evaluate("endpoint:m", 2, engine=at(server))
+        assert "3 samples are from earlier, when another model may have had that name" in "\n".join(score_notes([row]))
 
 
 def test_extensions_are_taken_over_too(tmp_path):
@@ -187,34 +203,87 @@ def journaled(home):
     return len(Journal(folders[0], replica=9)) if folders else 0
 
 
+def killed(words, home, server, after=9):
+    """An evaluation of 6 problems that was killed when so many samples were in its journal; which ones."""
+
+    def wait(server, body):  # the rest is never answered
+        if body["max_tokens"] == 32 and len(server.finished) > after:
+            time.sleep(0.05)
+            return Response(status_code=429, headers={"Retry-After": "60"})
+        return None
+
+    server.answer = wait
+    command = [sys.executable, "-m", "erpd_hub.cli", *words]
+    process = subprocess.Popen(command, env={**os.environ, "ERPD_HOME": str(home)}, stdout=subprocess.DEVNULL)
+    while journaled(home) < after:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    server.answer = None
+    done = {(body["messages"][-1]["content"], body["seed"]) for body in server.finished if body["max_tokens"] == 32}
+    server.bodies.clear()
+    return done
+
+
+WORDS = ("evaluate", "endpoint:m", "-b", "addition-1digit", "limit=6", "engine.concurrency=2", "--json")
+
+
 def test_a_killed_evaluation_goes_on_and_asks_for_nothing_twice(tmp_path):
     home = tmp_path / "home"
-    words = ["evaluate", "endpoint:m", "-b", "addition-1digit", "limit=6", "-k", "4", "engine.concurrency=2", "--json"]
     with serving(CompletionsServer(owner="someone")) as (server,):
-        words += ["--url", server.url]
-
-        def wait(server, body):  # the rest is never answered
-            if body["max_tokens"] == 32 and len(server.finished) > 9:
-                time.sleep(0.05)
-                return Response(status_code=429, headers={"Retry-After": "60"})
-            return None
-
-        server.answer = wait
-        command = [sys.executable, "-m", "erpd_hub.cli", *words]
-        process = subprocess.Popen(command, env={**os.environ, "ERPD_HOME": str(home)}, stdout=subprocess.DEVNULL)
-        while journaled(home) < 9:
-            assert process.poll() is None
-            time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        server.answer = None
-        done = {(body["messages"][-1]["content"], body["seed"]) for body in server.finished if body["max_tokens"] == 32}
-        server.bodies.clear()
+        words = [*WORDS, "-k", "4", "--url", server.url]
+        done = killed(words, home, server)
         summary = json.loads(cli(*words, home=home).stdout)
     assert len(done) == 9
     assert len(asked(server)) == 24 - 9 and not done & asked(server).keys()
     (row,) = summary["checkpoints"]
     assert (row["k"], row["n"], row["coverage"], row["pinned"], row["role"]) == (4, 6, 1.0, False, "endpoint")
+
+
+def test_a_killed_evaluation_lends_its_samples_to_any_other_k(tmp_path):
+    home = tmp_path / "home"
+    with serving(CompletionsServer(owner="someone")) as (server,):
+        words = [*WORDS, "--url", server.url]
+        done = killed([*words, "-k", "4"], home, server)
+        cli(*words, "-k", "1", home=home)
+        first = set(asked(server))
+        assert not done & first and list((home / "work").glob("*/scratch"))
+        (row,) = json.loads(cli(*words, "-k", "6", home=home).stdout)["checkpoints"]
+        assert len(asked(server)) == 36 - 9 and set(asked(server).values()) == {1}
+        assert not done & asked(server).keys()
+    assert (row["k"], row["n"], row["coverage"]) == (6, 6, 1.0)
+    assert not list((home / "work").glob("*/scratch")), "what a larger K has is not kept twice"
+
+
+def test_what_is_unfinished_of_an_endpoint_is_of_its_url():
+    """Another model may be behind another one; the weights that a server has of a checkpoint are known."""
+
+    def node(checkpoint, *urls):
+        step = {"checkpoints": checkpoint, "benchmarks": "addition-1digit", "engine": {"type": "server", "urls": urls}}
+        (found,) = make_plan(build_recipe({"run": "e", "steps": {"evaluate": step}}, "test")).nodes
+        return found
+
+    one, two = "http://node1/v1", "http://node2/v1"
+    assert whose_server(node("endpoint:m", one, two)) == whose_server(node("endpoint:m", two, one))
+    assert whose_server(node("endpoint:m", one)) != whose_server(node("endpoint:m", two))
+    assert node("endpoint:m", one).identity == node("endpoint:m", two).identity
+    assert whose_server(node("me/m", one)) == whose_server(node("me/m", two)) == ""
+
+
+def test_what_an_exact_engine_has_begun_is_finished_before_a_larger_k(tmp_path):
+    home, policy = tmp_path / "home", save_policy(tmp_path / "policy")
+    words = ["evaluate", policy, "-b", "addition-1digit", "limit=3", "engine.dtype=float32", "engine.batch_tokens=60"]
+    words += ["decoding.max_new_tokens=12", "threads=1", "--json"]
+    point = "after-two-rollout-shards"
+    cli(
+        point, *words, "-k", "2", home=home, script=(str(Path(__file__).parent / "kill_at.py"),), expect=-signal.SIGKILL
+    )
+    raised = json.loads(cli(*words, "-k", "4", home=home).stdout)
+    for k in ("2", "4"):
+        whole = json.loads(cli(*words, "-k", k, home=tmp_path / "other").stdout)
+    assert [a["digest"] for a in raised["artifacts"]] == [a["digest"] for a in whole["artifacts"]]
+    assert [a["fingerprint"] for a in raised["artifacts"]] == [a["fingerprint"] for a in whole["artifacts"]]
 
 
 def test_a_raised_evaluation_that_is_killed_ends_as_it_would_have(tmp_path):

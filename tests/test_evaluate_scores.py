@@ -2,6 +2,7 @@
 
 import json
 import logging
+import tracemalloc
 
 import pytest
 from completions_server import CompletionsServer, serving, solved
@@ -15,15 +16,20 @@ from erpd_hub.cli.evaluate import split_words
 from erpd_hub.config import EvaluateConfig
 from erpd_hub.errors import ConfigError, StageError
 from erpd_hub.evaluation.benchmarks import get_benchmark
+from erpd_hub.evaluation.statistics import summarise
 from erpd_hub.fields import identity
 from erpd_hub.model_cards import render
 from erpd_hub.pipeline import run_plan
 from erpd_hub.plan import make_plan
 from erpd_hub.recipe import build_recipe
 from erpd_hub.references import EndpointRef, parse_reference
+from erpd_hub.samples import SAMPLE_SCHEMA, read_rows, shard_path, write_rows
 from erpd_hub.sampling.distinct import count_repeats
 from erpd_hub.sampling.progress import Progress
+from erpd_hub.sampling.sampler import Drawn
 from erpd_hub.score_table import score_notes
+from erpd_hub.stages import evaluate as evaluate_stage
+from erpd_hub.stages import judge as judge_stage
 
 
 def test_a_server_that_ignores_seeds_is_found_out(caplog):
@@ -66,6 +72,30 @@ def test_answers_that_a_server_cuts_by_a_limit_of_its_own_are_said_so():
     assert (row["truncated"], row["cut_short"], row["mean_length"]) == (1.0, PROBLEMS, 9.0)
     assert {r["num_tokens"] for r in rows} == {9} and {r["response_ids"] for r in rows} == {None}
     assert any("ended 3 samples by a limit of its own" in note for note in score_notes([row]))
+
+
+def test_figures_are_made_without_holding_the_tokens(tmp_path):
+    """Days of sampling are gigabytes as Python objects."""
+    tokens, rows = 20_000, 32
+    row = {
+        "benchmark": "addition-1digit", "prompt_ids": [5] * 100, "response_ids": [7] * tokens, "finish_reason": "stop",
+        "sampler_logprobs": [-0.5] * tokens, "gold": "3", "extracted": "3", "verdict": "correct", "label": 1,
+        "judge": None,
+    }  # fmt: skip
+    found = [{**row, "problem_id": str(i % 4), "k": i // 4, "seed": i, "text": f"{i}" * 5_000} for i in range(rows)]
+    write_rows(shard_path(tmp_path, 0), found, SAMPLE_SCHEMA)
+    config = EvaluateConfig(checkpoints=("base",), benchmarks=("addition-1digit",))
+    drawn = Drawn({}, dict.fromkeys("0123", tokens))
+    whole = evaluate_stage._figures(tmp_path, [], get_benchmark("addition-1digit"), config, drawn)
+    judged = judge_stage._metrics(tmp_path, tmp_path, [], {})
+    tracemalloc.start()
+    evaluate_stage._figures(tmp_path, [], get_benchmark("addition-1digit"), config, drawn)
+    judge_stage._metrics(tmp_path, tmp_path, [], {})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert summarise(read_rows(tmp_path)).items() <= whole.items()
+    assert (judged["avg_judged"], judged["mean_length"]) == (whole["avg"], tokens)
+    assert peak < rows * tokens * 8, "less than the ids alone as Python numbers"
 
 
 def test_a_limit_of_the_whole_sequence_leaves_long_prompts_less(tmp_path):

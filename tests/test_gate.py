@@ -184,7 +184,8 @@ def test_scores_on_the_benchmark_that_decided_are_marked(gated, monkeypatch):
     assert all(row["selection"] for row in rows)
     headline = {item["ref"]: item for item in better.summary["headline"]}
     assert headline["base"] == {
-        "ref": "base", "role": "base", "avg": None, "stderr": None, "benchmarks": [], "left_out": ["addition-1digit"],
+        "ref": "base", "role": "base", "avg": None, "stderr": None, "benchmarks": [], "incomplete": [],
+        "left_out": ["addition-1digit"],
     }  # fmt: skip
     import pyarrow.parquet as pq
 

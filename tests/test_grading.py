@@ -1,11 +1,8 @@
 """Grading: extraction, the rules, algebra in a child process, and answers that attack the grader."""
 
-import os
-import signal
 import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +12,6 @@ from erpd_hub.errors import ErpdError
 from erpd_hub.evaluation import grading_pool
 from erpd_hub.evaluation.answers import extract_answer, is_prose, last_boxed, normalise_answer, parse_integer
 from erpd_hub.evaluation.grading import MAX_ANSWER_CHARACTERS, Response, check_gold, check_golds, grade, grade_many
-from erpd_hub.evaluation.grading_pool import GradingPool
 
 
 def labels(pairs: list[tuple[str, str]]) -> list[int | None]:
@@ -164,56 +160,12 @@ def test_extraction_is_linear(text: str) -> None:
     assert time.monotonic() - started < 2
 
 
-def test_a_killed_worker_is_replaced_and_the_job_tried_again() -> None:
-    pool = GradingPool(1)
-    try:
-        assert pool.compare([(r"\frac12", "0.5")], seconds=30)[0].outcome == "equal"
-        (worker,) = pool._idle
-        os.kill(worker.process.pid, signal.SIGKILL)
-        worker.process.wait()
-        found = pool.compare([(r"\frac12", "0.5"), (r"\frac12", "0.6")], seconds=30)
-        assert [comparison.outcome for comparison in found] == ["equal", "different"]
-    finally:
-        pool.close()
-
-
-def test_a_job_whose_worker_died_early_is_tried_again_alone_in_a_fresh_one() -> None:
-    job = grading_pool._Job(0, "x", "y", attempts=1)
-    found, pending = [grading_pool.Comparison("no_worker", "none", 0.0)], deque([grading_pool._Job(1, "x", "z")])
-    grading_pool._settle(job, grading_pool.Comparison("slow_gold", "none", 1.0), found, pending)
-    assert pending[-1] is job, "what an earlier answer did to the worker is not the gold's fault"
-    assert [one.index for one in grading_pool._next_batch(pending, 16)] == [1]
-    assert [one.index for one in grading_pool._next_batch(deque([job, grading_pool._Job(2, "x", "z")]), 16)] == [0]
-    pool = GradingPool(1)
-    try:
-        pool.compare([(r"\frac12", "0.5")], seconds=30)
-        (kept,) = pool._idle
-        assert pool._assign(deque([job]), 30, "reader first") is not kept
-    finally:
-        pool.close()
-    job.attempts = 2
-    grading_pool._settle(job, grading_pool.Comparison("slow_gold", "none", 1.0), found, deque())
-    assert found[0].outcome == "slow_gold"
-
-
 def test_a_worked_solution_is_no_gold() -> None:
     solution = "Natalia sold 24 clips in May.\nAltogether she sold 72."
     assert check_golds([solution, "odd $n$"], extract="boxed") == ["a worked solution, not an answer", None]
     found = grade(solution, r"\boxed{72}", finish_reason="stop", extract="boxed", thinking=False)
     assert (found.verdict, found.label) == ("ungradable", None)
     assert found.reason == "the gold is a worked solution, not an answer"
-
-
-def test_a_harness_that_cannot_start_is_ungradable(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> subprocess.Popen:
-        command = [sys.executable, "-c", "import sys; sys.stdin.readline()"]
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
-
-    monkeypatch.setattr(grading_pool, "_start_process", broken)
-    pool = GradingPool(1)
-    assert pool.compare([("x", "y")], seconds=5)[0].outcome == "no_worker"
-    monkeypatch.setattr("erpd_hub.evaluation.grading.shared_pool", lambda: pool)
-    assert labels([("x", "y")]) == [None]
 
 
 @pytest.mark.usefixtures("without_math_verify")

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from erpd_hub.cli import app
 from erpd_hub.errors import ArtifactError, ConfigError
-from erpd_hub.evaluation import grade_file as module
+from erpd_hub.evaluation import answer_rows
 from erpd_hub.evaluation.grade_file import grade_file
 
 
@@ -55,6 +55,18 @@ def test_rows_keep_their_keys_and_get_grades(tmp_path: Path) -> None:
     assert list(tmp_path.glob("out/*.partial")) == []
 
 
+def test_a_graded_file_keeps_the_labels_that_were_given_first(tmp_path: Path) -> None:
+    first, again = tmp_path / "out.jsonl", tmp_path / "again.jsonl"
+    grade_file(written(tmp_path / "in.jsonl", MIXED), first)
+    report = grade_file(first, again)
+    assert [row.get("given_label") for row in rows_of(again)][1] == 0
+    assert rows_of(again)[5] == rows_of(first)[5] | {
+        "ms": rows_of(again)[5]["ms"],
+        **{f"given_{key}": rows_of(first)[5][key] for key in ("verdict", "extracted", "grader", "ms", "reason")},
+    }
+    assert report.as_dict()["given_labels"]["false_positive"] == 1
+
+
 def test_lines_that_are_no_rows_are_named_and_kept(tmp_path: Path) -> None:
     report = grade_file(written(tmp_path / "in.jsonl", [MIXED[0], *BROKEN, MIXED[0]]), tmp_path / "out.jsonl")
     found = rows_of(tmp_path / "out.jsonl")
@@ -65,7 +77,7 @@ def test_lines_that_are_no_rows_are_named_and_kept(tmp_path: Path) -> None:
 
 
 def test_a_line_too_long_is_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MAX_LINE", 200)
+    monkeypatch.setattr(answer_rows, "_MAX_LINE", 200)
     rows = [MIXED[0], {"output": "x" * 1000 + "\\boxed{5}", "gold": "5"}, MIXED[0]]
     grade_file(written(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl")
     assert [row["verdict"] for row in rows_of(tmp_path / "out.jsonl")] == ["correct", "ungradable", "correct"]

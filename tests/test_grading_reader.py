@@ -9,18 +9,30 @@ import pytest
 from answer_variants import is_maths, read_golds, right_answers, wrong_answers
 
 from erpd_hub.evaluation.grading import Response, grade_many
-from erpd_hub.evaluation.maths.comparing import compare
+from erpd_hub.evaluation.maths import brackets, modular
+from erpd_hub.evaluation.maths.comparing import can_read, compare
 from erpd_hub.evaluation.maths.guards import refuses
-from erpd_hub.evaluation.maths.nodes import Unreadable
-from erpd_hub.evaluation.phrases import same_phrase
+from erpd_hub.evaluation.maths.nodes import Node, Unreadable
+from erpd_hub.evaluation.maths.syntax import read
+from erpd_hub.evaluation.phrases import same_nothing, same_phrase
 
 KNOWN_MISSES = {  # a judge's
     ("(2k-1)!!", r"(2k-1)(2k-3)\cdots 1"),
     (r"$1,2,\ldots, 1235$", r"1 \le n \le 1235"),
-    (r"$\mathbb{Z}$", r"\text{all integers}"),
     ("18", r"\text{Janet makes \$18 every day}"),
     ("5", r"5:00 \text{ PM}"),
     ("113", r"\text{(B) } 113"),
+    ("n is a power of 2", r"n = 2^k,\ k\ge 0"),
+    ("n = 2^k", r"n=2^{m}\text{ for nonnegative integer } m"),
+    ("(2,3)", r"\begin{pmatrix}2\\3\end{pmatrix}"),
+    ("[0,1]", r"|x|\le 1, x\ge 0"),
+    (r"\frac{\pi}{6}", r"30^\circ"),
+    ("all n not divisible by 3", r"3\nmid n"),
+    (r"\sum_{i=1}^n i^2", r"\frac{n(n+1)(2n+1)}{6}"),
+    ("Bob", r"\text{Bob wins}"),
+    ("(1,1),(2,3)", r"m=n=1\text{ or }m=2,n=3"),
+    ("P(x)=c, P(x)=x", r"P(x)=x\text{ and constant polynomials}"),
+    ("1:2", r"\text{Ratio: }1:2"),
 }
 
 
@@ -33,7 +45,7 @@ def labelled_pairs() -> list[tuple[int, str, str]]:
 
 def test_labelled_pairs() -> None:
     pairs = labelled_pairs()
-    assert len(pairs) > 600
+    assert len(pairs) > 1500
     grades = grade_many([Response(gold, f"So \\boxed{{{answer}}}.") for _, gold, answer in pairs], extract="boxed")
     wrong = {(gold, answer) for (label, gold, answer), grade in zip(pairs, grades, strict=True) if grade.label != label}
     assert wrong == KNOWN_MISSES
@@ -80,6 +92,47 @@ def test_opinions(gold: str, answer: str, opinion: bool | None) -> None:
     assert compare(gold, answer) is opinion
 
 
+@pytest.mark.parametrize("opening", ["f(", "C(", r"\sin f(", "|f(", r"\max(1,", "((f("])
+def test_a_bracket_is_read_once(opening: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads, bracketed = [0], brackets.Brackets._bracketed
+
+    def counted(self: brackets.Brackets, opening: str) -> Node:
+        reads[0] += 1
+        return bracketed(self, opening)
+
+    monkeypatch.setattr(brackets.Brackets, "_bracketed", counted)
+    closing = "".join(")|"[character == "|"] for character in reversed(opening) if character in "(|")
+    text = opening * 12 + "x" + closing * 12
+    read(text)
+    assert 12 <= reads[0] <= 2 * text.count("(") + text.count("|")
+
+
+def test_a_bracket_that_is_looked_into_is_not_changed() -> None:
+    assert compare(r"f(\frac12x)", r"f(\frac{1}{2}x)") is True
+    assert compare(r"\sin f(\frac12x)", r"\sin f(\frac{x}{2})") is True
+
+
+def test_numbers_too_large_to_write_are_told_apart_by_primes_without_short_cycles() -> None:
+    for prime in modular.PRIMES:
+        half = prime // 2
+        assert prime > 2**120 and all(pow(base, half, prime) in (1, prime - 1) for base in (2, 3, 5)), "as of a prime"
+        assert all(pow(base, half // 2, half) in (1, half - 1) for base in (2, 3, 5)), "and so is its half"
+
+
+def test_golds_in_words_are_read_where_they_can_be() -> None:
+    gold = "$P(n)=(n+2a)^2-2a^2$ for some nonnegative integer $a$"
+    assert compare(gold, "P(n)=n^2+4an+2a^2") is True
+    assert compare(gold, "P(n)=n^2+4an+4a^2") is False
+    assert not any(map(can_read, ("no solutions", "odd $n$", "$2n$ where $n$ is odd", "Player 1 wins", "half of 12")))
+
+
+def test_a_bound_on_a_free_constant_says_more() -> None:
+    assert compare("f(x)=cx", r"f(x)=cx \quad (c \in \mathbb{R})") is True
+    assert compare("f(x)=cx", r"f(x)=cx \quad (c > 0)") is None
+    assert compare("f(x)=cx", r"f(x)=cx \text{ for all } x > 0") is True
+    assert compare("f(x)=x", r"f(x)=x \text{ for some } x") is None
+
+
 def test_second_opinions_are_not_asked_about_what_says_more() -> None:
     assert refuses("5", r"\begin{cases}5 & \text{if } n = 1\end{cases}")
     assert refuses("(1, M)", r"\{1, M\}")
@@ -88,6 +141,10 @@ def test_second_opinions_are_not_asked_about_what_says_more() -> None:
 
 
 def test_words() -> None:
+    assert same_nothing("No positive integers", r"\varnothing")
+    assert same_nothing("no solutions", r"\text{No such functions exist.}")
+    assert same_nothing("no solutions", r"\text{no real solutions}") is False
+    assert same_nothing("No", r"\text{none}") is None
     assert same_phrase("All prime numbers, 1, 4, and 6.", r"\text{1, 4, 6 and all primes}") is False  # a judge's
     assert same_phrase("no solutions", r"\text{There is no solution}")
     assert not same_phrase("8p for all odd primes p", r"\text{8q for all even primes } q")

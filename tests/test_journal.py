@@ -1,5 +1,6 @@
 """The journal of finished samples, and sampling through it: with a local engine that is handed everything at once."""
 
+import json
 import os
 import signal
 import subprocess
@@ -131,13 +132,16 @@ def test_rows_come_in_the_plans_order_with_their_grades(tmp_path, monkeypatch) -
     assert (again.asked, rows_again) == (0, rows)
 
 
-def test_a_failed_sample_stops_the_stage_and_the_others_are_kept(tmp_path) -> None:
+def test_a_failed_sample_stops_the_stage_and_the_others_are_kept(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("ERPD_PROGRESS", str(tmp_path / "progress.json"))
     bad = make_job(tmp_path).draws[4].seed
     with pytest.raises(StageError, match=r"1 samples failed after all retries \(1\+2#1: no such luck\), 11 are kept"):
         run(tmp_path, fail=(bad,))
     assert not shard_paths(tmp_path / "out")
     engine, rows = run(tmp_path)
     assert (engine.asked, len(rows)) == (1, 12)
+    state = json.loads((tmp_path / "progress.json").read_text())
+    assert (state["samples"], state["graded"]) == (12, 12), "the score so far is of all there are"
 
 
 def test_replicas_take_whole_prompts_and_the_last_call_joins_them(tmp_path) -> None:

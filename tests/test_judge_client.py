@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response, Stream
 
 from erpd_hub.errors import ConfigError, StageError
 from erpd_hub.evaluation.judge import client
+from erpd_hub.evaluation.judge.canaries import canaries
 from erpd_hub.evaluation.judge.client import KEPT_CHARACTERS, ask_all
 from erpd_hub.evaluation.judge.journal import Journal, question_key
 from erpd_hub.evaluation.judge.prompt import Question, Reply, read_verdict
@@ -293,6 +294,47 @@ def test_nothing_is_asked_twice(tmp_path):
         assert len(server.bodies) == 3
         assert len(other.reused) == 2
         assert other.spent.calls == 0
+
+
+def test_an_edited_problem_is_another_question(tmp_path):
+    with JudgeServer() as server:
+        ask(server, tmp_path)
+        for name, send, calls in (("edited", True, 2), ("unseen", False, 2), ("unseen too", False, 0)):
+            before, other = len(server.bodies), journal(tmp_path, name)
+            edited = question()._replace(problem=f"2+3? {name}")
+            ask_all([edited], server.settings(send_problem=send), other)
+            assert len(server.bodies) - before == calls, name
+
+
+def test_what_a_judge_said_of_canaries_long_ago_is_measured_again(tmp_path):
+    with JudgeServer() as server:
+        measured = [*canaries()[:3], question()]
+        ask(server, tmp_path, measured)
+        path, before = tmp_path / "shared" / "judge.jsonl", len(server.bodies)
+        ask_all(measured, server.settings(), journal(tmp_path, "soon after"))
+        assert len(server.bodies) == before
+        old = [json.loads(line) | {"at": 0} for line in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps(line) + "\n" for line in old))
+        ask_all(measured, server.settings(), other := journal(tmp_path, "later"))
+        assert (len(server.bodies) - before, len(other.reused)) == (1 + 3, 1)
+
+
+@pytest.mark.parametrize("reply", [A + " " * 4000, f"<think>{'so ' * 900}</think>{chr(10) * 3000}{A}"])
+def test_blanks_do_not_push_a_verdict_out_of_what_is_kept(reply, tmp_path):
+    with JudgeServer(only(reply)) as server:
+        (ruling,) = ask(server, tmp_path)
+    assert ruling.status == "accepted"
+    assert read_verdict(Reply(ruling.replies[-1], True, None, None)) == "A"
+
+
+def test_what_another_endpoint_said_before_a_kill_is_not_mixed_in(tmp_path):
+    """It was paid for all the same."""
+    with JudgeServer() as server:
+        ask(server, tmp_path)
+        moved = Journal(tmp_path / "own" / "judge.jsonl", tmp_path / "shared" / "another.jsonl")
+        assert (len(moved.rulings), moved.spent.calls) == (0, 2)
+        ask_all([question()], server.settings(), moved)
+        assert (len(moved.rulings), len(server.bodies)) == (1, 4)
 
 
 def test_half_a_line_is_no_ruling(tmp_path):

@@ -23,7 +23,8 @@ from erpd_hub.hub.client import Hub, connect
 from erpd_hub.hub.merging import commit_merged
 from erpd_hub.lineage import locate, verify
 from erpd_hub.publish import publish_leaderboard, publish_repository_cards
-from erpd_hub.results.verify import published_rows, verify_rows
+from erpd_hub.results.entries import notes, variants
+from erpd_hub.results.verify import published_rows, row_problems, verify_rows
 
 BOARD = "local/erpd-leaderboard"
 LABELS: list[list[int | None]] = [[1, 0], [1, 1], [0, 0], [1, None]]
@@ -185,6 +186,13 @@ def test_rows_of_an_earlier_schema_stay(hub: Hub) -> None:
     pq.write_table(pa.Table.from_pylist(old), buffer)
     hub.push_files("dataset", BOARD, {name: buffer.getvalue()}, message="old")
     assert set(published_run(hub, "one", ["b"])) == {"local/b", "local/z"}
+
+
+def test_a_column_of_an_earlier_schema_is_missed_only_where_there_is_something_to_say(hub: Hub) -> None:
+    row = published_run(hub, "one", ["a"])["local/a"]
+    assert row_problems(hub, {name: value for name, value in row.items() if name != "canaries_problem"}) == []
+    (problem,) = row_problems(hub, {name: value for name, value in row.items() if name != "coverage"})
+    assert problem.startswith("coverage: <no such column> in the row, 0.875 ")
 
 
 def test_a_judged_copy_takes_the_place_of_its_evaluation(hub: Hub) -> None:
@@ -376,6 +384,27 @@ def judged_run(hub: Hub, labels=LABELS, **changes) -> None:
     publish_leaderboard(hub, plan, [*found, published.finished(nodes["judge"], copy, plain[1])])
 
 
+def test_an_alarm_of_the_canaries_is_wherever_the_judged_score_is(hub: Hub) -> None:
+    problem = "it took 1 of 4 injected wrong answers for right"
+    judged_run(hub, accepted={("2", 0)}, told={"canaries_alarm": True, "canaries_problem": problem})
+    row = rows_by_checkpoint(hub)["local/a"]
+    assert (row["canaries_problem"], problems(hub)) == (problem, [])
+    card, _ = results_of(hub, "local/a")
+    assert "| 75.0 ! | 25.0 |" in card.text
+    assert f"`judge-1` cannot be trusted: {problem}." in card.text
+    assert [result.metric_name for result in card.data.eval_results] == ["AVG@2 (percent)"], "no judged score"
+    trusted = row | {"canaries_problem": None}
+    assert [variant.label for variant in variants(row)] == [""]
+    assert [variant.label for variant in variants(trusted)] == ["", "judged"]
+    assert "which took 25.0 % of injected wrong answers for right" in notes(trusted, variants(trusted)[1])
+    said = " ".join(CliRunner().invoke(app, ["leaderboard"], env={"COLUMNS": "300"}).stdout.split())
+    assert "75.0 !" in said
+    assert f"! at a judged score, which cannot be trusted: judge judge-1: {problem}" in said
+    head = hub.resolve("dataset", "local/one-details")
+    of_details = hub.file("dataset", "local/one-details", str(head), "README.md")
+    assert of_details is None or "cannot be trusted" in of_details.read_text()
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -434,9 +463,10 @@ def test_limits_are_those_of_the_samples(hub: Hub) -> None:
 
 def test_other_settings_of_one_benchmark_are_said(hub: Hub) -> None:
     published_run(hub, "one", ["a", "b"])
-    assert "different settings" not in CliRunner().invoke(app, ["leaderboard"]).stdout
-    edit(hub, "one", max_sequence_tokens=64)
-    assert "2 different settings" in CliRunner().invoke(app, ["leaderboard"]).stdout
+    assert "not comparable" not in CliRunner().invoke(app, ["leaderboard"]).stdout
+    edit(hub, "one", max_sequence_tokens=64, harness='{"erpd-hub": "9", "grader": "math v9"}')
+    said = " ".join(CliRunner().invoke(app, ["leaderboard"]).stdout.split())
+    assert "scores that differ in max_sequence_tokens, grader are not comparable" in said
 
 
 def test_a_score_of_few_problems_says_so(hub: Hub) -> None:

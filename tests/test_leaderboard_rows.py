@@ -1,18 +1,24 @@
 """Leaderboard rows are computed from samples, and the same samples give the same bytes."""
 
+from collections.abc import Callable, Mapping
 from io import BytesIO
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from erpd_hub import summary
 from erpd_hub.comparing.paper import get_experiment
+from erpd_hub.config import EvaluateConfig
 from erpd_hub.evaluation.benchmarks import BENCHMARKS
-from erpd_hub.evaluation.leaderboard import LEADERBOARD_SCHEMA, DetailsRecord, leaderboard_bytes, leaderboard_rows
+from erpd_hub.evaluation.leaderboard import LEADERBOARD_SCHEMA, leaderboard_bytes, leaderboard_row
+from erpd_hub.plan import make_plan
 from erpd_hub.recipe import load_recipe
+from erpd_hub.results import rows
 from erpd_hub.results.reported import reported, reported_notes, reported_tables
 
 
-def a_record(checkpoint: str, labels: list[list[int | None]]) -> DetailsRecord:
+def a_row(checkpoint: str, labels: list[list[int | None]], probed: Mapping[str, float] = {}) -> dict:
     samples = [
         {
             "problem_id": str(i),
@@ -26,18 +32,18 @@ def a_record(checkpoint: str, labels: list[list[int | None]]) -> DetailsRecord:
         for i, row in enumerate(labels)
         for label in row
     ]
-    return DetailsRecord(
-        run="quick", role="student", checkpoint=checkpoint, checkpoint_repo=f"local/quick-{checkpoint}",
-        checkpoint_revision="c" * 40, step=8, benchmark="addition", version=1, selection=False,
-        details_repo="local/quick-details", details_folder=f"{checkpoint}/addition", details_revision="d" * 40,
-        fingerprint="f" * 64, samples=samples,
-    )  # fmt: skip
+    told = {
+        "run": "quick", "role": "student", "checkpoint": checkpoint, "checkpoint_repo": f"local/quick-{checkpoint}",
+        "checkpoint_revision": "c" * 40, "step": 8, "benchmark": "addition", "version": 1, "selection": False,
+        "details_repo": "local/quick-details", "details_folder": f"{checkpoint}/addition",
+        "details_revision": "d" * 40, "fingerprint": "f" * 64, "pinned": True,
+    }  # fmt: skip
+    return leaderboard_row(told, samples, probed)
 
 
 def test_figures_come_from_the_samples() -> None:
-    records = [a_record("student", [[1, 1], [1, 0]]), a_record("teacher", [[0, 0], [None, 1]])]
-    probes = {("local/quick-student", "c" * 40): {"kl_checkpoint_to_base": 0.01, "entropy": 0.05, "avg": 0.99}}
-    student, teacher = leaderboard_rows(records, probes)
+    student = a_row("student", [[1, 1], [1, 0]], {"kl_checkpoint_to_base": 0.01, "entropy": 0.05, "avg": 0.99})
+    teacher = a_row("teacher", [[0, 0], [None, 1]])
     assert (student["avg"], student["n"], student["k"], student["mean_length"]) == (0.75, 2, 2, 2)
     assert student["stderr"] == pytest.approx(0.25)
     assert student["interval"] == [pytest.approx(0.1118, abs=1e-4), pytest.approx(0.9937, abs=1e-4)]
@@ -48,7 +54,7 @@ def test_figures_come_from_the_samples() -> None:
 
 
 def test_rows_are_the_schema_and_the_bytes_repeat() -> None:
-    rows = leaderboard_rows([a_record("student", [[1, 0], [0, 0]]), a_record("empty", [])], {})
+    rows = [a_row("student", [[1, 0], [0, 0]]), a_row("empty", [])]
     assert all(list(row) == LEADERBOARD_SCHEMA.names for row in rows)
     content = leaderboard_bytes(rows)
     table = pq.read_table(BytesIO(content))
@@ -61,7 +67,7 @@ def test_rows_are_the_schema_and_the_bytes_repeat() -> None:
 def a_row_of_table1(**changes: object) -> dict:
     """Measured just as the recipe behind the paper's CE row says."""
     experiment, benchmark = get_experiment("table1"), BENCHMARKS["hmmt_feb_2025"]
-    row = leaderboard_rows([a_record("student", [[1], [0]])], {})[0]
+    row = a_row("student", [[1], [0]])
     return row | {
         "run": load_recipe(experiment.models["Qwen3-4B"]).run,
         "checkpoint": experiment.rows["Qwen3-4B"]["CE"].ref[0], "benchmark": benchmark.name, "k": benchmark.k,
@@ -96,3 +102,15 @@ def test_what_was_not_measured_as_the_recipe_says_is_marked(changes: dict, said:
     assert "! 90 measured" in str(next(reported_tables([entry])).columns[2]._cells)
     assert beside_the_paper([other, right]) | {"differs": []} == beside_the_paper([right])
     assert beside_the_paper([other, right])["measured"] == 50
+
+
+@pytest.mark.parametrize("recipe", ["table2-rounds", "quickstart"])
+def test_board_and_summary_name_a_checkpoint_alike(recipe: str, finished_record: Callable, tmp_path: Path) -> None:
+    """Of several rounds each has its student, and a row's record does not say how many there are."""
+    plan, record = make_plan(load_recipe(recipe)), finished_record(tmp_path, {"x": b"x"})
+    nodes = [node for node in plan.nodes if isinstance(node.config, EvaluateConfig)]
+    for node in nodes:
+        told = {"round": node.round, "folder": node.folder, "config": {"checkpoints": list(node.config.checkpoints)}}
+        assert rows.reference_of(record.model_copy(update=told)) == summary.reference_of(plan, node)
+    names = {summary.reference_of(plan, node) for node in nodes}
+    assert any(name.startswith("r2/") for name in names) is (len(plan.recipe.rounds) > 1)

@@ -56,7 +56,7 @@ def test_a_comparison_by_hand():
     assert found.p_greater == 1 / 8
     assert found.p_two_sided == 2 / 8
     assert (found.num_problems, found.num_left_out, found.num_ungradable, found.equal_k) == (3, 1, 2, False)
-    assert found.interval[0] <= found.difference <= found.interval[1]
+    assert found.interval[0] <= found.within_reach[0] <= found.difference <= found.within_reach[1] <= found.interval[1]
     back = compare(second, first)
     assert back.difference == pytest.approx(-found.difference)
     assert back.p_greater == 1.0

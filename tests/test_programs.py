@@ -6,7 +6,7 @@ from erpd_hub.config import PromptFormat
 from erpd_hub.evaluation.code.extraction import extract_program
 from erpd_hub.evaluation.code.grader import UnitTests
 from erpd_hub.evaluation.code.matching import same_output, same_value
-from erpd_hub.evaluation.code.programs import Case, Graders, Tests, grade_program, grade_programs
+from erpd_hub.evaluation.code.programs import Case, Graders, ProgramGrade, Tests, grade_program
 from erpd_hub.evaluation.code.sandbox import Limits, Sandbox
 from erpd_hub.prompts import Problem
 from erpd_hub.sampling.draws import Draw, Prompt
@@ -116,14 +116,19 @@ def test_no_test_knows_of_another(warm: Sandbox) -> None:
     assert grade_program(counting, tests, sandbox=warm).outcome == "passed"
 
 
+def grades(programs: list[tuple[str | None, Tests]], workers: int) -> list[ProgramGrade]:
+    with Graders(workers) as graders:
+        return graders.grade(programs, Limits(seconds=0.2))
+
+
 def test_a_grade_does_not_depend_on_the_workers() -> None:
     wrong, slow = "print(3)", "while True: pass"
     programs = [(text, tests) for text in (RIGHT, wrong, slow, "(", None) for tests in (DOUBLE, PAIRS)]
-    alone = grade_programs(programs, limits=Limits(seconds=0.2), workers=1)
-    together = grade_programs(programs, limits=Limits(seconds=0.2), workers=4)
+    alone = grades(programs, workers=1)
+    together = grades(programs, workers=4)
     assert [(g.outcome, g.failed, g.passed) for g in alone] == [(g.outcome, g.failed, g.passed) for g in together]
     assert [g.outcome for g in alone[::2]] == ["passed", "wrong answer", "timeout", "compile error", "no program"]
-    assert grade_programs([], workers=1) == []
+    assert grades([], workers=1) == []
 
 
 def test_tests_are_checked_and_hashed() -> None:

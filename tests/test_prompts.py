@@ -14,7 +14,6 @@ from erpd_hub.chain import parse_chain
 from erpd_hub.config import GeneratedPrompts, HubPrompts, JsonlPrompts, PromptFormat, RangeFilter
 from erpd_hub.errors import ArtifactError, ConfigError, StageError
 from erpd_hub.evaluation.benchmarks import get_benchmark, load_problems
-from erpd_hub.evaluation.contamination import OverlapIndex
 from erpd_hub.prompts import Problem, normalise_problem, opens_thinking, problem_key, read_prompts, render
 from erpd_hub.stages import StageContext
 from erpd_hub.stages.prompts import run
@@ -97,21 +96,6 @@ def test_benchmark_problems_are_dropped_and_listed(tmp_path: Path) -> None:
     assert not kept & {normalise_problem(p.problem) for p in held}
 
 
-def test_overlap_is_a_run_of_thirteen_words_or_the_whole_of_a_short_text() -> None:
-    index = OverlapIndex([Problem("a", "bench", LONG, "70"), Problem("b", "bench", "What is 2+2?", "4")])
-
-    def owner(text: str) -> str | None:
-        hit = index.find(Problem("x", "s", text, ""))
-        return hit and hit.benchmark_problem_id
-
-    words = LONG.split()
-    assert owner("Please: " + " ".join(words[2:15]).upper() + "!") == "a"
-    assert owner(" ".join(words[2:14])) is None
-    assert owner("what is 2 + 2 ?") == "b"
-    assert owner("What is 2+2+2?") is None
-    assert index.find(Problem("x", "s", LONG, "")).matched == LONG.casefold()
-
-
 def test_hub_prompts_and_a_hub_benchmark(tmp_path: Path) -> None:
     for name, rows in (
         ("pool", [{"Q": LONG + " and more", "A": 7, "difficulty": "3/8"}, {"Q": "1+1", "A": 2, "difficulty": "8/8"}]),
@@ -126,7 +110,8 @@ def test_hub_prompts_and_a_hub_benchmark(tmp_path: Path) -> None:
     assert read_prompts(out)[0] == [Problem(problem_key("1+1"), "some/pool", "1+1", "2")]
     (hit,) = lines(out / "hits.jsonl")
     assert (hit["benchmark"], hit["benchmark_problem_id"]) == ("aime_2025", "1")
-    assert hit["matched"] == " ".join(LONG.casefold().split()[:13])
+    assert hit["share"] == 1
+    assert hit["matched"].startswith("find the sum of all integer bases v greater than nine")
     assert result.metrics["decontaminated_against"] == sorted([*GENERATED, "aime_2025"])
 
 

@@ -11,7 +11,7 @@ from erpd_hub.prompts import Problem, render
 from erpd_hub.samples import read_rows, sample_seed, shard_paths
 from erpd_hub.sampling.engine import Completion, Request, request_seed
 from erpd_hub.sampling.plan import cut_batches
-from erpd_hub.sampling.sampler import sample_problems
+from erpd_hub.sampling.sampler import Sampling, sample_problems
 from erpd_hub.sampling.stopping import StopRule, cut_at_stop, stop_token_ids
 from erpd_hub.sampling.transformers_engine import LocalEngine, sampler_logprobs
 from erpd_hub.stages import StageContext
@@ -128,18 +128,16 @@ def sample(tmp_path, name: str, *, k: int = 3, max_new_tokens: int = 12, replica
     if replicas > 1:
         shares = [StageContext(3, tmp_path / "work", replica, replicas) for replica in range(replicas)] + shares
     for share in shares:
-        drawn = sample_problems(
-            PROBLEMS,
+        sampling = Sampling(
             benchmark="addition",
             k=k,
             checkpoint=save_policy(tmp_path / "policy"),
             decoding=Decoding(max_new_tokens=max_new_tokens),
             format=FORMAT,
             engine=TransformersEngine(dtype="float32", batch_tokens=4 * (9 + max_new_tokens)),
-            out=tmp_path / name,
-            context=share,
             **changes,
         )
+        drawn = sample_problems(PROBLEMS, sampling, out=tmp_path / name, context=share).how
     return tmp_path / name, drawn
 
 

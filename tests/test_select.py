@@ -9,10 +9,10 @@ from tiny import context, folder_digest, save_policy
 from erpd_hub import config as c
 from erpd_hub.checkpoint_role import role_of
 from erpd_hub.errors import ArtifactError, ConfigError, StageError
-from erpd_hub.evaluation.leaderboard import DetailsRecord, leaderboard_rows
+from erpd_hub.evaluation.leaderboard import leaderboard_row
 from erpd_hub.model_cards import render
 from erpd_hub.plan import make_plan
-from erpd_hub.planning.bill_items import draw_of
+from erpd_hub.planning.draws import draw_of
 from erpd_hub.recipe import build_recipe
 from erpd_hub.samples import read_rows, sample_seed
 from erpd_hub.selection import Drawn, Rules, race
@@ -256,22 +256,22 @@ def test_a_selected_checkpoint_says_among_how_many_it_was_chosen(finished_record
 # ------------------------------------------------------------------------------------------ the mark
 
 
-def _row(benchmark, avg, *, selection, ref="student"):
+def _row(benchmark, avg, *, selection, ref="student", coverage=1.0):
     given = dict.fromkeys(Checkpoint._fields)
     return Checkpoint(**given | {"ref": ref, "role": ref, "benchmark": benchmark, "avg": avg, "stderr": 0.03,
-                                 "selection": selection, "digest": ref})  # fmt: skip
+                                 "selection": selection, "digest": ref, "coverage": coverage, "equal_k": True,
+                                 })  # fmt: skip
 
 
 def test_the_mean_leaves_out_what_decided_something():
-    rows = [_row("a", 0.9, selection=True), _row("b", 0.5, selection=False), _row("c", 0.3, selection=False)]
+    rows = [_row("a", 0.9, selection=True), _row("b", 0.5, selection=False),
+            _row("c", 0.3, selection=False, coverage=0.9)]  # fmt: skip
     (mean,) = headline(rows)
+    assert mean["incomplete"] == ["c"]
     assert (mean["avg"], mean["benchmarks"], mean["left_out"]) == (0.4, ["b", "c"], ["a"])
     assert mean["stderr"] == pytest.approx((2 * 0.03**2) ** 0.5 / 2)
     assert selection_benchmarks(_plan(candidates="teacher")) == {"addition"}
 
 
 def test_a_leaderboard_row_carries_the_mark():
-    texts = ("run", "role", "checkpoint", "checkpoint_repo", "checkpoint_revision", "benchmark", "details_repo",
-             "details_folder", "details_revision", "fingerprint")  # fmt: skip
-    record = DetailsRecord(**dict.fromkeys(texts, "x"), step=None, version=1, selection=True, samples=[])
-    assert leaderboard_rows([record], {})[0]["selection"] is True
+    assert leaderboard_row({"selection": True}, [], {})["selection"] is True

@@ -35,6 +35,7 @@ def test_its_interval_adds_the_distances_of_the_bounds():
     below = sqrt(sum((one.difference - one.interval[0]) ** 2 for one in each.values())) / 2
     above = sqrt(sum((one.interval[1] - one.difference) ** 2 for one in each.values())) / 2
     assert pooled.interval == pytest.approx((pooled.difference - below, pooled.difference + above))
+    assert pooled.interval[0] <= pooled.within_reach[0] <= pooled.within_reach[1] <= pooled.interval[1]
 
 
 def test_one_benchmark_is_its_own_mean():

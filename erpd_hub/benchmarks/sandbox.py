@@ -51,7 +51,7 @@ def run(bench: SandboxBench) -> dict[str, Any]:
 
 def render(report: dict[str, Any]) -> str:
     return (
-        f"walls            {report['protection']}\n"
+        f"layers           {report['protection']}\n"
         f"bare interpreter {report['bare_ms']:8.1f} ms\n"
         f"a program        {report['program_ms']:8.1f} ms, {report['ratio']:.2f} times that\n"
         f"the first one    {report['cold_ms']:8.1f} ms\n"

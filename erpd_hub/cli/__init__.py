@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from erpd_hub.cli import (
+    backends,
     bench,
     benchmarks,
     compare,
@@ -20,6 +21,7 @@ from erpd_hub.cli import (
     recipes,
     regrade,
     reproduce,
+    space,
     stages,
     sweep,
 )
@@ -66,6 +68,8 @@ reproduce.register(app)
 compare.register(app)
 prune.register(app)
 regrade.register(app)
+space.register(app)
+app.add_typer(backends.app, name="backends")
 app.add_typer(benchmarks.app, name="benchmarks")
 app.add_typer(leaderboard.app, name="leaderboard")
 app.add_typer(lineage.app, name="lineage")

@@ -33,11 +33,12 @@ def list_benchmarks(files: Files = None, as_json: AsJson = False) -> None:
     from rich.console import Console
     from rich.table import Column, Table
 
-    table = Table(Column("benchmark", no_wrap=True), "problems", "K", "graded by", "details", "from", box=None)
+    told = [Column(name, no_wrap=True) for name in ("benchmark", "n", "K", "graded by", "details", "commit")]
+    table = Table(*told, Column("from", overflow="fold"), box=None, padding=(0, 1, 0, 0))
     for benchmark in found.values():
         table.add_row(
             benchmark.name, str(benchmark.num_problems or "?"), str(benchmark.k), _grading(benchmark),
-            benchmark.share, _origin(benchmark),
+            benchmark.share, _commit(benchmark), _origin(benchmark),
         )  # fmt: skip
     Console().print(table)
 
@@ -62,6 +63,11 @@ def show(
     data = {key: value for key, value in _as_data(benchmark).items() if key not in ("name", "definition_sha256")}
     typer.echo(yaml.safe_dump({benchmark.name: data}, sort_keys=False, allow_unicode=True, width=120), nl=False)
     typer.echo(f"# definition {benchmark.definition_sha256}")
+    if not benchmark.is_fixed:
+        told = (
+            "problems_sha256 tells whether they are these" if benchmark.problems_sha256 else "no hash of them is known"
+        )
+        typer.echo(f"# no pinned commit: the problems are those of the newest; {told}")
 
 
 @app.command()
@@ -97,6 +103,8 @@ def check(
             problems = fetch_problems(benchmark, endpoint, rows)
             report = check_benchmark(benchmark, problems, pairs=pairs or None)
         reports.append(report)
+        if report.state == "other":
+            typer.echo(f"{benchmark.name}: the dataset has other problems than its entry was checked with", err=True)
         if not as_json:
             _print_report(report)
     if as_json:
@@ -118,6 +126,11 @@ def _origin(benchmark: "Benchmark") -> str:
     if reference is None:
         return "generated"
     return "a file" if isinstance(reference, PathRef) else reference.repo_id
+
+
+def _commit(benchmark: "Benchmark") -> str:
+    revision = getattr(benchmark.reference, "revision", None)
+    return str(revision)[:7] if revision else "-" if benchmark.is_fixed else "newest"
 
 
 def _as_data(benchmark: "Benchmark") -> dict[str, Any]:
@@ -151,7 +164,7 @@ def _print_report(report: "GoldReport") -> None:
     """The figures of a check, and the first of what it found."""
     state = {
         "known": "as the entry knows them",
-        "other": "NOT as the entry knows them: the dataset has changed",
+        "other": "not as the entry knows them",
         "unrecorded": "of no recorded state",
     }[report.state]
     typer.echo(f"{report.benchmark} v{report.version}: {report.problems} problems, {state} ({report.sha256[:12]})")

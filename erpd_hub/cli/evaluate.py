@@ -3,12 +3,17 @@
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
+from erpd_hub.cli.backends import Backends
 from erpd_hub.cli.options import AsJson, DryRun, Endpoint, Gpus, LaunchHow, Namespace, Public
 from erpd_hub.cli.recipes import carry_out
+
+if TYPE_CHECKING:
+    from erpd_hub.evaluation.backends.environments import Harness
+    from erpd_hub.recipe import Recipe
 
 _SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -34,6 +39,7 @@ def evaluate(
     ] = None,
     judge: Annotated[str | None, typer.Option(help="Model that is asked about what the rule turns down.")] = None,
     judge_url: Annotated[str | None, typer.Option(help="Base URL of its endpoint.")] = None,
+    backend: Backends = None,
     progress: Annotated[Path | None, typer.Option(help="File that says as JSON how far it is.")] = None,
     name: Annotated[str, typer.Option(help="Name of the run: K can be raised later under the same one.")] = "manual",
     namespace: Namespace = "local",
@@ -69,7 +75,47 @@ def evaluate(
     if progress is not None:
         os.environ["ERPD_PROGRESS"] = str(progress.expanduser().absolute())
     _show_progress()
-    carry_out(build_recipe(data, "erpd-hub evaluate"), dry_run=dry_run, as_json=as_json, gpus=gpus, launch=launch)
+    recipe = build_recipe(data, "erpd-hub evaluate")
+    harnesses = [cast("Harness", choice.value) for choice in dict.fromkeys(backend or ())]
+    if harnesses:
+        _check_backends(recipe, harnesses)
+
+    def beside(summary: dict[str, Any]) -> dict[str, Any]:
+        return {"backends": _run_backends(summary, harnesses, endpoint, tuple(benchmark_file or ()), as_json)}
+
+    after = beside if harnesses else None
+    carry_out(recipe, dry_run=dry_run, as_json=as_json, gpus=gpus, launch=launch, after=after)
+
+
+def _check_backends(recipe: "Recipe", harnesses: "list[Harness]") -> None:
+    """Before anything is sampled. Raises ErpdError: a harness is not built or cannot run one of the benchmarks."""
+    from erpd_hub.config import EvaluateConfig
+    from erpd_hub.evaluation.backends.second import check_backends
+    from erpd_hub.evaluation.benchmarks import get_benchmark
+
+    configs = (config for part in recipe.rounds for config in part.steps.values())
+    asked = [config for config in configs if isinstance(config, EvaluateConfig)]
+    check_backends(harnesses, [get_benchmark(name, c.definitions) for c in asked for name in c.benchmarks])
+
+
+def _run_backends(
+    summary: dict[str, Any], harnesses: "list[Harness]", endpoint: str, files: tuple[Path, ...], as_json: bool
+) -> list[dict[str, Any]]:
+    """Each harness's verdicts on the samples of each evaluation, beside ours."""
+    from erpd_hub.cli.regrade import print_report
+    from erpd_hub.evaluation.backends.opinions import opened
+    from erpd_hub.evaluation.backends.second import second_opinions
+    from erpd_hub.evaluation.backends.sources import open_details
+
+    reports = []
+    with opened(harnesses) as graders:
+        for row in summary["checkpoints"]:
+            stored = open_details(endpoint, row["details"], benchmark_files=files)
+            report = second_opinions(stored, () if stored.is_programs else harnesses, harnesses, harnesses=graders)
+            if not as_json:
+                print_report(report, title=f"{row['ref']} on {row['benchmark']}")
+            reports.append({"ref": row["ref"], "details": row["details"], **report})
+    return reports
 
 
 def split_words(arguments: list[str]) -> tuple[list[str], list[str]]:

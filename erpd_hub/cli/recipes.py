@@ -1,13 +1,14 @@
 """`run` and `recipes`."""
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from erpd_hub.cli.options import AsJson, DryRun, Gpus, LaunchHow, stdout_for_json
 
 if TYPE_CHECKING:
-    from erpd_hub.plan import Plan
+    from erpd_hub.nodes import Plan
     from erpd_hub.recipe import Recipe
 
 
@@ -72,7 +73,9 @@ def carry_out(
     until: str | None = None,
     gpus: int | None = None,
     launch: str | None = None,
+    after: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
 ) -> None:
+    """Plan the recipe and run it, or show the plan; `after` gets the summary, and says what to add to it."""
     from erpd_hub import display
     from erpd_hub.launching.launch import Launch
     from erpd_hub.pipeline import run_plan
@@ -88,7 +91,8 @@ def carry_out(
     how = Launch.from_options(gpus, launch)
     with stdout_for_json(as_json):
         outcome = run_plan(plan, start=start, until=until, watch=display.ProgressWatch(plan), launch=how)
+        if not as_json:
+            display.print_outcome(outcome)
+        more = after(outcome.summary) if after else {}
     if as_json:
-        display.print_json(outcome.summary)
-    else:
-        display.print_outcome(outcome)
+        display.print_json({**outcome.summary, **more})

@@ -103,7 +103,8 @@ def _differences(report: Report) -> _Columns:
     for pair in report["pairs"]:
         pooled = [{"benchmark": "mean of benchmarks", **pair["pooled"]}] if pair["pooled"] else []
         rows += [_difference(pair, item) for item in (*pair["benchmarks"], *pooled)]
-    right = ("difference, points", "95 % interval", "± problems", "p", "p (Holm)", "correlation", "problems")
+    right = ("difference, points", "95 % interval", "within reach", "± problems", "p", "p (Holm)", "correlation",
+             "problems")  # fmt: skip
     title = "paired differences" + (f" {_whose(report)}" if report["labels"] == "judge" else "")
     return _Columns(title, ("checkpoint", "against", "benchmark"), right, rows)
 
@@ -111,9 +112,9 @@ def _differences(report: Report) -> _Columns:
 def _difference(pair: Mapping[str, Any], item: Mapping[str, Any]) -> list[str]:
     return [
         pair["checkpoint"], pair["against"], item["benchmark"], f"{100 * item['difference']:+.1f}",
-        _range(item["interval"], signed=True), _percent(item["stderr"]), _chance(item["p_two_sided"]),
-        _chance(item["p_holm"]) if item["num_tests"] > 1 else "-", _number(item.get("correlation"), ".2f"),
-        str(item["num_problems"]),
+        _range(item["interval"], signed=True), _range(item["within_reach"], signed=True), _percent(item["stderr"]),
+        _chance(item["p_two_sided"]), _chance(item["p_holm"]) if item["num_tests"] > 1 else "-",
+        _number(item.get("correlation"), ".2f"), str(item["num_problems"]),
     ]  # fmt: skip
 
 
@@ -134,8 +135,10 @@ def _problems(report: Report) -> list[_Columns]:
 def _lines(report: Report) -> list[str]:
     forced = [f"FORCED: {flag}" for flag in report["forced"]]
     about = (
-        f"intervals: {report['interval_method']}, with the problems as the sample; p by flipping the signs of the "
-        "problems' differences"
+        f"intervals: {report['interval_method']}, over problems like these, whatever their differences; within reach: "
+        "if none differs by more than the largest seen and 1/sqrt(K); p: by flipping the signs of the problems' "
+        "differences, whether the two are alike on these problems; p (Holm): adjusted within its family, the tests of "
+        "single benchmarks or those of their means"
     )
     return [*forced, *report["notes"], about]
 

@@ -232,7 +232,7 @@ def _difference(metric: str, more: Measured, less: Measured) -> _Sides | None:
         return None
     if metric == "avg":
         result = compare(more.labels, less.labels)
-        return result.first, result.second, result.interval
+        return result.first, result.second, result.within_reach
     if metric == "mean_length":
         return _paired_lengths(more.lengths, less.lengths)
     key = {"kl_to_base": "kl_checkpoint_to_base", "entropy": "entropy"}[metric]

@@ -100,8 +100,8 @@ class PromptSelection(StepConfig):
     disjoint_from: tuple[PromptsRef, ...] = ()
     """Prompt sets of earlier rounds whose problems are not drawn again."""
     decontaminate: tuple[str, ...] | Literal["all"] = "all"
-    """Benchmarks whose problems (13-gram overlap, or equality when shorter) are dropped and listed; `all` are those
-    with an answer to compare: name the ones with programs, which are large."""
+    """Benchmarks whose problems (equal, or half of one's runs of 5 words that no other has) are dropped and listed;
+    `all` are those with an answer to compare: name the ones with programs, which are large."""
     definitions: Definitions = Field(default_factory=dict)
     on_bad_row: Literal["skip", "refuse"] = "skip"
     """Rows without a problem or an answer the grader accepts: counted and listed, or an error."""

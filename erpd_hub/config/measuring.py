@@ -49,6 +49,9 @@ class EvaluateConfig(StepConfig):
     on_error: Annotated[Literal["stop", "record"], Operational] = "stop"
     """What becomes of samples that a server fails at for good: `record` makes them rows of finish_reason `error` that
     no score counts, and the same command tries them again."""
+    require_known_problems: Annotated[bool, Operational] = False
+    """Refuse before anything is drawn, and not only warn, where a dataset has other problems than the benchmark's entry
+    was checked with, or where neither a hash nor a commit of them is known."""
     judge: Annotated[JudgeSettings | None, Later] = None
     """Asked about what the rule turns down; its score stands beside the rule's, in an artifact of its own."""
 

@@ -6,7 +6,7 @@ from importlib.resources import files
 from itertools import groupby
 
 from erpd_hub import config as c
-from erpd_hub.plan import Node, Plan
+from erpd_hub.nodes import Node, Plan
 
 
 def job_script(plan: Plan, recipe: str, overrides: Sequence[str], gpus: int) -> str:

@@ -13,11 +13,12 @@ from typing import Any
 from erpd_hub import config as c
 from erpd_hub.errors import ArtifactError, ConfigError, HubError
 from erpd_hub.hub.client import Hub
-from erpd_hub.plan import Node, Plan
-from erpd_hub.planning.bill_items import HUB_RATE, Clerk, Item, Setting, mean_length
+from erpd_hub.nodes import Node, Plan
+from erpd_hub.planning.bill_items import HUB_RATE, Clerk, mean_length
 from erpd_hub.planning.devices import get_device
 from erpd_hub.planning.estimate import Assumptions
 from erpd_hub.planning.facts import KNOWN, ModelFacts, facts_from_config, facts_of_repository, tiny_facts
+from erpd_hub.planning.items import Item, Setting
 from erpd_hub.recipe import suggestion
 from erpd_hub.references import PathRef, RepoRef, parse_reference
 

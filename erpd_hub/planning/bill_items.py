@@ -1,16 +1,15 @@
 """What each stage of a plan costs: tokens, memory, time, storage. `bill` adds it up and says what it was reckoned
 with."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 from erpd_hub import config as c
-from erpd_hub.evaluation.benchmarks import get_benchmark
-from erpd_hub.plan import Node, Plan
+from erpd_hub.nodes import Node, Plan
 from erpd_hub.planning import estimate as e
-from erpd_hub.planning.devices import Device
+from erpd_hub.planning.draws import Draw, draw_of, micro_round, rollout_prompts
 from erpd_hub.planning.facts import ModelFacts
+from erpd_hub.planning.items import Item, Setting
+from erpd_hub.planning.layouts import training_layout
 
 MEAN_SHARE = 0.5
 """[I] Mean length over the limit where nothing is known of the model's answers."""
@@ -22,44 +21,6 @@ IO_RATE = 0.2
 """GB/s at which columns are joined and written [I]."""
 
 
-@dataclass(frozen=True)
-class Setting:
-    """On what, and under which assumptions."""
-
-    device: Device
-    gpus: int
-    mean_length: int | None = None
-    """Overrides the recipe's and the shape's."""
-    rates: Mapping[str, float] = field(default_factory=dict)
-    """Measured response tokens per GPU-second by stage: they take the place of the time model."""
-    assume: e.Assumptions = e.DEFAULTS
-
-
-@dataclass(frozen=True)
-class Item:
-    """The bill of one artifact."""
-
-    step: str
-    stage: str
-    tokens: int | None = None
-    """Response tokens expected to be sampled, scored or trained on."""
-    tokens_upper: int | None = None
-    gb: float | None = None
-    """Peak GB per GPU."""
-    fits: bool | None = None
-    remedy: str = ""
-    """What to change where it does not fit; else how it is laid out."""
-    arithmetic: str = ""
-    seconds: float | None = None
-    seconds_upper: float | None = None
-    gpus: int = 0
-    """That it occupies; 0 for what no GPU does."""
-    storage_gb: float | None = None
-    work_gb: float | None = None
-    """Local disk while it is made; given back when it has been pushed."""
-    measured: bool = False
-
-
 def mean_length(plan: Plan, setting: Setting, facts: ModelFacts | None) -> tuple[int | None, str]:
     """Tokens of a mean response and where the figure is from; None where it goes by the limit."""
     if setting.mean_length is not None:
@@ -69,73 +30,6 @@ def mean_length(plan: Plan, setting: Setting, facts: ModelFacts | None) -> tuple
     if facts is not None and facts.mean_response is not None:
         return facts.mean_response, f"{facts.name} on AIME 2024, the paper's Table 10"
     return None, f"{MEAN_SHARE:g} of each limit, for want of a source"
-
-
-def rollout_prompts(plan: Plan, node: Node) -> int | None:
-    """Prompts of a rollouts node, where the recipe says."""
-    assert isinstance(node.config, c.RolloutConfig)
-    if node.config.limit:
-        return node.config.limit
-    source = next((edge.source for edge in node.inputs if edge.role == "prompts"), None)
-    config = plan.node(source).config if isinstance(source, str) else None
-    return config.count if isinstance(config, c.PromptSelection) else None
-
-
-@dataclass(frozen=True)
-class Draw:
-    """What a sampling stage draws."""
-
-    samples: int | None
-    limit: int
-    """Tokens a response may have."""
-    fresh: int
-    """Tokens at most that are new: the rest is continued from an artifact."""
-    engine: c.TransformersEngine | c.VLLMEngine | c.ServerEngine
-    continued: bool = False
-    most: int | None = None
-    """Samples at most, where how many it takes is not known before."""
-
-
-def draw_of(plan: Plan, node: Node) -> Draw | None:
-    """How much a node samples; None for one that does not."""
-    config = node.config
-    continued = any(edge.role == "extended" for edge in node.inputs)
-    if isinstance(config, c.RolloutConfig):
-        count, k, decoding = rollout_prompts(plan, node), config.k, config.decoding
-    elif isinstance(config, c.ProbeConfig):
-        return Draw(config.num_prompts * config.k, config.max_new_tokens, config.max_new_tokens, config.engine)
-    elif isinstance(config, c.EvaluateConfig):
-        benchmark = get_benchmark(config.benchmarks[0], config.definitions)
-        count, k = config.limit or benchmark.num_problems, config.k or benchmark.k
-        decoding = config.decoding or benchmark.decoding
-    elif isinstance(config, c.SelectConfig):
-        return _race(config)
-    else:
-        return None
-    limit = decoding.max_new_tokens
-    fresh = limit
-    if continued and config.extend_to:
-        limit, fresh = config.extend_to, config.extend_to - limit
-    return Draw(count * k if count else None, limit, fresh, config.engine, continued)
-
-
-def _race(config: c.SelectConfig) -> Draw:
-    """A race and the winner's fresh samples; half of the candidates are taken to leave at each look [I]."""
-    from erpd_hub.selection import Rules
-
-    benchmark = get_benchmark(config.benchmark, config.definitions)
-    problems, final = config.limit or benchmark.num_problems or 0, config.final_k or benchmark.k
-    looks = len(Rules(config.k_start, config.k_max, config.alpha).schedule)
-    expected = len(config.candidates) * config.k_start * (1 + (looks - 1) / 2) + final
-    most = len(config.candidates) * config.k_max + final
-    limit = (config.decoding or benchmark.decoding).max_new_tokens
-    return Draw(int(problems * min(expected, most)), limit, limit, config.engine, most=problems * most)
-
-
-def micro_round(config: c.OnlineConfig) -> Draw:
-    """What one step of an online training samples."""
-    limit = config.decoding.max_new_tokens
-    return Draw(config.prompts_per_step * config.k, limit, limit, config.engine)
 
 
 class Clerk:
@@ -370,24 +264,3 @@ class Clerk:
         around = (self.setting.assume.start_seconds if self._on_gpu else 5.0) + (item.storage_gb or 0.0) / HUB_RATE
         return replace(item, seconds=seconds + around, seconds_upper=max(seconds, upper) + around,
                        gpus=self.setting.gpus, measured=measured is not None)  # fmt: skip
-
-
-def training_layout(
-    config: c.TrainingConfig, tokens: int, gpus: int, facts: ModelFacts, device: Device
-) -> dict[str, Any]:
-    """The keyword arguments of `training_memory`; `auto` is DDP where a replica fits, else FSDP2."""
-    layout: dict[str, Any] = {
-        "tokens": tokens,
-        "gpus": gpus,
-        "gradient_checkpointing": config.gradient_checkpointing,
-        "offload": config.activation_offload,
-        "lora_rank": config.lora.r if config.lora else None,
-        "dtype": config.dtype,
-        "context_parallel": config.context_parallel,
-    }
-    if gpus == 1:
-        return layout | {"strategy": "single"}
-    if config.parallel != "auto":
-        return layout | {"strategy": config.parallel}
-    whole = e.training_memory(facts, **layout, strategy="ddp").total
-    return layout | {"strategy": "ddp" if whole <= device.usable else "fsdp2"}

@@ -10,8 +10,8 @@ from typing import Any
 
 from erpd_hub.fields import identity
 from erpd_hub.hub.client import Hub
+from erpd_hub.nodes import Node, Plan
 from erpd_hub.pipeline import open_hub
-from erpd_hub.plan import Node, Plan
 from erpd_hub.planning import bill
 from erpd_hub.planning.devices import get_device
 from erpd_hub.runner import Runner

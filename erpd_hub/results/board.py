@@ -1,5 +1,6 @@
 """A leaderboard for people: rows grouped by lineage, base before teachers before students. Pure, but for its table."""
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -16,7 +17,9 @@ _CHARS = 10
 _SETTINGS = (
     "temperature", "top_p", "max_new_tokens", "max_sequence_tokens", "limit", "k", "benchmark_definition"
 )  # fmt: skip
-"""What scores must share to be compared."""
+"""What scores must share to be compared, beside what graded them."""
+_GRADED_BY = ("grader", "math-verify")
+"""Of the harness."""
 
 
 def select(
@@ -122,7 +125,7 @@ def _cells(row: Row, depth: int, judged: bool) -> Iterator[str]:
     yield percent(row["stderr"])
     yield "-" if not row["interval"] else f"{percent(row['interval'][0])}..{percent(row['interval'][1])}"
     if judged:
-        yield percent(row.get("avg_judged"))
+        yield f"{percent(row.get('avg_judged'))}{' !' if row.get('canaries_problem') else ''}"
         yield percent(row.get("stderr_judged"))
         yield percent(row.get("canary_acceptance"))
     yield f"{row['n_graded']}/{row['n']}" if _is_partly_graded(row) else str(row["n"])
@@ -143,7 +146,9 @@ def board_notes(rows: Iterable[Row]) -> Iterator[str]:
     if any(row.get("pinned") is False for row in rows):
         yield "(unpinned) an endpoint: nothing says which weights answered"
     if any(row.get("equal_k") is False for row in rows):
-        yield "! problems have unequal K, so some weigh more than others"
+        yield "! at K: problems have unequal K, so some weigh more than others"
+    alarms = {f"judge {row['judge']}: {row['canaries_problem']}" for row in rows if row.get("canaries_problem")}
+    yield from (escape(f"! at a judged score, which cannot be trusted: {alarm}") for alarm in sorted(alarms))
     if any(row.get("problems_state") == "other" for row in rows):
         names = sorted({row["benchmark"] for row in rows if row.get("problems_state") == "other"})
         yield f"{', '.join(map(escape, names))}: the problems are not those that the registry knows"
@@ -151,14 +156,18 @@ def board_notes(rows: Iterable[Row]) -> Iterator[str]:
         yield f"{escape(name)}: measured under another definition than the registered one of this name and version"
     if any(_is_partly_graded(row) for row in rows):
         yield "a/b in n: a of b problems have a graded sample, and score, errors and interval are over those alone"
-    settings: dict[tuple[str, int], set[tuple[Any, ...]]] = {}
+    measured: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for row in rows:
-        how = tuple(row.get(name) for name in _SETTINGS)
-        settings.setdefault((row["benchmark"], row["version"]), set()).add(how)
-    for (name, version), found in sorted(settings.items()):
-        if len(found) > 1:
-            told = "T, top_p, tokens, limit, K, definition"
-            yield f"{escape(name)} v{version}: {len(found)} different settings ({told}); see --json"
+        measured.setdefault((row["benchmark"], row["version"]), []).append(_settings(row))
+    for (name, version), found in sorted(measured.items()):
+        other = [key for key in found[0] if len({each[key] for each in found}) > 1]
+        if other:
+            yield escape(f"{name} v{version}: scores that differ in {', '.join(other)} are not comparable; see --json")
+
+
+def _settings(row: Row) -> dict[str, Any]:
+    harness = json.loads(row.get("harness") or "{}")
+    return {**{name: row.get(name) for name in _SETTINGS}, **{name: harness.get(name) for name in _GRADED_BY}}
 
 
 def _is_registered(row: Row) -> bool:

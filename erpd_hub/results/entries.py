@@ -36,11 +36,12 @@ class Variant(NamedTuple):
 
 
 def variants(row: Row) -> list[Variant]:
-    """The rule alone and, where there was one, the rule with the judge behind it; none without a graded sample."""
+    """The rule alone and, where a judge can be trusted as far as its canaries say, the rule with it; none without a
+    graded sample."""
     found = []
     if row["avg"] is not None:
         found.append(Variant("", row["avg"], row["stderr"]))
-    if row["avg_judged"] is not None:
+    if row["avg_judged"] is not None and not row.get("canaries_problem"):
         found.append(Variant("judged", row["avg_judged"], row["stderr_judged"]))
     return found
 
@@ -85,7 +86,7 @@ def notes(row: Row, variant: Variant) -> str:
         f"AVG@{row['k']} in percent over {_problems(row)}",
         f"standard error {_number(variant.stderr)} over problems",
         f"T={_plain(row['temperature'])}, top_p={_plain(row['top_p'])}, {_limits(row)}",
-        f"judge {row['judge']} behind the rule" if variant.label else "graded by rule alone",
+        _judge(row) if variant.label else "graded by rule alone",
         f"harness {row['harness']}" if row["harness"] else "",
         f"{100 * row['truncated']:.1f} % truncated",
         "" if (row["coverage"] or 0) >= 1 else f"{100 * (row['coverage'] or 0):.1f} % of samples graded",
@@ -95,6 +96,12 @@ def notes(row: Row, variant: Variant) -> str:
         f"run {row['run']}",
     ]
     return "; ".join(part for part in parts if part)
+
+
+def _judge(row: Row) -> str:
+    fooled = row["canary_acceptance"]
+    share = "an unknown share" if fooled is None else f"{100 * fooled:.1f} %"
+    return f"judge {row['judge']} behind the rule, which took {share} of injected wrong answers for right"
 
 
 def _problems(row: Row) -> str:

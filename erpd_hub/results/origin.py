@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from erpd_hub.artifacts import InputRecord, LineageRecord
-from erpd_hub.checkpoint_role import Role, role_of
+from erpd_hub.checkpoint_role import Role, role_of, weights_of
 from erpd_hub.errors import ErpdError
 from erpd_hub.hub.client import Hub
 from erpd_hub.inputs import ENDPOINT
 from erpd_hub.lineage import Ancestor, ancestry, input_place
-from erpd_hub.model_cards.front_matter import BASE_ROLES
 
 DECIDING = ("select", "gate")
 """Stages that look at a benchmark and choose by it."""
@@ -34,6 +33,10 @@ class Origin(NamedTuple):
     """Where its weights began; None for an endpoint."""
     teacher: Spot | None
     """Whose signal went into it."""
+    loss: str | None = None
+    """What it, or its teacher, was trained with; None without a training of ours."""
+    strategy: int | None = None
+    """Of the signal that went into it."""
 
     @property
     def pinned(self) -> bool:
@@ -74,57 +77,69 @@ def origin_of(hub: Hub, details: LineageRecord) -> Origin | None:
     item = checkpoint_of(evaluation)
     if item is None:
         return None
-    record = record_of(hub, item)
     if item.kind == ENDPOINT:
         return Origin(item, None, "endpoint", None, None)
-    return Origin(item, record, role_of(record), _base(hub, item), _teacher(hub, record) if record else None)
+    record = record_of(hub, item)
+    if record is None:
+        return Origin(item, None, role_of(None), _base(hub, item), None)
+    trained = _trained(hub, record)
+    signal = _input_record(hub, trained, "signal")
+    teacher = _teacher(hub, trained, signal) if signal else None
+    loss = _loss(hub, record_of(hub, teacher) if teacher else trained)
+    spot = Spot(teacher.repo_id, teacher.revision) if teacher and teacher.repo_id and teacher.revision else None
+    strategy = signal.metrics.get("strategy") if signal else None
+    return Origin(item, record, role_of(record), _base(hub, item), spot, loss, strategy)
 
 
 def _base(hub: Hub, item: InputRecord) -> Spot | None:
     """Up along the weights to where they began."""
     while (record := record_of(hub, item)) is not None and record.stage != "base":
-        above = _weights(record)
+        above = weights_of(record)
         if above is None:
             break
         item = above
     return Spot(item.repo_id, item.revision) if item.repo_id and item.revision else None
 
 
-def _weights(record: LineageRecord) -> InputRecord | None:
-    """The input that a checkpoint's weights started from."""
-    roles = (*BASE_ROLES, f"candidates:{record.metrics.get('winner')}")
-    return next((item for role in roles for item in record.inputs if item.role == role), None)
-
-
-def _teacher(hub: Hub, record: LineageRecord) -> Spot | None:
-    """The checkpoint behind a signal: its numerator, or its denominator where the numerator is the student's start."""
-    while record.stage == "select" and (item := _weights(record)) is not None:
-        chosen = record_of(hub, item)
-        if chosen is None:
-            return None
+def _trained(hub: Hub, record: LineageRecord) -> LineageRecord:
+    """Of a selection, what it chose; everything else itself."""
+    while record.stage == "select" and (chosen := _above(hub, record)) is not None:
         record = chosen
-    signal = next((item for item in record.inputs if item.role == "signal"), None)
-    found = record_of(hub, signal) if signal else None
-    if found is None:
-        return None
-    start = _weights(record)
+    return record
+
+
+def _above(hub: Hub, record: LineageRecord) -> LineageRecord | None:
+    """The record of the checkpoint whose weights this one started from."""
+    item = weights_of(record)
+    return record_of(hub, item) if item else None
+
+
+def _teacher(hub: Hub, student: LineageRecord, signal: LineageRecord) -> InputRecord | None:
+    """The checkpoint behind a signal: its numerator, or its denominator where the numerator is the student's start."""
+    start = weights_of(student)
     for role in ("numerator", "denominator"):
-        scored = _scored(hub, found, role)
-        if (
-            scored is not None
-            and scored.repo_id
-            and scored.revision
-            and (start is None or scored.digest != start.digest)
-        ):
-            return Spot(scored.repo_id, scored.revision)
+        scored = _scored(hub, signal, role)
+        if scored is not None and (start is None or scored.digest != start.digest):
+            return scored
     return None
+
+
+def _loss(hub: Hub, record: LineageRecord | None) -> str | None:
+    """The loss that a checkpoint was trained with; of an unlearned one, that of the training it is a step of."""
+    if record is not None and record.stage == "unlearned":
+        record = _above(hub, record)
+    return (record.config.get("loss") or {}).get("type") if record else None
 
 
 def _scored(hub: Hub, signal: LineageRecord, role: str) -> InputRecord | None:
     """The checkpoint that a side of a signal is the log-probs of."""
-    item = next((item for item in signal.inputs if item.role == role), None)
-    record = record_of(hub, item) if item else None
+    record = _input_record(hub, signal, role)
     return next((above for above in record.inputs if above.kind == "checkpoint"), None) if record else None
+
+
+def _input_record(hub: Hub, record: LineageRecord, role: str) -> LineageRecord | None:
+    item = next((item for item in record.inputs if item.role == role), None)
+    return record_of(hub, item) if item else None
 
 
 def decision_on(hub: Hub, item: InputRecord, benchmark: str) -> LineageRecord | None:

@@ -72,7 +72,7 @@ def _measured(row: Row, column: str, recipe: Recipe, board: list[Measured]) -> d
     for ref in row.ref:
         for item in board:
             value = _value(item, column)
-            here = item["run"] == recipe.run and item["checkpoint"] in (ref, ref.removeprefix("r1/"))
+            here = item["run"] == recipe.run and item["checkpoint"] == ref
             if here and value is not None:
                 entry = {"measured": value, "run": item["run"], "checkpoint": item["checkpoint"]}
                 of_probe = column in _OF_PROBE

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 from erpd_hub.artifacts import LineageRecord
 from erpd_hub.errors import ArtifactError
 from erpd_hub.evaluation.benchmarks import definition_hash
-from erpd_hub.evaluation.leaderboard import DetailsRecord, harness_text, leaderboard_rows
+from erpd_hub.evaluation.leaderboard import harness_text, leaderboard_row
 from erpd_hub.hub.client import Hub
+from erpd_hub.references import named_with_round
 from erpd_hub.results.origin import Origin, evaluation_of, origin_of
 from erpd_hub.samples import read_light
 
@@ -41,22 +42,20 @@ def row_of(
     origin = origin_of(hub, record)
     if origin is None:
         raise ArtifactError(f"{record.repo_id}/{record.folder}: expected the checkpoint that was evaluated, got none")
-    details = DetailsRecord(
+    told = {
         **_who(hub, record, origin),
         **_settings(record, evaluation_of(hub, record)),
-        selection=selection,
-        details_repo=record.repo_id,
-        details_folder=record.folder,
-        details_revision=revision,
-        details_digest=record.digest,
-        fingerprint=record.fingerprint,
-        samples=light_samples(folder),
-        probe_repo=probe.repo if probe else None,
-        probe_folder=probe.folder if probe else None,
-        probe_revision=probe.revision if probe else None,
-    )
-    measured = {(details.checkpoint_repo, details.checkpoint_revision): probe.metrics} if probe else {}
-    return leaderboard_rows([details], measured)[0]
+        "selection": selection,
+        "details_repo": record.repo_id,
+        "details_folder": record.folder,
+        "details_revision": revision,
+        "details_digest": record.digest,
+        "fingerprint": record.fingerprint,
+        "probe_repo": probe.repo if probe else None,
+        "probe_folder": probe.folder if probe else None,
+        "probe_revision": probe.revision if probe else None,
+    }
+    return leaderboard_row(told, light_samples(folder), probe.metrics if probe else {})
 
 
 def light_samples(folder: Path) -> Iterator[dict[str, Any]]:
@@ -65,11 +64,16 @@ def light_samples(folder: Path) -> Iterator[dict[str, Any]]:
         yield {**row, "gold": None, "response_ids": None, "num_tokens": row["length"]}
 
 
-def reference_of(record: LineageRecord, evaluation: LineageRecord) -> str:
-    """The checkpoint as the recipe names it, with its round after the first."""
-    text = str(evaluation.config["checkpoints"][0])
-    bare = record.round == 1 or "/" in text or text == "base"
-    return text if bare else f"r{record.round}/{text}"
+def reference_of(evaluation: LineageRecord) -> str:
+    """The checkpoint as tables name it; a details folder has its round where the run has several."""
+    several = f"--r{evaluation.round}--" in f"--{evaluation.folder}"
+    return named_with_round(str(evaluation.config["checkpoints"][0]), evaluation.round, several=several)
+
+
+def canaries_problem(metrics: Mapping[str, Any]) -> str | None:
+    """Why the judged score of details cannot be trusted; None where nothing speaks against it, or nobody judged."""
+    judge = metrics.get("judge") or {}
+    return judge.get("canaries_problem") or ("its canaries raised an alarm" if judge.get("canaries_alarm") else None)
 
 
 def _who(hub: Hub, record: LineageRecord, origin: Origin) -> dict[str, Any]:
@@ -79,7 +83,7 @@ def _who(hub: Hub, record: LineageRecord, origin: Origin) -> dict[str, Any]:
     return {
         "run": record.run,
         "role": origin.role,
-        "checkpoint": reference_of(record, evaluation),
+        "checkpoint": reference_of(evaluation),
         "checkpoint_repo": str(origin.item.repo_id) if origin.pinned else text,
         "checkpoint_revision": str(origin.item.revision) if origin.pinned else "",
         "checkpoint_digest": origin.item.digest,
@@ -89,6 +93,8 @@ def _who(hub: Hub, record: LineageRecord, origin: Origin) -> dict[str, Any]:
         "base_revision": origin.base.revision if origin.base else None,
         "teacher_repo": origin.teacher.repo if origin.teacher else None,
         "teacher_revision": origin.teacher.revision if origin.teacher else None,
+        "loss": origin.loss,
+        "strategy": origin.strategy,
     }
 
 
@@ -113,4 +119,5 @@ def _settings(record: LineageRecord, evaluation: LineageRecord) -> dict[str, Any
         "licence": metrics.get("licence"),
         "judge": judge.get("model"),
         "canary_acceptance": judge.get("canary_acceptance"),
+        "canaries_problem": canaries_problem(metrics),
     }

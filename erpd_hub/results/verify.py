@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 from erpd_hub.artifacts import LINEAGE, LineageRecord, check_payload, fingerprint_tag, read_lineage
 from erpd_hub.errors import ArtifactError, ErpdError
-from erpd_hub.evaluation.leaderboard import LEADERBOARD_SCHEMA
 from erpd_hub.hub.client import Hub, RepoType
 from erpd_hub.lineage import Place, tree_problems
 from erpd_hub.results.founded import sample_problems
@@ -56,7 +55,7 @@ def row_problems(hub: Hub, row: Row) -> list[str]:
     return problems + [
         f"{column}: {_shown(row.get(column, MISSING))} in the row, {_shown(value)} from its samples and lineage"
         for column, value in made.items()
-        if not same(row.get(column, MISSING), value)
+        if not same(row.get(column, None if value is None else MISSING), value)
     ]
 
 
@@ -195,9 +194,3 @@ def rows_of(hub: Hub, repo_id: str, revision: str | None, name: str) -> list[Row
         return pq.read_table(path).to_pylist()
     except pa.ArrowInvalid as error:
         raise ArtifactError(f"{repo_id}/{name}: expected a parquet file, got {_one_line(error)}") from None
-
-
-def missing_columns(rows: Mapping[str, list[Row]]) -> list[str]:
-    """Columns that no row has: written by an earlier version, which the next run of it mends."""
-    names = {name for published in rows.values() for row in published for name in row}
-    return [name for name in LEADERBOARD_SCHEMA.names if name not in names] if names else []

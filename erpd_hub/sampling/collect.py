@@ -23,8 +23,6 @@ from erpd_hub.sampling.plan import chunked
 from erpd_hub.sampling.progress import Progress
 from erpd_hub.sampling.rows import BackgroundGrader
 
-_GRADED_TOGETHER = 256
-"""Samples of earlier calls that are read back and graded at once."""
 _FAILED = Completion(None, None, "error", "")
 """What stands in the row of a sample that failed: never in the journal, so that the next call tries again."""
 
@@ -44,18 +42,21 @@ def collect(job: Job, opened: Callable[[], Engine]) -> None:
         missing = [draw for draw in share if draw.seed not in journal]
         kept = len(job.draws) - len(draws) if job.context.replicas == 1 else 0
         progress = job.progress(len(missing), kept + len(share) - len(missing))
-        grader = stack.enter_context(closing(BackgroundGrader(job.grade, progress)))
+        grader = stack.enter_context(closing(BackgroundGrader(job.grade, progress, journal.read)))
         failed: dict[int, str] = {}
+        for draw in share:
+            if draw.seed in journal:
+                grader.add(draw)
         if missing:
-            if len(journal):
-                logger.info("%d of %d samples are there from before", len(journal), len(draws))
+            if there := sum(draw.seed in journal for draw in draws):
+                logger.info("%d of %d samples are there from before", there, len(draws))
             failed = _draw_missing(job, missing, opened, journal, grader, progress)
         if job.context.replicas == 1:
             grades = {seed: Grade("ungradable", None, None, reason, "none") for seed, reason in failed.items()}
             grades |= grader.finish()
             if missing:
                 progress.log(now=True)
-            _write_shards(job, journal, _all_grades(job, journal, grades))
+            _write_shards(job, journal, grades)
 
 
 def _share(job: Job, draws: Sequence[Draw]) -> list[Draw]:
@@ -91,7 +92,7 @@ def _draw_missing(
                     continue
                 journal.append(draw.seed, completion)
                 progress.drawn(completion.num_tokens - len(requests[index].response_ids))
-                grader.add(draw, completion)
+                grader.add(draw)
                 progress.log()
     except Stopped:
         kept = f"{progress.total - progress.samples} samples to go, {len(journal)} kept"
@@ -110,16 +111,6 @@ def _report(job: Job, missing: Sequence[Draw], failed: dict[int, str], kept: int
         logger.warning("%s; recorded as errors and left out of the score, run it again to try them again", what)
         return
     raise StageError(f"{what}, {kept} are kept; run it again to go on")
-
-
-def _all_grades(job: Job, journal: Journal, known: dict[int, Grade]) -> dict[int, Grade]:
-    """Also of what earlier calls and other replicas have drawn."""
-    rest = [draw for draw in job.open_draws if draw.seed not in known]  # none of them failed: all are in the journal
-    for start in range(0, len(rest), _GRADED_TOGETHER):
-        pairs = [(draw, journal.read(draw.seed)) for draw in rest[start : start + _GRADED_TOGETHER]]
-        grades = job.grade(pairs)
-        known |= {draw.seed: grade for (draw, _), grade in zip(pairs, grades, strict=True)}
-    return known
 
 
 def _write_shards(job: Job, journal: Journal, grades: dict[int, Grade]) -> None:

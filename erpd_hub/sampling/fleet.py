@@ -13,13 +13,15 @@ from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 from erpd_hub.config import ServerEngine
+from erpd_hub.endpoints.client import Refused, ServerClient, key_in
+from erpd_hub.endpoints.replies import Setback
 from erpd_hub.errors import ErpdError, StageError
 from erpd_hub.sampling.backlog import Backlog, Job
 from erpd_hub.sampling.engine import Completion, Request
 from erpd_hub.sampling.server import Server
-from erpd_hub.sampling.server_client import Refused, ServerClient, server_key
-from erpd_hub.sampling.server_reply import Setback, Wanted
+from erpd_hub.sampling.server_reply import Wanted
 
+_KEY_NAME = "ERPD_SERVER_KEY"
 _HEALTH_PERIOD = 10.0
 """Seconds between two questions to a server at work: one that lost its power closes no connection."""
 _SILENCES = 3
@@ -69,9 +71,9 @@ class Fleet:
         self._wake = asyncio.Event()
         self._progress = self._loop.time()
         async with AsyncExitStack() as stack:
-            key, number = server_key(), len(self._config.urls)
+            key, number = key_in(_KEY_NAME), len(self._config.urls)
             for place, url in enumerate(self._config.urls, start=1):
-                client = ServerClient(url, key=key)
+                client = ServerClient(url, key=key, key_name=_KEY_NAME)
                 stack.push_async_callback(client.close)
                 name = f"server {place} of {number}"
                 self._servers.append(Server(client, self._config, name, cap=self._config.concurrency))

@@ -77,7 +77,7 @@ class Progress:
 
 
 def _line(state: dict[str, Any]) -> str:
-    score = "-" if state["score"] is None else f"{100 * state['score']:.1f} %"
+    score = "-" if state["score"] is None else f"{100 * state['score']:.1f} % of {state['graded']}"
     left = "-" if state["seconds_left"] is None else _duration(state["seconds_left"])
     before = f" ({state['from_before']} from before)" if state["from_before"] else ""
     return (

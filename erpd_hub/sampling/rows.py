@@ -1,5 +1,6 @@
 """From completions to rows: grading, also beside sampling."""
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -14,21 +15,29 @@ from erpd_hub.sampling.progress import Progress
 
 Grading = Callable[[Sequence[tuple[Draw, Completion]]], list[Grade]]
 
+_TOGETHER = 64
+"""Samples in memory at once: of 100,000 tokens each, with their ids as Python numbers, that is some 200 MB."""
+
 
 class BackgroundGrader:
-    """Grades in a thread while the engine draws: all that has come in since the last time, at once."""
+    """Grades in a thread while the engine draws: what has come in since the last time, some of it at once."""
 
-    def __init__(self, grade: Grading, progress: Progress) -> None:
+    def __init__(self, grade: Grading, progress: Progress, read: Callable[[int], Completion]) -> None:
+        """
+        Args:
+            read: A sample by its seed; grading may be hours behind, and what waits for it is not held.
+        """
         self.grades: dict[int, Grade] = {}
         self._grade = grade
         self._progress = progress
-        self._waiting: list[tuple[Draw, Completion]] = []
+        self._read = read
+        self._waiting: deque[Draw] = deque()
         self._running: tuple[list[int], Future[list[Grade]]] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="grading")
 
-    def add(self, draw: Draw, completion: Completion) -> None:
+    def add(self, draw: Draw) -> None:
         """Raises what an earlier turn of grading raised, so that a missing package does not wait for the end."""
-        self._waiting.append((draw, replace(completion, logprobs=None)))
+        self._waiting.append(draw)
         if self._running is None or self._running[1].done():
             self._turn()
 
@@ -50,7 +59,8 @@ class BackgroundGrader:
             self._progress.add_grades(grades)
             self._running = None
         if self._waiting:
-            pairs, self._waiting = self._waiting, []
+            draws = [self._waiting.popleft() for _ in range(min(_TOGETHER, len(self._waiting)))]
+            pairs = [(draw, replace(self._read(draw.seed), logprobs=None)) for draw in draws]
             self._running = ([draw.seed for draw, _ in pairs], self._thread.submit(self._grade, pairs))
 
 

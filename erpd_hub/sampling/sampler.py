@@ -5,9 +5,10 @@ is a shard: a killed run keeps its finished shards and draws the unfinished one 
 bytes. Any other engine draws everything at once into a journal (`sampling.collect`).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from erpd_hub.config import Decoding, EngineConfig, PromptFormat, ServerEngine, TransformersEngine
 from erpd_hub.errors import StageError
@@ -15,7 +16,7 @@ from erpd_hub.prompts import Problem
 from erpd_hub.rewards import Reward
 from erpd_hub.samples import Sample, shard_path, write_rows
 from erpd_hub.sampling.collect import collect
-from erpd_hub.sampling.draws import Draw
+from erpd_hub.sampling.draws import Draw, Prompt
 from erpd_hub.sampling.engine import Engine
 from erpd_hub.sampling.engines import describe_engine, open_endpoint, open_engine
 from erpd_hub.sampling.job import Job
@@ -27,97 +28,151 @@ from erpd_hub.sampling.plan import (
     message_prompts,
     refuse_unfit,
     render_prompts,
+    response_limit,
 )
 from erpd_hub.sampling.progress import Progress
 from erpd_hub.sampling.stopping import context_tokens
 from erpd_hub.sampling.stored import TakenOver
 from erpd_hub.stages import StageContext
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
-def sample_problems(
-    problems: Sequence[Problem],
-    *,
-    benchmark: str,
-    k: int,
-    checkpoint: Path,
-    decoding: Decoding,
-    format: PromptFormat,
-    engine: EngineConfig,
-    out: Path,
-    context: StageContext,
-    extended: Path | None = None,
-    extend_to: int | None = None,
-    needs_ids: bool = True,
-    reward: Reward | None = None,
-    k_from: int = 0,
-    taken_over: Path | None = None,
-    max_sequence_tokens: int | None = None,
-    record_errors: bool = False,
-    endpoint: str | None = None,
-) -> dict[str, Any]:
+
+@dataclass(frozen=True)
+class Sampling:
+    """What is drawn of a list of problems, by what, and how it is graded."""
+
+    benchmark: str
+    """Name in the rows and in the seeds: the benchmark, or the prompts' source."""
+    k: int
+    checkpoint: Path
+    """Not looked at for an endpoint."""
+    decoding: Decoding
+    format: PromptFormat
+    engine: EngineConfig
+    k_from: int = 0
+    """Samples k_from ... k - 1 only: those before are elsewhere."""
+    endpoint: str | None = None
+    """The model's name where the engine is sent messages instead of a checkpoint's token ids."""
+    max_sequence_tokens: int | None = None
+    """Of prompt and response together."""
+    extended: Path | None = None
+    """Folder of the samples drawn under `decoding`, of which those that ended by length go on to `extend_to`."""
+    extend_to: int | None = None
+    """New tokens."""
+    taken_over: Path | None = None
+    """Folder of the same samples for another k, of which nothing is drawn again that has not failed."""
+    needs_ids: bool = True
+    """Refuse an engine that returns no token ids."""
+    record_errors: bool = False
+    """A sample that fails for good becomes an ungradable row instead of stopping the stage."""
+    reward: Reward | None = None
+    """Says what a response is worth; None compares it with the gold answer."""
+
+    @property
+    def limit(self) -> int:
+        """Tokens of the longest response, after an extension."""
+        if self.extended is None or self.extend_to is None:
+            return self.decoding.max_new_tokens
+        return self.extend_to
+
+
+class Drawn(NamedTuple):
+    """What there is to say of samples besides the samples."""
+
+    how: dict[str, Any]
+    """As JSON: decoding, engine, k; of an extension `extend_to` and how many were `continued`; how many were
+    `taken_over`."""
+    limits: Mapping[str, int]
+    """Tokens that a response to each problem may have."""
+
+
+def sample_problems(problems: Sequence[Problem], sampling: Sampling, *, out: Path, context: StageContext) -> Drawn:
     """Draw and grade k responses to each problem into `out/data/train-*.parquet` (SAMPLE_SCHEMA).
-
-    Args:
-        extended: Folder of the samples drawn under `decoding`, of which those that ended by length go on to
-            `extend_to` new tokens.
-        needs_ids: Refuse an engine that returns no token ids.
-        reward: Says what a response is worth; None compares it with the gold answer.
-        k_from: Draw samples k_from ... k - 1 only: those before are elsewhere.
-        taken_over: Folder of the same samples for another k, of which nothing is drawn again that has not failed.
-        max_sequence_tokens: Of prompt and response together.
-        record_errors: A sample that fails for good becomes an ungradable row instead of stopping the stage.
-        endpoint: The model's name where `engine` is sent messages instead of a checkpoint's token ids; `checkpoint`
-            is then not looked at.
-
-    Returns:
-        How they were drawn: decoding, engine, k; of an extension `extend_to` and how many were `continued`; how many
-        were `taken_over`.
 
     Raises:
         StageError: prompts that are empty, or too long for the model's context with their response; samples that the
             engine could not draw, or a signal to stop: what is finished is kept.
     """
-    limit = decoding.max_new_tokens if extended is None or extend_to is None else extend_to
-    if endpoint is None:
-        from erpd_hub.models import load_tokenizer
-
-        tokenizer = load_tokenizer(checkpoint)
-        prompts = render_prompts(problems, format, tokenizer)
-        refuse_unfit(prompts, limit, context_tokens(checkpoint), max_sequence_tokens)
-    else:
-        prompts = message_prompts(problems, format)
-    job = Job(
-        draws=_distinct(all_draws(prompts, benchmark, k, context.seed, k_from=k_from)),
-        benchmark=benchmark,
-        decoding=decoding.model_copy(update={"max_new_tokens": limit}),
-        format=format,
-        earlier=Earlier(extended, decoding.max_new_tokens, max_sequence_tokens) if extended else None,
-        out=out,
-        context=context,
-        reward=reward,
-        taken_over=TakenOver(taken_over) if taken_over else None,
-        max_sequence_tokens=max_sequence_tokens,
-        record_errors=record_errors,
-    )
+    tokenizer = _tokenizer(sampling)
+    prompts = _prompts(problems, sampling, tokenizer)
+    job = _job(prompts, sampling, out, context)
 
     def opened() -> Engine:
-        if endpoint is not None:
-            assert isinstance(engine, ServerEngine), "the config has refused any other"
-            return open_endpoint(engine, endpoint, format, tolerant=record_errors)
-        scratch = context.work / f"engine-{context.replica}"
-        longest = max(job.room(draw) for draw in job.draws)
-        return open_engine(
-            engine, checkpoint, tokenizer, longest=longest, needs_ids=needs_ids, scratch=scratch, tolerant=record_errors
-        )
+        return _open(job, sampling, tokenizer)
 
-    if isinstance(engine, TransformersEngine):
-        draw_batches(job, opened, engine.batch_tokens)
+    if isinstance(sampling.engine, TransformersEngine):
+        draw_batches(job, opened, sampling.engine.batch_tokens)
     else:
         collect(job, opened)
-    how = {"decoding": decoding.model_dump(), "engine": describe_engine(engine), "k": k}
-    if taken_over is not None:
-        how["taken_over"] = sum(draw in job.taken_over for draw in job.draws) if job.taken_over else 0
-    return how if extended is None else how | {"extend_to": extend_to, "continued": len(job.open_draws)}
+    limits = {p.problem.problem_id: response_limit(p, sampling.limit, sampling.max_sequence_tokens) for p in prompts}
+    return Drawn(_how(job, sampling), limits)
+
+
+def _tokenizer(sampling: Sampling) -> "PreTrainedTokenizerBase | None":
+    """The policy's; an endpoint has its own."""
+    if sampling.endpoint is not None:
+        return None
+    from erpd_hub.models import load_tokenizer
+
+    return load_tokenizer(sampling.checkpoint)
+
+
+def _prompts(
+    problems: Sequence[Problem], sampling: Sampling, tokenizer: "PreTrainedTokenizerBase | None"
+) -> list[Prompt]:
+    """Raises StageError: they do not fit."""
+    if tokenizer is None:
+        return message_prompts(problems, sampling.format)
+    prompts = render_prompts(problems, sampling.format, tokenizer)
+    refuse_unfit(prompts, sampling.limit, context_tokens(sampling.checkpoint), sampling.max_sequence_tokens)
+    return prompts
+
+
+def _job(prompts: Sequence[Prompt], sampling: Sampling, out: Path, context: StageContext) -> Job:
+    extended, sequence = sampling.extended, sampling.max_sequence_tokens
+    return Job(
+        draws=_distinct(all_draws(prompts, sampling.benchmark, sampling.k, context.seed, k_from=sampling.k_from)),
+        benchmark=sampling.benchmark,
+        decoding=sampling.decoding.model_copy(update={"max_new_tokens": sampling.limit}),
+        format=sampling.format,
+        earlier=Earlier(extended, sampling.decoding.max_new_tokens, sequence) if extended else None,
+        out=out,
+        context=context,
+        reward=sampling.reward,
+        taken_over=TakenOver(sampling.taken_over) if sampling.taken_over else None,
+        max_sequence_tokens=sequence,
+        record_errors=sampling.record_errors,
+    )
+
+
+def _open(job: Job, sampling: Sampling, tokenizer: "PreTrainedTokenizerBase | None") -> Engine:
+    """The engine; only where something is missing."""
+    engine, tolerant = sampling.engine, sampling.record_errors
+    if tokenizer is None:
+        assert isinstance(engine, ServerEngine) and sampling.endpoint, "the config has refused any other"
+        return open_endpoint(engine, sampling.endpoint, sampling.format, tolerant=tolerant)
+    return open_engine(
+        engine,
+        sampling.checkpoint,
+        tokenizer,
+        longest=max(job.room(draw) for draw in job.draws),
+        needs_ids=sampling.needs_ids,
+        scratch=job.context.work / f"engine-{job.context.replica}",
+        tolerant=tolerant,
+    )
+
+
+def _how(job: Job, sampling: Sampling) -> dict[str, Any]:
+    how: dict[str, Any] = {
+        "decoding": sampling.decoding.model_dump(), "engine": describe_engine(sampling.engine), "k": sampling.k
+    }  # fmt: skip
+    if (taken := job.taken_over) is not None:
+        how["taken_over"] = sum(draw in taken for draw in job.draws)
+    if job.earlier is not None:
+        how |= {"extend_to": sampling.extend_to, "continued": len(job.open_draws)}
+    return how
 
 
 def _distinct(draws: list[Draw]) -> list[Draw]:

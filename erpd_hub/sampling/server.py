@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from erpd_hub.config import ServerEngine
+from erpd_hub.endpoints.client import Refused, ServerClient
+from erpd_hub.endpoints.replies import Served
 from erpd_hub.errors import ConfigError, StageError
 from erpd_hub.sampling.backlog import Job
 from erpd_hub.sampling.engine import Completion, Request
 from erpd_hub.sampling.server_chat import PAGE, Dialect, chat_body, chat_finished, chat_probe, read_reply
-from erpd_hub.sampling.server_client import Refused, ServerClient
 from erpd_hub.sampling.server_reply import (
     Choice,
-    Served,
     Wanted,
     finished,
     probe_body,

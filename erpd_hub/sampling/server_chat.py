@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from erpd_hub.endpoints.replies import Served, Setback, read_count, read_json, shown, storable
 from erpd_hub.sampling.engine import Completion, Request
-from erpd_hub.sampling.server_reply import NEUTRAL, Served, Setback, Wanted, read_count, read_json, shown, storable
+from erpd_hub.sampling.server_reply import NEUTRAL, Wanted
 from erpd_hub.sampling.stopping import cut_at_stop
 
 PAGE = "chat/completions"

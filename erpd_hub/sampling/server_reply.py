@@ -6,44 +6,24 @@ with `stop_reason` null for the model's own end-of-sequence token, the token's i
 the string for a stop string; a server that shuts down finishes its requests with `abort`.
 """
 
-import json
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from erpd_hub.config import Decoding
+from erpd_hub.endpoints.replies import Served, Setback, is_whole, read_count, read_json, shown, storable
 from erpd_hub.errors import StageError
 from erpd_hub.samples import FinishReason
 from erpd_hub.sampling.engine import Completion, Request, request_seed
+from erpd_hub.sampling.stopping import cut_at_stop
 
 if TYPE_CHECKING:
     from erpd_hub.sampling.server_chat import ChatSettings
     from erpd_hub.sampling.stopping import StopRule
 
-_SHOWN = 300
-"""Characters of a server's own words that an error repeats."""
 NEUTRAL = {"min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 """Said outright, because `vllm serve` takes what a request leaves out from the model's generation config."""
-
-
-class Setback(Exception):
-    """One attempt at one request that came to nothing; another may not."""
-
-    def __init__(self, reason: str, *, unreachable: bool = False, retry_after: float | None = None) -> None:
-        super().__init__(reason)
-        self.unreachable = unreachable
-        """The connection failed: the server may be gone."""
-        self.retry_after = retry_after
-        """Seconds the server asks to be left alone; it is busy, and the request is not at fault."""
-
-
-class Served(NamedTuple):
-    """A model as `/v1/models` lists it."""
-
-    name: str
-    vllm: bool
-    max_model_len: int | None
 
 
 class Choice(NamedTuple):
@@ -128,30 +108,6 @@ def shows_processed(choice: Choice, body: dict[str, Any]) -> bool:
     return forced and choice.logprobs is not None and choice.logprobs[0] > -1e-6
 
 
-def read_json(payload: bytes) -> dict[str, Any]:
-    """Raises: Setback: not a JSON object."""
-    try:
-        content = json.loads(payload)
-    except (ValueError, RecursionError) as error:
-        raise Setback(f"expected JSON, got {shown(payload)!r}") from error
-    if not isinstance(content, dict):
-        raise Setback(f"expected a JSON object, got {shown(payload)!r}")
-    return content
-
-
-def read_models(payload: bytes) -> list[Served]:
-    """Raises: Setback: not a list of models."""
-    listed = read_json(payload).get("data")
-    if not isinstance(listed, list):
-        raise Setback(f"expected a list of models, got {shown(payload)!r}")
-    return [_served(entry) for entry in listed if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
-
-
-def _served(entry: dict[str, Any]) -> Served:
-    length = entry.get("max_model_len")
-    return Served(entry["id"], entry.get("owned_by") == "vllm", length if _is_id(length, None) else None)
-
-
 def read_choice(payload: bytes, *, max_tokens: int, vocabulary: int | None) -> Choice:
     """The only choice of a completions reply.
 
@@ -176,16 +132,9 @@ def read_choice(payload: bytes, *, max_tokens: int, vocabulary: int | None) -> C
         read_count(content, "prompt_tokens"),
         read_count(content, "completion_tokens"),
         finish,
-        stop if isinstance(stop, str) or _is_id(stop, vocabulary) else None,
+        stop if isinstance(stop, str) or is_whole(stop, vocabulary) else None,
         text,
     )
-
-
-def read_count(content: dict[str, Any], name: str) -> int | None:
-    """A number of tokens from a reply's `usage`, where it has one."""
-    usage = content.get("usage")
-    count = usage.get(name) if isinstance(usage, dict) else None
-    return count if _is_id(count, None) else None
 
 
 def finished(choice: Choice, request: Request, wanted: Wanted, *, keep_logprobs: bool) -> Completion:
@@ -212,8 +161,6 @@ def _without_ids(choice: Choice, request: Request, wanted: Wanted) -> Completion
     assert not request.response_ids, "what a server gave no token ids for cannot be continued"
     if wanted.needs_ids:
         raise Setback("expected token ids, got none")
-    from erpd_hub.sampling.stopping import cut_at_stop  # needs transformers, which asking a judge does not
-
     text = cut_at_stop(storable(choice.text), wanted.stop)
     return Completion(None, None, "stop" if choice.finish_reason == "stop" else "length", text, choice.counted)
 
@@ -252,7 +199,7 @@ def _ids(choice: dict[str, Any], name: str, vocabulary: int | None) -> list[int]
     ids = choice.get(name)
     if ids is None:
         return None
-    if not isinstance(ids, list) or not all(_is_id(token, vocabulary) for token in ids):
+    if not isinstance(ids, list) or not all(is_whole(token, vocabulary) for token in ids):
         raise Setback(f"expected {name} to be token ids{f' below {vocabulary}' if vocabulary else ''}, got others")
     return ids
 
@@ -267,21 +214,3 @@ def _logprobs(listed: Any, token_ids: Sequence[int] | None) -> list[float] | Non
     if not numbers or len(values) != len(token_ids):
         raise Setback(f"expected {len(token_ids)} finite log-probs, got something else")
     return [float(value) for value in values]
-
-
-def _is_id(value: Any, below: int | None) -> bool:
-    return type(value) is int and 0 <= value < (below if below is not None else 2**31)
-
-
-def storable(text: str) -> str:
-    """A server's text without halves of surrogate pairs, which JSON may hold and UTF-8 may not."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def shown(text: bytes | str, secrets: Collection[str] = ()) -> str:
-    """A server's words made fit for a terminal: short, printable, without our key."""
-    words = text[: 8 * _SHOWN].decode(errors="replace") if isinstance(text, bytes) else text[: 8 * _SHOWN]
-    for secret in secrets:
-        words = words.replace(secret, "***")
-    printable = "".join(letter if letter.isprintable() else " " for letter in words).strip()
-    return printable if len(printable) <= _SHOWN else f"{printable[:_SHOWN]}..."

@@ -10,23 +10,32 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from erpd_hub import provenance
 from erpd_hub.artifacts import LINEAGE, read_lineage
-from erpd_hub.config import Decoding, EvaluateConfig
+from erpd_hub.config import EvaluateConfig
 from erpd_hub.config.benchmarks import LiveCodeBenchSource
 from erpd_hub.evaluation.answers import Extract
-from erpd_hub.evaluation.benchmarks import Benchmark, get_benchmark, load_problems, problems_hash, state_of
+from erpd_hub.evaluation.benchmarks import (
+    Benchmark,
+    check_state,
+    get_benchmark,
+    load_problems,
+    problems_hash,
+    state_of,
+)
 from erpd_hub.evaluation.code.protection import protection
 from erpd_hub.evaluation.details import conceal_folder, reveal
 from erpd_hub.evaluation.grading import check_golds
 from erpd_hub.evaluation.harness import drawn_otherwise, harness
-from erpd_hub.evaluation.statistics import summarise
+from erpd_hub.evaluation.statistics import response_length, summarise
 from erpd_hub.prompts import Problem
 from erpd_hub.references import EndpointRef, parse_reference
-from erpd_hub.samples import read_rows, response_length
+from erpd_hub.samples import read_columns, read_light
 from erpd_hub.stages import StageContext, StageResult
 
 if TYPE_CHECKING:
     from erpd_hub.rewards import Reward
+    from erpd_hub.sampling.sampler import Drawn, Sampling
 
 logger = logging.getLogger(__name__)
 
@@ -52,70 +61,73 @@ def run(
 
     Raises:
         ArtifactError: the dataset is not as the benchmark says.
-        StageError: the prompts do not fit the model's context.
+        StageError: the prompts do not fit the model's context, or the problems are not those of a required state.
     """
     from erpd_hub.sampling.sampler import sample_problems
 
     (checkpoint,), (name,) = checkpoints, config.benchmarks
     benchmark, folder = get_benchmark(name, config.definitions), (benchmarks or {}).get(name)
     every = load_problems(benchmark, folder)
+    check_state(benchmark, every, required=config.require_known_problems)
     problems = every[: config.limit]
-    decoding = config.decoding or benchmark.decoding
-    reference = parse_reference(config.checkpoints[0])
+    otherwise = _otherwise(taken_over, config, benchmark) if taken_over is not None else {}
     with _grader(benchmark, folder, every) as grader:
-        drawn = sample_problems(
-            problems,
-            benchmark=name,
-            k=config.k or benchmark.k,
-            checkpoint=checkpoint,
-            endpoint=reference.model if isinstance(reference, EndpointRef) else None,
-            decoding=decoding,
-            max_sequence_tokens=config.max_sequence_tokens,
-            format=benchmark.format,
-            engine=config.engine,
-            out=out,
-            context=context,
-            extended=extended,
-            extend_to=config.extend_to,
-            taken_over=taken_over,
-            needs_ids=extended is not None,
-            reward=grader,
-            record_errors=config.on_error == "record",
-        )
+        sampling = _sampling(config, benchmark, checkpoint, extended, taken_over, grader)
+        drawn = sample_problems(problems, sampling, out=out, context=context)
     if context.replicas > 1:
         return StageResult()
     metrics = {
-        **_figures(list(reveal(read_rows(out), problems)), benchmark, decoding, config),
-        "benchmark": name,
-        "benchmark_version": benchmark.version,
-        "benchmark_definition": benchmark.definition_sha256,
-        "problems_sha256": problems_hash(problems),
-        "problems_state": state_of(benchmark, every),
-        "share": benchmark.share,
-        "licence": benchmark.licence,
-        "harness": harness(benchmark),
-        "decoding": decoding.model_dump(mode="json"),
-        "engine": drawn["engine"],
-        **{key: drawn[key] for key in _TAKEN if key in drawn},
-        "limit": config.limit,
-        "bad_golds": _bad_golds(problems, benchmark.format.extract) if benchmark.grader == "math" else {},
+        **_figures(out, problems, benchmark, config, drawn),
+        **_about(benchmark, every, problems),
+        **_settings(config, benchmark, drawn),
+        **otherwise,
     }
-    if taken_over is not None and (otherwise := _otherwise(taken_over, metrics)):
-        metrics["taken_over_otherwise"] = otherwise
-        logger.warning("%s: %d samples are taken over that were made otherwise than those drawn now: %s; evaluate "
-                       "under another --name to draw all", name, metrics["taken_over"], otherwise)  # fmt: skip
-    if config.max_sequence_tokens is not None:
-        metrics["max_sequence_tokens"] = config.max_sequence_tokens
-    if benchmark.grader == "code":
-        metrics["sandbox"] = protection().text
     conceal_folder(out, benchmark, problems)
     return StageResult(metrics)
 
 
-def _otherwise(taken_over: Path, metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """How the samples of an earlier evaluation were made, where that differs from these."""
-    record = read_lineage(taken_over / LINEAGE) if (taken_over / LINEAGE).is_file() else None
-    return drawn_otherwise(record.metrics, metrics["engine"], metrics["harness"]) if record else {}
+def _otherwise(taken_over: Path, config: EvaluateConfig, benchmark: Benchmark) -> dict[str, Any]:
+    """How the samples of an earlier evaluation were made, where that differs from today's; said before any is drawn."""
+    from erpd_hub.sampling.engines import describe_engine
+
+    if not (taken_over / LINEAGE).is_file():
+        return {}
+    earlier = read_lineage(taken_over / LINEAGE)
+    found = drawn_otherwise(earlier, describe_engine(config.engine), harness(benchmark), provenance.environment())
+    if not found:
+        return {}
+    logger.warning("%s: samples are taken over that were made otherwise than samples are made now: %s; evaluate under "
+                   "another --name to draw all of them", benchmark.name, found)  # fmt: skip
+    return {"taken_over_otherwise": found}
+
+
+def _sampling(
+    config: EvaluateConfig,
+    benchmark: Benchmark,
+    checkpoint: Path,
+    extended: Path | None,
+    taken_over: Path | None,
+    grader: "Reward | None",
+) -> "Sampling":
+    from erpd_hub.sampling.sampler import Sampling
+
+    reference = parse_reference(config.checkpoints[0])
+    return Sampling(
+        benchmark=benchmark.name,
+        k=config.k or benchmark.k,
+        checkpoint=checkpoint,
+        endpoint=reference.model if isinstance(reference, EndpointRef) else None,
+        decoding=config.decoding or benchmark.decoding,
+        max_sequence_tokens=config.max_sequence_tokens,
+        format=benchmark.format,
+        engine=config.engine,
+        extended=extended,
+        extend_to=config.extend_to,
+        taken_over=taken_over,
+        needs_ids=extended is not None,
+        reward=grader,
+        record_errors=config.on_error == "record",
+    )
 
 
 @contextmanager
@@ -139,30 +151,56 @@ def _grader(benchmark: Benchmark, folder: Path | None, problems: list[Problem]) 
 
 
 def _figures(
-    rows: list[dict[str, Any]], benchmark: Benchmark, decoding: Decoding, config: EvaluateConfig
+    out: Path, problems: list[Problem], benchmark: Benchmark, config: EvaluateConfig, drawn: "Drawn"
 ) -> dict[str, Any]:
     """What the rows say: the score, and what to know of its samples before it is believed."""
     from erpd_hub.sampling.distinct import count_repeats, report_repeats
 
-    repeats = count_repeats(rows)
-    report_repeats(repeats, benchmark.name, decoding.temperature)
-    limit = config.extend_to or decoding.max_new_tokens
+    temperature = (config.decoding or benchmark.decoding).temperature
+    repeats = count_repeats(read_columns(out, "problem_id", "finish_reason", "text"))
+    report_repeats(repeats, benchmark.name, temperature)
+    rows = list(reveal(read_light(out), problems))
     return {
         **summarise(rows, votes=benchmark.grader == "math"),
         "errors": sum(row["finish_reason"] == "error" for row in rows),
         "duplicates": repeats.duplicates,
-        "seeds_ignored": repeats.suspicious(decoding.temperature),
-        "cut_short": sum(_is_cut_short(row, limit, config.max_sequence_tokens) for row in rows),
+        "seeds_ignored": repeats.suspicious(temperature),
+        "cut_short": sum(_is_cut_short(row, drawn.limits[row["problem_id"]]) for row in rows),
     }
 
 
-def _is_cut_short(row: Mapping[str, Any], limit: int, sequence: int | None) -> bool:
+def _is_cut_short(row: Mapping[str, Any], limit: int) -> bool:
     """Whether a server ended a sample by a limit of its own, below the one that was asked for."""
-    if row["finish_reason"] != "length" or row["response_ids"] is not None:
-        return False
-    room = limit if sequence is None else min(limit, sequence - len(row["prompt_ids"] or ()))
-    counted = response_length(row)
-    return counted is not None and counted < room
+    counted = response_length(row) if row["finish_reason"] == "length" else None
+    return counted is not None and counted < limit
+
+
+def _about(benchmark: Benchmark, every: list[Problem], problems: list[Problem]) -> dict[str, Any]:
+    """What was measured on: `problems` are those of `every` that the config's limit leaves."""
+    return {
+        "benchmark": benchmark.name,
+        "benchmark_version": benchmark.version,
+        "benchmark_definition": benchmark.definition_sha256,
+        "problems_sha256": problems_hash(problems),
+        "problems_state": state_of(benchmark, every),
+        "share": benchmark.share,
+        "licence": benchmark.licence,
+        "harness": harness(benchmark),
+        "bad_golds": _bad_golds(problems, benchmark.format.extract) if benchmark.grader == "math" else {},
+        **({"sandbox": protection().text} if benchmark.grader == "code" else {}),
+    }
+
+
+def _settings(config: EvaluateConfig, benchmark: Benchmark, drawn: "Drawn") -> dict[str, Any]:
+    """How the samples were drawn."""
+    sequence = config.max_sequence_tokens
+    return {
+        "decoding": (config.decoding or benchmark.decoding).model_dump(mode="json"),
+        "engine": drawn.how["engine"],
+        "limit": config.limit,
+        **{key: drawn.how[key] for key in _TAKEN if key in drawn.how},
+        **({} if sequence is None else {"max_sequence_tokens": sequence}),
+    }
 
 
 def _bad_golds(problems: list[Problem], extract: Extract) -> dict[str, str]:

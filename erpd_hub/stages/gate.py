@@ -6,10 +6,11 @@ and whoever has the two details artifacts can make the verdict again.
 
 import json
 from pathlib import Path
+from typing import Any
 
 from erpd_hub.artifacts import write_json
 from erpd_hub.config import GateConfig
-from erpd_hub.evaluation.paired import compare, labels_by_problem
+from erpd_hub.evaluation.paired import Comparison, compare, labels_by_problem
 from erpd_hub.samples import read_rows
 from erpd_hub.selection import judge
 from erpd_hub.stages import StageContext, StageResult
@@ -34,7 +35,16 @@ def run(config: GateConfig, out: Path, *, context: StageContext, teacher: Path, 
         "strategies": list(verdict.strategies),
         "benchmark": config.benchmark,
         "alpha": config.alpha,
-        "comparison": found._asdict() | {"interval": list(found.interval), "widest": list(found.widest)},
+        "comparison": _recorded(found),
     }
     write_json(out / "gate.json", json.dumps({"format": FORMAT, **metrics}, indent=2) + "\n")
     return StageResult(metrics)
+
+
+def _recorded(found: Comparison) -> dict[str, Any]:
+    """The comparison in the words of `gate.json` v1: `interval` is for differences within `reach`, `widest` for any."""
+    words = {"within_reach": "interval", "interval": "widest"}
+    return {
+        words.get(name, name): list(value) if isinstance(value, tuple) else value
+        for name, value in found._asdict().items()
+    }

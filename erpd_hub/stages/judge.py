@@ -8,7 +8,7 @@ artifact before a kill or by another under the same judge, is not asked again.
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,16 @@ from erpd_hub.artifacts import LINEAGE, payload_files, read_lineage, write_json
 from erpd_hub.config.judge import JudgeConfig
 from erpd_hub.evaluation.benchmarks import get_benchmark, load_problems
 from erpd_hub.evaluation.details import reveal
-from erpd_hub.evaluation.judge import judged_label
 from erpd_hub.evaluation.judge.journal import Journal, shared_name
 from erpd_hub.evaluation.judge.opinion import Opinion, without_gold
 from erpd_hub.evaluation.judge.prompt import PROMPT_VERSION, SYSTEM
+from erpd_hub.evaluation.leaderboard import judged_figures
 from erpd_hub.evaluation.statistics import summarise
 from erpd_hub.fields import recorded
 from erpd_hub.home import home
 from erpd_hub.prompts import Problem
-from erpd_hub.samples import read_rows, shard_paths, write_tables
+from erpd_hub.samples import read_light, shard_paths, write_tables
 from erpd_hub.stages import StageContext, StageResult
-
-_READ = ("benchmark", "problem_id", "k", "finish_reason", "gold", "extracted", "verdict", "label", "problem_sha256")
-_JUDGED = ("avg", "stderr", "stderr_sampling", "interval")
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +50,7 @@ def run(
     """
     benchmark = get_benchmark(config.benchmark, config.definitions)
     problems = load_problems(benchmark, (benchmarks or {}).get(benchmark.name))
-    rows = list(reveal(_read(details), problems))
+    rows = list(reveal(read_light(details), problems))
     opinion = Opinion.on(rows, {p.problem_id: p.problem for p in problems}, config.judge, seed=context.seed)
     journal = Journal(context.work / "judge.jsonl", home() / "cache" / "judge" / shared_name(config.judge))
     opinion.ask(journal)
@@ -62,13 +59,6 @@ def run(
     report = opinion.report(journal)
     _warn(report, benchmark.name)
     return StageResult(metrics=_metrics(details, out, problems, report))
-
-
-def _read(folder: Path) -> Iterator[dict[str, Any]]:
-    """What of the rows decides whether and what is asked."""
-    for path in shard_paths(folder):
-        names = [name for name in pq.read_schema(path).names if name in _READ]
-        yield from pq.read_table(path, columns=names).to_pylist()
 
 
 def _write_rows(opinion: Opinion, rows: list[dict[str, Any]], details: Path, out: Path) -> None:
@@ -99,15 +89,8 @@ def _write_opinion(opinion: Opinion, folder: Path, *, concealed: bool) -> None:
 def _metrics(details: Path, out: Path, problems: list[Problem], report: dict[str, Any]) -> dict[str, Any]:
     """The figures of the rule alone under their usual names, and those with the judge beside them."""
     record = read_lineage(details / LINEAGE) if (details / LINEAGE).is_file() else None
-    rule = summarise(reveal(read_rows(out), problems))
-    judged = summarise({**row, "label": judged_label(row)} for row in reveal(read_rows(out), problems))
-    return {
-        **(record.metrics if record else {}),
-        **rule,
-        **{f"{name}_judged": judged[name] for name in _JUDGED},
-        "judge_share": report["flips"] / max(report["samples"], 1),
-        "judge": report,
-    }
+    rows = list(reveal(read_light(out), problems))
+    return {**(record.metrics if record else {}), **summarise(rows), **judged_figures(rows), "judge": report}
 
 
 def _warn(report: dict[str, Any], where: str) -> None:

@@ -51,11 +51,11 @@ def make_online_trainer(
     from erpd_hub.prompts import read_prompts
     from erpd_hub.sampling.plan import refuse_unfit, render_prompts
     from erpd_hub.sampling.stopping import context_tokens
+    from erpd_hub.training.arguments import training_arguments
     from erpd_hub.training.checkpoints import RunFiles
     from erpd_hub.training.micro_rounds import MicroRounds
     from erpd_hub.training.online import OnlineTrainer, StartPolicy
     from erpd_hub.training.policy import agreed, check_fit, load_policy, probe_sharded, processes
-    from erpd_hub.training.trainer import training_arguments
 
     tokenizer = load_tokenizer(init)
     problems, format = read_prompts(prompts)

@@ -53,22 +53,20 @@ def run(
     from erpd_hub.prompts import read_prompts
     from erpd_hub.sample_statistics import describe_samples
     from erpd_hub.samples import read_rows
-    from erpd_hub.sampling.sampler import sample_problems
+    from erpd_hub.sampling.sampler import Sampling, sample_problems
 
     (checkpoint,) = checkpoints
     problems, format = read_prompts(prompts)
     problems = problems[: config.num_prompts]
-    sample_problems(
-        problems,
+    sampling = Sampling(
         benchmark=problems[0].source,
         k=config.k,
         checkpoint=checkpoint,
         decoding=Decoding(temperature=1.0, top_p=1.0, top_k=0, max_new_tokens=config.max_new_tokens),
         format=format,
         engine=config.engine,
-        out=out,
-        context=context,
     )
+    sample_problems(problems, sampling, out=out, context=context)
     if context.replicas > 1:
         return StageResult()
     rows = list(read_rows(out))

@@ -2,7 +2,7 @@
 
 Order: read, filter, drop bad rows and duplicates, drop what earlier prompt sets hold, drop what overlaps a benchmark,
 then draw `count`. Writes the prompt set (`erpd_hub.prompts`), `rejected.jsonl` (bad rows and duplicates) and
-`hits.jsonl` (overlaps with benchmarks). Leaves out: near-duplicates and rephrased benchmark problems.
+`hits.jsonl` (overlaps with benchmarks). Leaves out: benchmark problems that were reworded throughout.
 """
 
 import hashlib
@@ -256,7 +256,11 @@ def _write(selection: _Selection, config: PromptSelection, out: Path) -> None:
         write_tests(out, selection.tests(selection.problems))
     (out / "format.json").write_text(config.format.model_dump_json(indent=2) + "\n", encoding="utf-8")
     _write_jsonl(out / "rejected.jsonl", selection.rejected)
-    _write_jsonl(out / "hits.jsonl", (hit._asdict() for hit in selection.hits))
+    _write_jsonl(out / "hits.jsonl", (_hit_row(hit) for hit in selection.hits))
+
+
+def _hit_row(hit: Hit) -> dict[str, Any]:
+    return {name: value for name, value in hit._asdict().items() if value is not None}
 
 
 def _write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from erpd_hub.config import CodePrompts
 from erpd_hub.errors import ArtifactError
-from erpd_hub.evaluation.code.programs import Case, Tests, call_case
+from erpd_hub.evaluation.code.programs import Tests
 from erpd_hub.prompts import Problem, problem_key
 
 
@@ -74,20 +74,12 @@ def parse_tests(row: Mapping[str, Any], config: CodePrompts) -> Tests:
         raise ValueError(f"expected an object in {config.tests_column}, got {type(found).__name__}")
     metadata = row.get("metadata")
     function = (metadata.get("fn_name") if isinstance(metadata, dict) else None) or found.get("fn_name") or None
-    if function is not None and not (str(function).isidentifier() and not str(function).startswith("_")):
-        raise ValueError(f"expected the name of a function, got {str(function)[:80]!r}")
     inputs, outputs = found.get("inputs"), found.get("outputs")
-    if not isinstance(inputs, list) or not isinstance(outputs, list) or len(inputs) != len(outputs) or not inputs:
-        raise ValueError("expected as many inputs as outputs, and one at least")
-    called = function is not None
-    pairs = [_case(given, expected, called=called) for given, expected in zip(inputs, outputs, strict=True)]
-    return Tests("stdin" if function is None else "call", tuple(pairs), None if function is None else str(function))
-
-
-def _case(given: object, expected: object, *, called: bool) -> Case:
-    if not isinstance(given, str) or not isinstance(expected, str):
+    if not isinstance(inputs, list) or not isinstance(outputs, list) or len(inputs) != len(outputs):
+        raise ValueError("expected as many inputs as outputs")
+    if not all(isinstance(text, str) for text in (*inputs, *outputs)):
         raise ValueError("expected text in inputs and outputs")
-    return call_case(given, expected) if called else Case(given, expected)
+    return Tests.of(function, zip(inputs, outputs, strict=True))
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -49,7 +49,7 @@ def _sample(
     """Write what is drawn here; of several replicas each writes its part."""
     from erpd_hub.prompts import read_prompts
     from erpd_hub.rewards import open_reward
-    from erpd_hub.sampling.sampler import sample_problems
+    from erpd_hub.sampling.sampler import Sampling, sample_problems
 
     problems, format = read_prompts(prompts)
     problems = problems[: config.limit]
@@ -57,20 +57,18 @@ def _sample(
         reward = open_reward(config.reward, seconds=config.reward_seconds, prompts=prompts)
         if reward is not None:
             stack.enter_context(closing(reward))
-        drawn = sample_problems(
-            problems,
+        sampling = Sampling(
             benchmark=problems[0].source,
             k=config.k,
             checkpoint=policy,
             decoding=config.decoding,
             format=format,
             engine=config.engine,
-            out=out,
-            context=context,
             extended=extended,
             extend_to=config.extend_to,
             reward=reward,
         )
+        drawn = sample_problems(problems, sampling, out=out, context=context).how
     if context.replicas > 1:
         return StageResult()
     shutil.copyfile(prompts / "format.json", out / "format.json")

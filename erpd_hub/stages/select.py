@@ -16,13 +16,13 @@ from erpd_hub.artifacts import LINEAGE, read_lineage, write_json
 from erpd_hub.checkpoint_role import role_of
 from erpd_hub.config import SelectConfig
 from erpd_hub.errors import ArtifactError
-from erpd_hub.evaluation.benchmarks import get_benchmark, load_problems, problems_hash
+from erpd_hub.evaluation.benchmarks import check_state, get_benchmark, load_problems, problems_hash
 from erpd_hub.evaluation.details import conceal_folder, reveal
 from erpd_hub.evaluation.paired import labels_by_problem
 from erpd_hub.evaluation.statistics import summarise
 from erpd_hub.prompts import Problem
 from erpd_hub.references import PathRef, parse_reference
-from erpd_hub.samples import read_rows
+from erpd_hub.samples import read_light
 from erpd_hub.selection import Drawn, Race, Rules, final_seed, race
 from erpd_hub.stages import StageContext, StageResult
 from erpd_hub.stages.unlearned import copy_checkpoint
@@ -56,7 +56,9 @@ def run(
         if not any(folder.glob("*.safetensors")):
             raise ArtifactError(f"candidates: expected checkpoints, got no weights in {folder.name}; name saved steps")
     benchmark = get_benchmark(config.benchmark, config.definitions)
-    problems = load_problems(benchmark, (benchmarks or {}).get(config.benchmark))[: config.limit]
+    every = load_problems(benchmark, (benchmarks or {}).get(config.benchmark))
+    check_state(benchmark, every)
+    problems = every[: config.limit]
     draw_into = _sampling(config, problems)
     found = race(len(candidates), _drawing(draw_into, candidates, out, context), _rules(config))
     logger.info("select: candidate %d of %d, %s", found.winner, len(candidates), found.stopped)
@@ -64,7 +66,7 @@ def run(
     fresh = replace(context, seed=final_seed(context.seed), work=context.work / "final")
     draw_into(candidates[found.winner], out / "samples" / "final", 0, final_k, fresh)
     copy_checkpoint(candidates[found.winner], out)
-    rows = list(reveal(read_rows(out / "samples" / "final"), problems))
+    rows = list(reveal(read_light(out / "samples" / "final"), problems))
     report = _report(found, len(candidates)) | {
         "benchmark": config.benchmark,
         "benchmark_version": benchmark.version,
@@ -75,7 +77,7 @@ def run(
     write_json(out / "selection.json", json.dumps({"format": FORMAT, **report}, indent=2) + "\n")
     for folder in (path.parent for path in (out / "samples").rglob("data")):
         conceal_folder(folder, benchmark, problems)
-    tokens = found.tokens + sum(len(row["response_ids"] or ()) for row in rows)
+    tokens = found.tokens + sum(row["length"] or 0 for row in rows)
     return StageResult(_metrics(report, config, candidates[found.winner]) | {"response_tokens": tokens})
 
 
@@ -87,11 +89,10 @@ def _sampling(config: SelectConfig, problems: list[Problem]) -> DrawInto:
     benchmark = get_benchmark(config.benchmark, config.definitions)
 
     def draw_into(checkpoint: Path, out: Path, k_from: int, k_to: int, context: StageContext) -> None:
-        from erpd_hub.sampling.sampler import sample_problems
+        from erpd_hub.sampling.sampler import Sampling, sample_problems
 
         context.work.mkdir(parents=True, exist_ok=True)
-        sample_problems(
-            problems,
+        sampling = Sampling(
             benchmark=config.benchmark,
             k=k_to,
             k_from=k_from,
@@ -99,9 +100,8 @@ def _sampling(config: SelectConfig, problems: list[Problem]) -> DrawInto:
             decoding=config.decoding or benchmark.decoding,
             format=benchmark.format,
             engine=config.engine,
-            out=out,
-            context=context,
         )
+        sample_problems(problems, sampling, out=out, context=context)
 
     return draw_into
 
@@ -114,10 +114,10 @@ def _drawing(
     def draw(index: int, k_from: int, k_to: int) -> Drawn:
         name = f"candidate-{index}/k-{k_from}-to-{k_to - 1}"
         draw_into(candidates[index], out / "samples" / name, k_from, k_to, replace(context, work=context.work / name))
-        rows = list(read_rows(out / "samples" / name))
+        rows = list(read_light(out / "samples" / name))
         logger.info("select: candidate %d has samples %d to %d of %d problems", index, k_from, k_to - 1,
                     len({row["problem_id"] for row in rows}))  # fmt: skip
-        return Drawn(labels_by_problem(rows), sum(len(row["response_ids"] or ()) for row in rows))
+        return Drawn(labels_by_problem(rows), sum(row["length"] or 0 for row in rows))
 
     return draw
 

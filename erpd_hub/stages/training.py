@@ -115,11 +115,12 @@ def make_trainer(
     """The trainer of a stage, everything refused that can be before the weights are loaded."""
     from erpd_hub.layout import exact_layout
     from erpd_hub.models import load_tokenizer
+    from erpd_hub.training.arguments import training_arguments
     from erpd_hub.training.checkpoints import RunFiles
     from erpd_hub.training.data import step_batches
     from erpd_hub.training.policy import agreed, check_fit, load_policy, probe_sharded, processes
     from erpd_hub.training.step import LOGPROBS
-    from erpd_hub.training.trainer import PolicyTrainer, training_arguments
+    from erpd_hub.training.trainer import PolicyTrainer
 
     state = processes()
     room = check_fit(role, init, config, max(map(len, trajectories)), state)

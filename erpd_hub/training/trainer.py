@@ -11,14 +11,10 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.distributed as dist
-from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -27,18 +23,18 @@ from transformers import (
     PreTrainedTokenizerBase,
     PrinterCallback,
     Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
     TrainingArguments,
 )
 
 from erpd_hub.config import TrainingConfig
-from erpd_hub.errors import ConfigError, StageError
+from erpd_hub.errors import StageError
 from erpd_hub.logprobs import Layout
 from erpd_hub.losses import summarise
+from erpd_hub.training.arguments import training_arguments
 from erpd_hub.training.batches import Denominators, StepBatch, share
+from erpd_hub.training.callback import RunCallback
 from erpd_hub.training.checkpoints import RunFiles, load_trained, save_trained
+from erpd_hub.training.engine_sync import EngineSync
 from erpd_hub.training.policy import Room, checkpoint_kind, prepare_policy, processes
 from erpd_hub.training.step import LOGPROBS, Anchor, Computation, Loss, Sync, forward_backward, sync_for
 
@@ -50,25 +46,6 @@ Old = Literal["sampler", "old"]
 """Whose log-probs the old ones are: the sampler's own, a diagnostic, or scored as training scores its own policy."""
 
 logger = logging.getLogger(__name__)
-
-
-class EngineSync(Sync):
-    """DeepSpeed: ZeRO-3 reduces after each micro-batch, and the engine clips and steps after the last."""
-
-    def __init__(self, accelerator: Accelerator) -> None:
-        self.engine = accelerator.deepspeed_engine_wrapped
-        self.world = accelerator.num_processes
-
-    def micro_batch(self, *, last: bool) -> AbstractContextManager[None]:
-        self.engine.engine.set_gradient_accumulation_boundary(last)  # the forward pass looks at it too
-        return nullcontext()
-
-    def backward(self, loss: Tensor, *, last: bool) -> None:
-        self.engine.backward(loss, sync_gradients=last, scale_wrt_gas=False)
-
-    def total(self, values: Tensor) -> Tensor:
-        dist.all_reduce(values)
-        return values
 
 
 class _StoppedEarlyError(Exception):
@@ -135,7 +112,7 @@ class PolicyTrainer(Trainer):
         self.see = computes.see
         self.metrics: dict[str, float] = {}
         self.parts: dict[str, float] = {}
-        self.add_callback(_RunCallback(self))
+        self.add_callback(RunCallback(self))
 
     def get_train_dataloader(self) -> DataLoader:
         # Not prepared by accelerate, which would try to move and concatenate the trajectories.
@@ -265,30 +242,6 @@ class PolicyTrainer(Trainer):
         return 0
 
 
-class _RunCallback(TrainerCallback):
-    """Writes what a step leaves behind: its metrics, its saved weights, its resumable checkpoint."""
-
-    def __init__(self, trainer: PolicyTrainer) -> None:
-        self.trainer = trainer
-        self.started = time.monotonic()
-
-    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        self.started = time.monotonic()
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        trainer, step = self.trainer, state.global_step
-        seconds = time.monotonic() - self.started
-        if state.is_world_process_zero:
-            trainer.files.record(step, trainer.metrics, seconds, _peak_bytes(args.device), parts=trainer.parts)
-            logger.info("step %d/%d, loss %.4f, %.2f s", step, state.max_steps, trainer.metrics["loss"], seconds)
-        if trainer.config.report_to != "none":
-            trainer.log(dict(trainer.metrics))
-        if step in trainer.config.kept_steps:
-            trainer.save_step(step)
-        if step % trainer.config.checkpoint_every == 0 and step < state.max_steps:
-            control.should_save = True
-
-
 def train(trainer: PolicyTrainer) -> None:
     """Run or go on to the last step; a finished run is left as it is."""
     files, config = trainer.files, trainer.config
@@ -309,48 +262,6 @@ def train(trainer: PolicyTrainer) -> None:
     except _StoppedEarlyError as stopped:
         logger.info("stopped before the update of step %d", stopped.step)
         trainer.save_stopped(stopped.step)
-
-
-def training_arguments(config: TrainingConfig, seed: int, work: Path) -> TrainingArguments:
-    """Settings of the run; making them also sets up the process group, and ZeRO-3's loading in parts.
-
-    Raises:
-        ConfigError: the tracker is not installed.
-    """
-    if config.report_to != "none" and find_spec(config.report_to) is None:
-        raise ConfigError(
-            f"report_to: expected {config.report_to} to be installed, got no such package; `pip install "
-            f"{config.report_to}`, or set report_to to none"
-        )
-    processes()
-    arguments = TrainingArguments(
-        output_dir=str(work),
-        max_steps=config.steps,
-        per_device_train_batch_size=1,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type="constant_with_warmup",
-        warmup_steps=config.warmup_steps,
-        weight_decay=config.weight_decay,
-        adam_beta1=config.adam_beta1,
-        adam_beta2=config.adam_beta2,
-        max_grad_norm=config.max_grad_norm,
-        seed=seed,
-        save_strategy="no",
-        logging_strategy="no",
-        logging_nan_inf_filter=False,
-        report_to=config.report_to,
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-        use_cpu=not torch.cuda.is_available(),
-    )
-    # With several GPUs and one process Trainer would wrap the model in DataParallel, which cannot cut our batches.
-    arguments._n_gpu = min(arguments.n_gpu, 1)
-    return arguments
-
-
-def _peak_bytes(device: torch.device) -> int | None:
-    """Most that this process has held on its GPU so far."""
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
 def _only(batch: list[StepBatch]) -> StepBatch:

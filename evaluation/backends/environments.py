@@ -26,7 +26,7 @@ CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 FOREIGN = Path(str(files("erpd_hub.evaluation.backends.foreign")))
 _READY = "ready"
-_RUN = {"lighteval": "lighteval_run", "evalscope": "evalscope_run"}
+_RUN = {"lighteval": "lighteval_run", "evalscope": "evalscope_run, evalscope_programs"}
 _TIMEOUT = 3600.0
 
 

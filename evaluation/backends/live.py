@@ -6,10 +6,12 @@ asks for nothing but the endpoint: the problems come from our pinned dataset, no
 
 import json
 import os
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from erpd_hub.errors import ConfigError, ErpdError
 from erpd_hub.evaluation.backends.confinement import bare_environment, end_group
@@ -65,28 +67,46 @@ def run_evalscope(
             "max_tokens": decoding.max_new_tokens,
         },
     }
-    (work / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
-    _run(work)
-    (work / "spec.json").unlink()  # it holds the endpoint's address
+    try:
+        (work / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
+        _run(work, server.url)
+    finally:
+        _forget_address(work)
     version = pinned_version("evalscope")
     samples = import_details("evalscope", work / "run", out / "details", benchmark=name, tool_version=version)
     return {"version": f"evalscope {version}", "samples": samples, **read_evalscope_report(work / "run")}
 
 
-def _run(work: Path) -> None:
+def _forget_address(work: Path) -> None:
+    """Remove what names the endpoint: the spec, the configs that evalscope dumps, and its logs."""
+    for folder in (work / "run" / "configs", work / "run" / "logs"):
+        shutil.rmtree(folder, ignore_errors=True)
+    for name in ("spec.json", "run.log"):
+        (work / name).unlink(missing_ok=True)
+
+
+def _run(work: Path, url: str) -> None:
     """Raises ErpdError: evalscope failed."""
     command = [str(require_python("evalscope")), "-s", str(FOREIGN / "evalscope_run.py"), str(work / "spec.json")]
     key = {"ERPD_SERVER_KEY": os.environ["ERPD_SERVER_KEY"]} if "ERPD_SERVER_KEY" in os.environ else {}
     environment = bare_environment(HOME=str(work), **key)
     with (work / "run.log").open("wb") as log:
         process = subprocess.Popen(
-            [*command, str(work / "run")], cwd=work, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            [*command, str(work / "run")],
+            cwd=work,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
             start_new_session=True,
-        )  # fmt: skip
+        )
         try:
             code = process.wait()
         finally:
             end_group(process)
     if code:
         last = (work / "run.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
-        raise ErpdError(f"evalscope: its run failed: {' | '.join(last)[-500:]}")
+        words = " | ".join(last)
+        for told in (url, urlsplit(url).netloc, urlsplit(url).hostname or url):
+            words = words.replace(told, "the endpoint")
+        raise ErpdError(f"evalscope: its run failed: {words[-500:]}")

@@ -4,9 +4,11 @@
 rules of their own: what they are handed is the whole response, thinking included, as in their own runs.
 """
 
+import hashlib
+import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from typing import Any, Literal, NamedTuple, cast
 
@@ -16,7 +18,6 @@ from erpd_hub.evaluation.backends.workers import Lost, Workers
 from erpd_hub.evaluation.grading import Grade, Response, grade_many
 
 GraderName = Literal["ours", "math-verify", "exact", "evalscope", "lighteval"]
-GRADERS: tuple[GraderName, ...] = ("ours", "math-verify", "exact", "evalscope", "lighteval")
 
 Row = Mapping[str, Any]
 
@@ -46,9 +47,36 @@ def describe(grader: GraderName) -> str:
     return f"{name} {version(name)}"
 
 
+class Foreign:
+    """A harness's grader in processes of its own, which start with the first question; an equal one is asked once."""
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+        self._known: dict[bytes, Opinion] = {}
+
+    def ask(self, jobs: Sequence[dict[str, Any]]) -> list[Opinion]:
+        """Opinions on jobs (`gold`, `text`, `integer`), in order."""
+        keys = [hashlib.sha256(json.dumps(job, sort_keys=True).encode()).digest() for job in jobs]
+        new = {key: job for key, job in zip(keys, jobs, strict=True) if key not in self._known}
+        replies = self._workers.ask_all(list(new.values()))
+        self._known |= {key: _opinion(reply) for key, reply in zip(new, replies, strict=True)}
+        return [self._known[key] for key in keys]
+
+
 @contextmanager
-def foreign(harness: Harness, *, seconds: float) -> Iterator[Workers]:
-    """Workers that grade as a harness does.
+def opened(names: Iterable[str], *, seconds: float = SECONDS) -> Iterator[dict[Harness, Foreign]]:
+    """The graders of those names that are harnesses'.
+
+    Raises:
+        ErpdError: an environment is not built.
+    """
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(foreign(name, seconds=seconds)) for name in HARNESSES if name in set(names)}
+
+
+@contextmanager
+def foreign(harness: Harness, *, seconds: float) -> Iterator[Foreign]:
+    """One harness's grader; `seconds` of wall time for a sample.
 
     Raises:
         ErpdError: its environment is not built.
@@ -58,17 +86,17 @@ def foreign(harness: Harness, *, seconds: float) -> Iterator[Workers]:
         [str(require_python(harness)), "-s", str(script)], size=min(2, os.cpu_count() or 1), seconds=seconds
     )
     try:
-        yield workers
+        yield Foreign(workers)
     finally:
         workers.close()
 
 
-def ask_foreign(workers: Workers, rows: Sequence[Row], extract: Extract) -> list[Opinion]:
-    """Opinions on whole responses; equal questions are asked once, and none without a gold or a response."""
+def ask_foreign(grader: Foreign, rows: Sequence[Row], extract: Extract) -> list[Opinion]:
+    """Opinions on whole responses; nothing is asked without a gold or a response."""
     opinions = [without_question(row) for row in rows]
     asked = [index for index, opinion in enumerate(opinions) if opinion is None]
     jobs = [_job(rows[index], seen_text(rows[index], extract)) for index in asked]
-    answered = dict(zip(asked, _asked(workers, jobs), strict=True))
+    answered = dict(zip(asked, grader.ask(jobs), strict=True))
     return [opinion or answered[index] for index, opinion in enumerate(opinions)]
 
 
@@ -84,9 +112,9 @@ def without_question(row: Row) -> Opinion | None:
     return None if row["gold"] else Opinion(None, None, "no gold answer")
 
 
-def ask_about_answers(workers: Workers, rows: Sequence[Row], answers: Sequence[str]) -> list[Opinion]:
+def ask_about_answers(grader: Foreign, rows: Sequence[Row], answers: Sequence[str]) -> list[Opinion]:
     """Opinions on our extracted answers alone, each in a box: what is left is how the harness compares."""
-    return _asked(workers, [_job(row, f"\\boxed{{{answer}}}") for row, answer in zip(rows, answers, strict=True)])
+    return grader.ask([_job(row, f"\\boxed{{{answer}}}") for row, answer in zip(rows, answers, strict=True)])
 
 
 def our_answer(row: Row, extract: Extract) -> str | None:
@@ -101,13 +129,6 @@ def is_integer_only(benchmark: str) -> bool:
 
 def _job(row: Row, text: str) -> dict[str, Any]:
     return {"gold": row["gold"] or "", "text": text, "integer": is_integer_only(row["benchmark"])}
-
-
-def _asked(workers: Workers, jobs: Sequence[dict[str, Any]]) -> list[Opinion]:
-    keys = [tuple(sorted(job.items())) for job in jobs]
-    unique = dict(zip(keys, jobs, strict=True))
-    replies = dict(zip(unique, workers.ask_all(list(unique.values())), strict=True))
-    return [_opinion(replies[key]) for key in keys]
 
 
 def _opinion(reply: dict[str, Any] | Lost) -> Opinion:

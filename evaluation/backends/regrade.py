@@ -5,16 +5,16 @@ asked again about our extracted answer alone, which tells what it reads from how
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, cast
 
 from erpd_hub.evaluation.answers import Extract
 from erpd_hub.evaluation.backends.environments import HARNESSES, Harness
 from erpd_hub.evaluation.backends.opinions import (
-    SECONDS,
+    Foreign,
     GraderName,
     Opinion,
     Row,
@@ -22,17 +22,16 @@ from erpd_hub.evaluation.backends.opinions import (
     ask_foreign,
     ask_here,
     describe,
-    foreign,
     our_answer,
 )
-from erpd_hub.evaluation.backends.workers import Workers
 from erpd_hub.evaluation.statistics import avg_at_k, stderr_problem
 
-Cause = Literal["truncation", "extraction", "equivalence", "no verdict", "ungraded here"]
+Cause = Literal["truncation", "extraction", "equivalence", "execution", "no verdict", "ungraded here"]
 CAUSES: dict[Cause, str] = {
     "truncation": "the response was cut off, which is wrong by our rule whatever it says",
     "extraction": "it read another answer out of the same text",
     "equivalence": "it compared the same answer with the same gold otherwise",
+    "execution": "it ran the same program otherwise",
     "no verdict": "it gave none: the gold does not parse, it failed, or it ran out of time",
     "ungraded here": "the stored sample has no verdict",
 }
@@ -111,29 +110,32 @@ class Regraded:
 
 
 def regrade(
-    rows: Iterable[Row], graders: Sequence[GraderName], *, extract: Extract, seconds: float = SECONDS
+    rows: Iterable[Row],
+    graders: Sequence[GraderName],
+    *,
+    extract: Extract,
+    harnesses: Mapping[Harness, Foreign] = MappingProxyType({}),
 ) -> Regraded:
-    """Ask each grader about each sample; `seconds` of wall time for one in another harness.
+    """Ask each grader about each sample.
+
+    Args:
+        harnesses: The graders among them that are another harness's, `opened`.
 
     Raises:
-        ErpdError: a harness whose environment is not built, or math-verify is missing.
+        ErpdError: a harness's grader does not start, or math-verify is missing.
     """
     result = Regraded({name: Tally() for name in ("stored", *graders)}, [])
+    theirs: dict[GraderName, Foreign] = {}
+    for name in graders:
+        if name in HARNESSES:
+            theirs[name] = harnesses[name]
     pending = iter(rows)
-    with ExitStack() as stack:
-        harnesses: dict[GraderName, Workers] = {
-            name: stack.enter_context(foreign(cast(Harness, name), seconds=seconds))
+    while chunk := list(islice(pending, _CHUNK_ROWS)):
+        opinions = {
+            name: ask_foreign(theirs[name], chunk, extract) if name in theirs else ask_here(name, chunk, extract)
             for name in graders
-            if name in HARNESSES
         }
-        while chunk := list(islice(pending, _CHUNK_ROWS)):
-            opinions = {
-                name: ask_foreign(harnesses[name], chunk, extract)
-                if name in harnesses
-                else ask_here(name, chunk, extract)
-                for name in graders
-            }
-            _count(result, chunk, opinions, harnesses, extract)
+        _count(result, chunk, opinions, theirs, extract)
     return result
 
 
@@ -141,7 +143,7 @@ def _count(
     result: Regraded,
     rows: Sequence[Row],
     opinions: dict[GraderName, list[Opinion]],
-    harnesses: dict[GraderName, Workers],
+    harnesses: Mapping[GraderName, Foreign],
     extract: Extract,
 ) -> None:
     """Add a chunk of samples to the tallies and its disagreements to the list."""
@@ -163,14 +165,14 @@ def _count(
         result.disagreements.append(Disagreement(*stored, tuple(differences[index])))
 
 
-def _causes(rows: Sequence[Row], opinions: Sequence[Opinion], workers: Workers | None, extract: Extract) -> list[Cause]:
-    """Why opinions differ from the stored verdicts; `workers` of a harness are asked about our answers alone."""
+def _causes(rows: Sequence[Row], opinions: Sequence[Opinion], grader: Foreign | None, extract: Extract) -> list[Cause]:
+    """Why opinions differ from the stored verdicts; a harness's grader is asked about our answers alone."""
     causes = [_plain_cause(row, opinion) for row, opinion in zip(rows, opinions, strict=True)]
-    if workers is None:
+    if grader is None:
         return [cause or "equivalence" for cause in causes]
     answers = {index: our_answer(rows[index], extract) for index, cause in enumerate(causes) if cause is None}
     open_ = [index for index, answer in answers.items() if answer is not None]
-    again = ask_about_answers(workers, [rows[i] for i in open_], [answers[i] or "" for i in open_])
+    again = ask_about_answers(grader, [rows[i] for i in open_], [answers[i] or "" for i in open_])
     labels = {index: opinion.label for index, opinion in zip(open_, again, strict=True)}
     # Without an answer of ours there is nothing to compare: it found one where we find none.
     same_answer = {index for index in open_ if labels[index] != rows[index]["label"]}

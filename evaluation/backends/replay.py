@@ -17,9 +17,17 @@ from typing import Any
 from erpd_hub.errors import ArtifactError, ErpdError
 from erpd_hub.evaluation.backends.confinement import bare_environment, confined, end_group
 from erpd_hub.evaluation.backends.environments import FOREIGN, Harness, pinned_version, require_python
-from erpd_hub.evaluation.backends.opinions import Opinion, Row, ask_foreign, foreign, is_integer_only, seen_text
+from erpd_hub.evaluation.backends.opinions import (
+    SECONDS,
+    Foreign,
+    Opinion,
+    Row,
+    ask_foreign,
+    is_integer_only,
+    seen_text,
+)
 from erpd_hub.evaluation.backends.outputs import read_evalscope_report, read_lighteval_results
-from erpd_hub.evaluation.backends.sources import Stored
+from erpd_hub.evaluation.backends.sources import Stored, require_answers
 from erpd_hub.evaluation.statistics import avg_at_k
 
 TASK = "stored"
@@ -38,8 +46,15 @@ class _Kept:
     """The harness's own, sample by sample."""
 
 
-def run_backend(harness: Harness, stored: Stored, *, seconds: float, keep: Path | None = None) -> dict[str, Any]:
-    """A harness's own score of stored samples; `keep` is where a copy of what it wrote goes.
+def run_backend(
+    harness: Harness, stored: Stored, *, grader: Foreign, seconds: float = SECONDS, keep: Path | None = None
+) -> dict[str, Any]:
+    """A harness's own score of stored samples.
+
+    Args:
+        grader: The harness's, `opened`.
+        seconds: Wall time that one sample may take.
+        keep: Where a copy of what it wrote goes.
 
     Returns:
         `avg` and `stderr` as its run reports them; `avg_by_sample` from its grader asked sample by sample and
@@ -47,11 +62,11 @@ def run_backend(harness: Harness, stored: Stored, *, seconds: float, keep: Path 
         `left_out` (samples beyond the least K of any problem, or without a gold) and `withheld`.
 
     Raises:
-        ErpdError: its environment is not built, or its run failed.
+        ConfigError: samples of programs. ErpdError: its environment is not built, or its run failed.
     """
+    require_answers(stored)
     rows = list(stored.rows())
-    with foreign(harness, seconds=seconds) as workers:
-        opinions = ask_foreign(workers, rows, stored.extract)
+    opinions = ask_foreign(grader, rows, stored.extract)
     kept, withheld = _prepare(rows, opinions, stored)
     if not kept:
         raise ArtifactError(f"{stored.name}: expected samples with golds, got none")
@@ -102,10 +117,9 @@ def _run_lighteval(work: Path, kept: Sequence[_Kept], k: int, stored: Stored, *,
     entry = {"name": TASK, "k": k, "max_new_tokens": None, "stop": [], "version": 1}
     (work / "tasks.json").write_text(json.dumps([entry]), encoding="utf-8")
     (work / TASK).mkdir()
-    _write_lines(work / TASK / "train.jsonl", (_problem(item) for item in kept))
-    _write_lines(work / "samples.jsonl", ({"problem_id": i.problem_id, "texts": i.texts[:k]} for i in kept))
-    arguments = [str(FOREIGN / "lighteval_run.py"), f"erpd_{TASK}", str(work / "out")]
-    _run("lighteval", arguments, work, limit, ERPD_LIGHTEVAL_TASKS=str(work / "tasks.json"))
+    write_lines(work / TASK / "train.jsonl", (_problem(item) for item in kept))
+    write_lines(work / "samples.jsonl", ({"problem_id": i.problem_id, "texts": i.texts[:k]} for i in kept))
+    _run("lighteval", ["lighteval_run.py", f"erpd_{TASK}"], work, limit, ERPD_LIGHTEVAL_TASKS=str(work / "tasks.json"))
     return read_lighteval_results(work / "out", f"erpd_{TASK}")
 
 
@@ -113,12 +127,12 @@ def _run_evalscope(work: Path, kept: Sequence[_Kept], k: int, stored: Stored, *,
     spec = {"system_prompt": None, "integer": is_integer_only(stored.name), "k": k, "batch": 1}
     (work / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
     (work / "data").mkdir()
-    _write_lines(work / "data" / "problems.jsonl", (_problem(item) for item in kept))
+    write_lines(work / "data" / "problems.jsonl", (_problem(item) for item in kept))
     prompts = (_problem(item)["problem"] for item in kept)
-    _write_lines(
+    write_lines(
         work / "samples.jsonl", ({"problem": p, "texts": i.texts[:k]} for p, i in zip(prompts, kept, strict=True))
     )
-    _run("evalscope", [str(FOREIGN / "evalscope_run.py"), str(work / "spec.json"), str(work / "out")], work, limit)
+    run_script("evalscope", "evalscope_run.py", work, limit)
     return read_evalscope_report(work / "out")
 
 
@@ -127,9 +141,19 @@ def _problem(item: _Kept) -> dict[str, str]:
     return {"problem_id": item.problem_id, "problem": f"problem {item.problem_id}", "gold": item.gold}
 
 
+def run_script(harness: Harness, script: str, work: Path, limit: float, **variables: str) -> None:
+    """Run a script of `foreign/` on `spec.json` in the folder, into `out` there, cut off from everything else.
+
+    Raises:
+        ErpdError: the run failed or did not end in time.
+    """
+    _run(harness, [script, str(work / "spec.json")], work, limit, **variables)
+
+
 def _run(harness: Harness, arguments: list[str], work: Path, limit: float, **variables: str) -> None:
     """Raises ErpdError: the run failed or did not end in time."""
-    command = confined([str(require_python(harness)), "-s", *arguments], work=work)
+    script, *rest = arguments
+    command = confined([str(require_python(harness)), "-s", str(FOREIGN / script), *rest, str(work / "out")], work=work)
     environment = bare_environment(HOME=str(work), HF_HOME=str(work / "hf"), TMPDIR=str(work), **variables)
     log = work / "run.log"
     with log.open("wb") as stream:
@@ -153,6 +177,6 @@ def _run(harness: Harness, arguments: list[str], work: Path, limit: float, **var
         raise ErpdError(f"{harness}: its run of the stored samples failed: {last[-500:]}")
 
 
-def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     with path.open("w", encoding="utf-8") as stream:
         stream.writelines(json.dumps(row) + "\n" for row in rows)

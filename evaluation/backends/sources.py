@@ -1,6 +1,6 @@
 """Where stored samples come from: details on a Hub or in a folder, with their golds and the benchmark they are of."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ from erpd_hub.errors import ArtifactError, ConfigError
 from erpd_hub.evaluation.answers import Extract
 from erpd_hub.evaluation.benchmarks import Benchmark, get_benchmark, load_problems
 from erpd_hub.evaluation.details import is_concealed, reveal
-from erpd_hub.prompts import Problem
 from erpd_hub.samples import read_rows, shard_paths
 
 Row = dict[str, Any]
@@ -25,22 +24,34 @@ class Stored:
     extract: Extract
     benchmark: Benchmark | None
     """None where no registered or recorded benchmark has that name."""
-    problems: tuple[Problem, ...] | None
-    """None where the samples carry their golds and the dataset is not at hand."""
     rows: Callable[[], Iterator[Row]]
     fingerprint: str | None
+    dataset: Callable[[], Path]
+    """Pulls the benchmark's dataset at the recorded commit, or names the user's file."""
+
+    @property
+    def is_programs(self) -> bool:
+        """Whether samples are programs, which tests judge, and not answers."""
+        return self.benchmark is not None and self.benchmark.grader == "code"
 
 
-def open_details(endpoint: str, reference: str, *, benchmark_files: tuple[Path, ...] = ()) -> Stored:
+def open_details(endpoint: str, reference: str, *, benchmark_files: Sequence[Path] = ()) -> Stored:
     """Details by REF (`namespace/name/folder[@revision]`) or by the path of a folder with `data/*.parquet`.
 
+    Args:
+        benchmark_files: Say where the data of a user's own benchmark lie; needed only where its details leave golds
+            out, since a file's path is recorded nowhere.
+
     Raises:
-        ConfigError, ArtifactError: nothing there, no samples, or samples of several benchmarks or of a code benchmark.
+        ConfigError, ArtifactError: nothing there, no samples, or samples of several benchmarks.
     """
+    from erpd_hub.benchmark_files import all_benchmarks
+
+    own = all_benchmarks(benchmark_files) if benchmark_files else {}
     if reference.startswith(("./", "../", "/", "~")):
         folder = Path(reference).expanduser()
         record = read_lineage(folder / LINEAGE) if (folder / LINEAGE).is_file() else None
-        return _stored(folder, record, lambda item: _pull(endpoint, item))
+        return _stored(folder, record, endpoint, own)
     from erpd_hub.hub.client import connect
     from erpd_hub.lineage import locate
 
@@ -49,21 +60,33 @@ def open_details(endpoint: str, reference: str, *, benchmark_files: tuple[Path, 
     record = hub.lineage(place.repo_type, place.repo_id, place.revision, place.folder)
     assert record is not None, "locate has read it"
     folder = hub.pull_artifact(record, place.repo_id, place.revision, place.folder)
-    return _stored(folder, record, lambda item: _pull(endpoint, item))
+    return _stored(folder, record, endpoint, own)
 
 
-def _stored(folder: Path, record: LineageRecord | None, pull: Callable[[InputRecord], Path]) -> Stored:
+def require_answers(stored: Stored) -> None:
+    """Raises ConfigError: the samples are programs, which other graders of answers know nothing about."""
+    if stored.is_programs:
+        raise ConfigError(
+            f"{stored.name}: expected answers to compare with golds, got programs; of other harnesses only evalscope "
+            "runs those: --backend evalscope, without --grader"
+        )
+
+
+def _stored(folder: Path, record: LineageRecord | None, endpoint: str, own: Mapping[str, Benchmark]) -> Stored:
     first = next(read_rows(folder), None) if shard_paths(folder) else None
     if first is None:
         raise ArtifactError(f"{folder.name}: expected samples in data/train-*.parquet, got none")
     name = first["benchmark"]
     benchmark = _benchmark(name, record)
-    if benchmark is not None and benchmark.grader != "math":
-        raise ConfigError(f"{name}: expected answers to compare with golds, got programs; unit tests grade those")
-    problems = _problems(benchmark, record, pull) if is_concealed(first) else None
+
+    def dataset() -> Path:
+        return _dataset(name, record, endpoint, own)
+
+    concealed = benchmark is not None and benchmark.grader == "math" and is_concealed(first)
+    problems = tuple(load_problems(benchmark, dataset())) if benchmark and concealed else ()
 
     def rows() -> Iterator[Row]:
-        for row in reveal(read_rows(folder), problems or ()):
+        for row in reveal(read_rows(folder), problems) if problems else read_rows(folder):
             if row["benchmark"] != name:
                 raise ConfigError(
                     f"{folder.name}: expected samples of one benchmark, got {name} and {row['benchmark']}"
@@ -71,7 +94,7 @@ def _stored(folder: Path, record: LineageRecord | None, pull: Callable[[InputRec
             yield row
 
     extract: Extract = benchmark.format.extract if benchmark else "boxed"
-    return Stored(name, extract, benchmark, problems, rows, record.fingerprint if record else None)
+    return Stored(name, extract, benchmark, rows, record.fingerprint if record else None, dataset)
 
 
 def _benchmark(name: str, record: LineageRecord | None) -> Benchmark | None:
@@ -98,15 +121,26 @@ def _benchmark(name: str, record: LineageRecord | None) -> Benchmark | None:
         return None
 
 
-def _problems(
-    benchmark: Benchmark | None, record: LineageRecord | None, pull: Callable[[InputRecord], Path]
-) -> tuple[Problem, ...]:
-    """Raises ArtifactError: there is no way to the golds."""
-    wanted = f"benchmark:{benchmark.name}" if benchmark else None
-    item = next((item for item in record.inputs if item.role == wanted), None) if record else None
-    if benchmark is None or item is None:
-        raise ArtifactError("details: expected golds, or the benchmark's dataset in their lineage, got neither")
-    return tuple(load_problems(benchmark, pull(item)))
+def _dataset(name: str, record: LineageRecord | None, endpoint: str, own: Mapping[str, Benchmark]) -> Path:
+    """The data of a benchmark: its dataset at the recorded commit, or the file that the user's definition names.
+
+    Raises:
+        ArtifactError: there is no way to them.
+    """
+    from erpd_hub.references import PathRef
+
+    item = next((item for item in record.inputs if item.role == f"benchmark:{name}"), None) if record else None
+    if item is None:
+        raise ArtifactError(f"{name}: expected its dataset in the lineage of the details, got none")
+    if item.repo_id:
+        return _pull(endpoint, item)
+    reference = own[name].reference if name in own else None
+    if not isinstance(reference, PathRef):
+        raise ArtifactError(
+            f"{name}: its details leave golds out, and its data are a local file, whose path is not recorded; "
+            "say where with --benchmark-file"
+        )
+    return Path(reference.path).expanduser()
 
 
 def _pull(endpoint: str, item: InputRecord) -> Path:
@@ -115,7 +149,6 @@ def _pull(endpoint: str, item: InputRecord) -> Path:
     from erpd_hub.lineage import input_place
 
     hub, place = connect(endpoint), input_place(item)
-    if place is None:
-        raise ArtifactError(f"{item.role}: expected a Hub dataset, got a local file; its path is not recorded")
+    assert place is not None, "it names a repository"
     source = hub.upstream if item.upstream and hub.upstream else hub
-    return source.pull(place.repo_type, place.repo_id, place.revision, place.folder)
+    return source.pull(place.repo_type, place.repo_id, place.revision, place.folder, only=item.files)

@@ -25,6 +25,7 @@ from erpd_hub.evaluation.backends.foreign.guard import REFUSED_CODE
 STARTUP_SECONDS = 300.0  # a harness takes half a minute to import on a crowded machine
 
 _LOG = "stderr.log"
+_FEW = 64  # jobs that one worker is done with before a second harness is imported
 
 Loss = Literal["timeout", "refused", "crash", "no_worker"]
 
@@ -40,10 +41,10 @@ Reply = dict[str, Any] | Lost
 
 
 class Workers:
-    """Up to `size` processes of one command, started when there is a job for them."""
+    """Up to `size` processes of one command, started when there is work for them; a few jobs are for one."""
 
     def __init__(self, command: list[str], *, size: int, seconds: float) -> None:
-        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()  # the one that is at work already comes first
         self._folder = tempfile.TemporaryDirectory(prefix="erpd-grader-")
         self._work = Path(self._folder.name).resolve()
         self._all = [_Worker(command, self._work) for _ in range(size)]
@@ -59,7 +60,10 @@ class Workers:
         Raises:
             ErpdError: the command does not start; its last words are in the message.
         """
-        replies = list(self._threads.map(self._ask, jobs))
+        if len(jobs) <= _FEW:
+            replies = self._threads.submit(lambda: [self._ask(job) for job in jobs]).result()
+        else:
+            replies = list(self._threads.map(self._ask, jobs))
         if Lost("no_worker") in replies:
             log = self._work / _LOG
             words = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.is_file() else []

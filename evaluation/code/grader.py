@@ -35,7 +35,7 @@ class UnitTests:
             StageError: programs cannot be run safely on this machine.
         """
         self._tests, self._limits = tests, limits or Limits()
-        self.protection = protection()
+        protection()
         self._graders = Graders(workers)
 
     def grade(self, pairs: "Sequence[Pair]", format: PromptFormat) -> list[Grade]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from erpd_hub.errors import ArtifactError
-from erpd_hub.evaluation.code.programs import Case, Tests, call_case
+from erpd_hub.evaluation.code.programs import Tests
 from erpd_hub.evaluation.code.strings import packed_string
 from erpd_hub.prompts import Problem
 
@@ -116,34 +116,24 @@ def decode_tests(row: dict[str, Any]) -> Tests:
     Raises:
         ArtifactError: they are anything else.
     """
-    where = f"{row['question_id']}"
+    where = str(row["question_id"])
     try:
         public = json.loads(row["public_test_cases"])
         private = _private(row["private_test_cases"])
         function = json.loads(row["metadata"]).get("func_name")
-        cases = tuple(Case(str(test["input"]), str(test["output"])) for test in [*public, *private])
+        pairs = [(str(test["input"]), str(test["output"])) for test in [*public, *private]]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ArtifactError(f"{where}: expected LiveCodeBench's tests, got {error}") from None
-    if not cases:
-        raise ArtifactError(f"{where}: expected tests, got none")
-    if function is None:
-        return Tests("stdin", cases)
-    if not str(function).isidentifier() or str(function).startswith("_"):
-        raise ArtifactError(f"{where}: expected the name of a function in metadata, got {str(function)[:80]!r}")
-    return Tests("call", tuple(_checked(case, where) for case in cases), str(function))
+    try:
+        return Tests.of(function, pairs)
+    except ValueError as error:
+        raise ArtifactError(f"{where}: {error}") from None
 
 
 def _private(text: str) -> list[dict[str, Any]]:
     packed = not text.lstrip().startswith("[")
     tests: list[dict[str, Any]] = json.loads(packed_string(text) if packed else text)
     return tests
-
-
-def _checked(case: Case, where: str) -> Case:
-    try:
-        return call_case(*case)
-    except ValueError as error:
-        raise ArtifactError(f"{where}: {error}") from None
 
 
 def _rows(source: "LiveCodeBenchSource", folder: Path) -> Iterator[tuple[dict[str, Any], _Place]]:

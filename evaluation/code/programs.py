@@ -8,7 +8,7 @@ Programs are graded in parallel; how many at once does not change a grade, since
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,21 +43,6 @@ class Case(NamedTuple):
     """What it prints; for a call the JSON of what it returns."""
 
 
-def call_case(given: str, expected: str) -> Case:
-    """A test of a function.
-
-    Raises:
-        ValueError: a line of the input, or the expected value, is no JSON: every program would fail it.
-    """
-    given = given.removesuffix("\n")
-    for text in (*given.split("\n"), expected):
-        try:
-            json.loads(text)
-        except (ValueError, RecursionError):
-            raise ValueError(f"expected JSON in the test of a function, got {text[:80]!r}") from None
-    return Case(given, expected)
-
-
 @dataclass(frozen=True)
 class Tests:
     """The tests of one problem."""
@@ -75,6 +60,24 @@ class Tests:
     def sha256(self) -> str:
         """Of kind, function and cases: stands for the tests where they are too large to be written."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    @classmethod
+    def of(cls, function: object, pairs: Iterable[tuple[str, str]]) -> "Tests":
+        """Tests from a dataset, of a whole program or, where it names one, of a function.
+
+        Raises:
+            ValueError: there are none, the name is none, or a test of a function is no JSON.
+        """
+        if function is None:
+            tests = cls("stdin", tuple(Case(*pair) for pair in pairs))
+        else:
+            name = str(function)
+            if not name.isidentifier() or name.startswith("_"):
+                raise ValueError(f"expected the name of a function, got {name[:80]!r}")
+            tests = cls("call", tuple(_call_case(*pair) for pair in pairs), name)
+        if not tests.cases:
+            raise ValueError("expected tests, got none")
+        return tests
 
     @property
     def gold(self) -> str:
@@ -142,18 +145,6 @@ def grade_program(
     return ProgramGrade("passed", None, total, total, "", seconds)
 
 
-def grade_programs(
-    programs: Sequence[tuple[str | None, Tests]], *, limits: Limits | None = None, workers: int | None = None
-) -> list[ProgramGrade]:
-    """`grade_program` of many, in order.
-
-    Args:
-        workers: Programs at once; None takes one a core.
-    """
-    with Graders(workers) as graders:
-        return graders.grade(programs, limits)
-
-
 class Graders:
     """Warm sandboxes, a thread each, for many calls of `grade`."""
 
@@ -189,6 +180,21 @@ class Graders:
             self._own.sandbox = Sandbox()
             self._sandboxes.append(self._own.sandbox)
         return grade_program(source, tests, limits, sandbox=self._own.sandbox)
+
+
+def _call_case(given: str, expected: str) -> Case:
+    """A test of a function.
+
+    Raises:
+        ValueError: a line of the input, or the expected value, is no JSON: every program would fail it.
+    """
+    given = given.removesuffix("\n")
+    for text in (*given.split("\n"), expected):
+        try:
+            json.loads(text)
+        except (ValueError, RecursionError):
+            raise ValueError(f"expected JSON in the test of a function, got {text[:80]!r}") from None
+    return Case(given, expected)
 
 
 def available_cores() -> int:

@@ -1,4 +1,4 @@
-"""Which walls of the sandbox stand on this machine: each is tried once, and left out where it does not."""
+"""Which layers of the sandbox stand on this machine: each is tried once, and left out where it does not."""
 
 import contextlib
 import functools
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from erpd_hub.errors import StageError
-from erpd_hub.evaluation.code.jail import Jail, Lost, memory_file
+from erpd_hub.evaluation.code.process import Lost, SupervisorProcess, memory_file, numpy_version
 from erpd_hub.evaluation.code.syscalls import filter_program
 
-LAYERS = ("user", "mount", "net", "ipc", "uts", "pid", "nobody", "landlock", "seccomp", "processes")
+LAYERS = ("user", "mount", "net", "ipc", "uts", "pid", "pid_max", "nobody", "landlock", "seccomp", "processes")
 _NAMESPACES = LAYERS[:6]
 _TRIAL = "import colorsys, threading\nt = threading.Thread(target=print, args=(input(),))\nt.start()\n"
 _TRIAL_REQUEST: dict[str, Any] = {
@@ -31,7 +31,7 @@ _TRIAL_REQUEST: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Protection:
-    """Which walls stand."""
+    """Which layers stand."""
 
     layers: tuple[str, ...]
     refused: dict[str, str]
@@ -48,8 +48,8 @@ class Protection:
 
     @property
     def text(self) -> str:
-        """Level and walls."""
-        return f"{self.level}: {', '.join(self.layers)}"
+        """Level and layers, and which numpy a program finds."""
+        return f"{self.level}: {', '.join(self.layers)}; numpy {numpy_version() or 'none'}"
 
     @property
     def missing(self) -> str:
@@ -59,7 +59,7 @@ class Protection:
 
 @functools.cache
 def protection(without: frozenset[str] = frozenset()) -> Protection:
-    """Try the walls, once a process.
+    """Try the layers, once a process.
 
     Args:
         without: Layers not to try.
@@ -73,7 +73,7 @@ def protection(without: frozenset[str] = frozenset()) -> Protection:
     refused: dict[str, str] = {}
     while True:
         layers = _sensible(wanted)
-        failure = try_walls(layers)
+        failure = try_layers(layers)
         if failure is None:
             return Protection(layers, refused)
         layer, why = failure
@@ -84,18 +84,18 @@ def protection(without: frozenset[str] = frozenset()) -> Protection:
         wanted = [name for name in wanted if name not in gone]
 
 
-def try_walls(layers: Sequence[str]) -> tuple[str, str] | None:
+def try_layers(layers: Sequence[str]) -> tuple[str, str] | None:
     """The layer that does not stand, with the reason; None when a program with a thread runs."""
     try:
-        jail = Jail(layers)
+        process = SupervisorProcess(layers)
     except Lost as lost:
         return _named(lost)
     with contextlib.ExitStack() as stack:
-        stack.callback(jail.close)
+        stack.callback(process.close)
         files = [stack.enter_context(memory_file(data)) for data in (_TRIAL.encode(), b"works", b"", b"", b"")]
         limit = 16 if "processes" in layers else None
         try:
-            reply = jail.ask(_TRIAL_REQUEST | {"processes": limit}, files)
+            reply = process.ask(_TRIAL_REQUEST | {"processes": limit}, files)
         except Lost as lost:
             return _named(lost)
         if (reply.code, os.pread(files[2], 100, 0)) == (0, b"works\n"):
@@ -124,6 +124,8 @@ def _sensible(wanted: list[str]) -> tuple[str, ...]:
         pointless.add("nobody")
     if filter_program(os.uname().machine, signals=True, changes=True) is None:
         pointless.add("seccomp")
+    if "pid" not in wanted or ("seccomp" in wanted and "seccomp" not in pointless):
+        pointless.add("pid_max")  # nothing to bound, or no process to be started at all
     if "mount" in wanted:
         pointless.add("landlock")  # a root of its own leaves nothing to forbid
     if "user" not in wanted and "seccomp" in wanted:

@@ -1,7 +1,7 @@
 """Runs one untrusted Python program at a time, with nothing but its input, and says how it ended and what it wrote.
 
 A program is a fresh process without arguments, environment or any file of ours; what it should print is never inside
-it. Each of these walls is tried once and left out where the kernel refuses (`protection` says what stands):
+it. Each of these layers is tried once and left out where the kernel refuses (`protection` says what stands):
 
 - namespaces of its own (user, mount, pid, net, ipc, uts): no network, no sight of other processes, and whatever it
   starts ends with it;
@@ -14,7 +14,7 @@ it. Each of these walls is tried once and left out where the kernel refuses (`pr
 
 It protects your files, credentials, network and other processes from a program, and grades from being forged. It does
 not protect against a bug in the kernel, nor hide what the processor's caches and timing give away, and it shares this
-machine's cores and memory. Where too few walls stand (`Protection.level` none) it refuses to run anything unless the
+machine's cores and memory. Where too few layers stand (`Protection.level` none) it refuses to run anything unless the
 environment has ERPD_UNPROTECTED_CODE=1. For anything stronger, run evalscope's docker backend (`docker_answers`).
 """
 
@@ -24,15 +24,15 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from erpd_hub.errors import StageError
-from erpd_hub.evaluation.code.jail import Jail, Lost, Reply, memory_file
-from erpd_hub.evaluation.code.protection import Protection, protection, try_walls
+from erpd_hub.evaluation.code.process import Lost, Reply, SupervisorProcess, memory_file
+from erpd_hub.evaluation.code.protection import Protection, protection, try_layers
 
 Status = Literal["ok", "timeout", "memory", "runtime error", "compile error", "output limit"]
 
 MAX_SOURCE_BYTES = 1 << 20
 """Of a program; longer ones are compile errors. LiveCodeBench's longest answers are some tens of thousands."""
-_EXITS: dict[int, Status] = {82: "memory", 83: "compile error"}  # warden/inmate.py
-_OWN_PROCESSES = 2  # the warden and its parent count where they are the same user
+_EXITS: dict[int, Status] = {82: "memory", 83: "compile error"}  # supervisor/child.py
+_OWN_PROCESSES = 2  # the supervisor and its parent count where they are the same user
 _DETAIL = 500
 _UNPROTECTED = "ERPD_UNPROTECTED_CODE"
 
@@ -77,7 +77,7 @@ class Sandbox:
     def __init__(self, layers: tuple[str, ...] | None = None) -> None:
         """`layers`: those of LAYERS to use, each of which then has to stand; None takes what this machine allows."""
         self._layers = layers
-        self._jail: Jail | None = None
+        self._process: SupervisorProcess | None = None
 
     def __enter__(self) -> "Sandbox":
         return self
@@ -97,28 +97,22 @@ class Sandbox:
         layers = self._layers if self._layers is not None else protection().layers
         _refuse_unprotected(layers)
         why = ""
-        for _ in range(2):  # something else may have ended the warden
+        for _ in range(2):  # something else may have ended the supervisor
             try:
-                self._jail = self._jail or Jail(layers)
-                return _run(self._jail, text, stdin.encode("utf-8", "replace"), function, limits, layers)
+                self._process = self._process or SupervisorProcess(layers)
+                return _run(self._process, text, stdin.encode("utf-8", "replace"), function, limits, layers)
             except Lost as lost:
                 self.close()
                 why = str(lost)
-        failure = try_walls(layers)
+        failure = try_layers(layers)
         if failure is not None:
             raise StageError(f"sandbox: expected a trivial program to run, got {failure[1]}; see `erpd-hub doctor`")
         return Run("runtime error", "", "", f"it ended its sandbox: {why}", 0.0, 0.0, 0)
 
     def close(self) -> None:
-        if self._jail is not None:
-            self._jail.close()
-            self._jail = None
-
-
-def run_program(source: str, *, stdin: str = "", function: str | None = None, limits: Limits | None = None) -> Run:
-    """`Sandbox.run` in a sandbox of its own."""
-    with Sandbox() as sandbox:
-        return sandbox.run(source, stdin=stdin, function=function, limits=limits)
+        if self._process is not None:
+            self._process.close()
+            self._process = None
 
 
 def _refuse_unprotected(layers: tuple[str, ...]) -> None:
@@ -130,10 +124,17 @@ def _refuse_unprotected(layers: tuple[str, ...]) -> None:
         )
 
 
-def _run(jail: Jail, source: bytes, stdin: bytes, function: str | None, limits: Limits, layers: tuple[str, ...]) -> Run:
+def _run(
+    process: SupervisorProcess,
+    source: bytes,
+    stdin: bytes,
+    function: str | None,
+    limits: Limits,
+    layers: tuple[str, ...],
+) -> Run:
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(memory_file(data)) for data in (source, stdin, b"", b"", b"")]
-        reply = jail.ask(_request(limits, function, len(source), "processes" in layers), files)
+        reply = process.ask(_request(limits, function, len(source), "processes" in layers), files)
         cap = limits.output_mb << 20
         outputs = [os.pread(file, cap + 1, 0) for file in files[2:]]
     return _judge(reply, outputs, cap, limits)

@@ -6,19 +6,19 @@ of `patience`, the stage stops. Rulings are kept as they come, so the next run g
 
 import asyncio
 import logging
-import os
 import random
+import re
 import time
 from collections.abc import Coroutine, Iterator, Sequence
 
 from erpd_hub.config.judge import JudgeSettings
-from erpd_hub.errors import ConfigError, StageError
-from erpd_hub.evaluation.judge.canaries import CONTROL
+from erpd_hub.endpoints.client import Refused, ServerClient, key_in
+from erpd_hub.endpoints.replies import Setback
+from erpd_hub.errors import StageError
+from erpd_hub.evaluation.judge.canaries import CONTROL, canaries, rewordings
 from erpd_hub.evaluation.judge.journal import Journal, Ruling, question_key
 from erpd_hub.evaluation.judge.ledger import CapReached, Charge, Ledger, charge_of, prompt_estimate
 from erpd_hub.evaluation.judge.prompt import Question, Reply, make_messages, read_reply, read_verdict, request_body
-from erpd_hub.sampling.server_client import Refused, ServerClient
-from erpd_hub.sampling.server_reply import Setback
 
 KEPT_CHARACTERS = 2000
 """Of a reply, in the artifact."""
@@ -29,6 +29,9 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
 _FOR_ALL = (401, 402, 403, 404, 405)
 """Refusals that no other question would escape; so are redirects."""
 _SAY_EVERY = 15.0
+_MEASURED_WITHIN = 86_400.0
+"""Seconds [I]: what a judge says of canaries and rewordings is a measurement of it, and not much older than its use."""
+_BLANKS = re.compile(r"\s{20,}")
 
 logger = logging.getLogger(__name__)
 
@@ -37,29 +40,25 @@ class _NoReply(Exception):
     """A question that gets no reply from an endpoint which answers others."""
 
 
-def judge_key(settings: JudgeSettings) -> str | None:
-    """The endpoint's key, if there is one.
-
-    Raises:
-        ConfigError: it cannot stand in a header.
-    """
-    key = os.environ.get(settings.key_env, "").strip()
-    if not key.isascii() or not (key.isprintable() or not key):
-        raise ConfigError(f"{settings.key_env}: expected printable ASCII, got other characters; copy the key again")
-    return key or None
-
-
 def ask_all(questions: Sequence[Question], settings: JudgeSettings, journal: Journal) -> None:
-    """Bring the journal to have a ruling on every question; those it has are not asked.
+    """Bring the journal to have a ruling on every question; those it has, or may borrow, are not asked.
 
     Raises:
         ConfigError: the key cannot stand in a header.
         StageError: a cap is reached, the endpoint refuses us or stays silent; what is judged is in the journal.
     """
-    open_questions = {question_key(q, settings.model): q for q in questions}
-    open_questions = {key: q for key, q in open_questions.items() if key not in journal.rulings}
+    measured, lately = {*canaries(), *rewordings()}, time.time() - _MEASURED_WITHIN
+    by_key = {question_key(q, settings.model): q for q in questions}
+    for key, question in by_key.items():
+        journal.borrow(key, _shown(question, settings), since=lately if question in measured else 0.0)
+    open_questions = {key: q for key, q in by_key.items() if key not in journal.rulings}
     if open_questions:
         asyncio.run(_Asker(settings, journal).run(open_questions))
+
+
+def _shown(question: Question, settings: JudgeSettings) -> Question:
+    """A question as the judge sees it."""
+    return question if settings.send_problem else question._replace(problem=None)
 
 
 class _Asker:
@@ -68,7 +67,7 @@ class _Asker:
     def __init__(self, settings: JudgeSettings, journal: Journal) -> None:
         self.settings, self.journal = settings, journal
         self.ledger = Ledger(settings, spent=journal.spent)
-        self.key = judge_key(settings)
+        self.key = key_in(settings.key_env)
         self.client = ServerClient(settings.url, key=self.key, key_name=settings.key_env)
         self.answered = time.monotonic()
         """When the endpoint last replied; at first, when it was first asked."""
@@ -111,7 +110,7 @@ class _Asker:
         return True
 
     async def _settle(self, key: str, question: Question) -> None:
-        self.journal.rule(key, await self._rule(question))
+        self.journal.rule(key, _shown(question, self.settings), await self._rule(question))
         self.done += 1
         if time.monotonic() - self.said > _SAY_EVERY:
             self.said = time.monotonic()
@@ -137,6 +136,7 @@ class _Asker:
         content = reply.content.encode("utf-8", "replace").decode()  # a lone surrogate is in no file
         for secret in (self.key, self.settings.url):
             content = content.replace(secret, "***") if secret else content
+        content = _BLANKS.sub(" ", content).strip()  # so that cutting cannot take the verdict away
         half = KEPT_CHARACTERS // 2  # the verdict is at the end, where there is thinking before it
         return content if len(content) <= KEPT_CHARACTERS else f"{content[: half - 3]} ... {content[-half + 2 :]}"
 
@@ -179,8 +179,7 @@ class _Asker:
     async def _request(self, question: Question, *, again: bool) -> Reply:
         """One request, with what it cost put down."""
         settings = self.settings
-        shown = question if settings.send_problem else question._replace(problem=None)
-        messages = make_messages(shown, again=again)
+        messages = make_messages(_shown(question, settings), again=again)
         while (reserved := self.ledger.reserve(messages)) is None:
             self.settled.clear()
             await self.settled.wait()

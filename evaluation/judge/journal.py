@@ -1,12 +1,14 @@
 """What the judge has said: kept line by line as it comes, so that nothing is asked twice and no money is forgotten.
 
 A journal is a file of JSON lines. The one in the work folder has all of one artifact, rulings and what they cost; the
-shared one of this machine has the verdicts of every artifact under the same judge, endpoint and way of asking.
+shared one of this machine has the verdicts of every artifact under the same judge, endpoint and way of asking, each for
+the problem's text as it was shown and with the time it was given.
 """
 
 import fcntl
 import hashlib
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -44,7 +46,8 @@ def shared_name(settings: JudgeSettings) -> str:
 
 
 class Journal:
-    """Rulings and charges by their question's key, from the work folder's file and the shared one."""
+    """Rulings and charges by their question's key, from the work folder's file and, as they are asked for, the shared
+    one."""
 
     def __init__(self, own: Path, shared: Path) -> None:
         self.own, self.shared = own, shared
@@ -52,31 +55,46 @@ class Journal:
         self.reused: set[str] = set()
         """Keys of rulings that cost this artifact nothing."""
         self.spent: Charge = NOTHING
-        for line in _lines(shared):
-            self._take(line)
-        self.reused = set(self.rulings)
         for line in _lines(own):
-            self._take(line)
-            self.reused.discard(line.get("key", ""))
+            if "charge" in line:
+                self.spent += Charge(*line["charge"])
+            elif line.get("asked") == shared.name:  # by the same endpoint, where this was begun at another
+                self.rulings[line["key"]] = _ruling(line)
+        self._shared = {(line["key"], line.get("shown", "")): line for line in _lines(shared)}
 
-    def _take(self, line: dict[str, Any]) -> None:
-        if "charge" in line:
-            self.spent += Charge(*line["charge"])
-        else:
-            self.rulings[line["key"]] = Ruling(line["status"], line["reason"], tuple(line["replies"]))
+    def borrow(self, key: str, question: Question, *, since: float = 0.0) -> None:
+        """Take the shared journal's verdict on a question that has no ruling here.
 
-    def rule(self, key: str, ruling: Ruling) -> None:
+        Args:
+            question: As it is shown to the judge: an edited problem is another question.
+            since: Seconds since the epoch; what was said before is asked again.
+        """
+        line = self._shared.get((key, _shown(question)))
+        if line is not None and key not in self.rulings and line.get("at", 0) >= since:
+            self.rulings[key] = _ruling(line)
+            self.reused.add(key)
+
+    def rule(self, key: str, question: Question, ruling: Ruling) -> None:
         """Keep a ruling; one without a verdict is this artifact's alone."""
         self.rulings[key] = ruling
         line = {"key": key, **asdict(ruling)}
-        _append(self.own, line)
+        _append(self.own, {**line, "asked": self.shared.name})
         if ruling.status != "unjudged":
-            _append(self.shared, line)
+            _append(self.shared, {**line, "shown": _shown(question), "at": int(time.time())})
 
     def charge(self, charge: Charge) -> None:
         """Keep what a request cost."""
         self.spent += charge
         _append(self.own, {"charge": list(charge)})
+
+
+def _ruling(line: dict[str, Any]) -> Ruling:
+    return Ruling(line["status"], line["reason"], tuple(line["replies"]))
+
+
+def _shown(question: Question) -> str | None:
+    """What tells two texts of one problem apart; None where the judge does not see it."""
+    return None if question.problem is None else hashlib.sha256(question.problem.encode(errors="replace")).hexdigest()
 
 
 def _append(path: Path, line: dict[str, Any]) -> None:

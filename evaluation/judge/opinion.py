@@ -71,7 +71,7 @@ class Opinion:
         """Counts, cost, audit and canaries, as JSON."""
         asked = {question: self.rulings[question] for question in self.fallback}
         samples = {question: len(rows) for question, rows in self.fallback.items()}
-        known = sum(question_key(question, self.settings.model) in journal.reused for question in self.rulings)
+        known = sum(self._is_reused(question, journal) for question in self.rulings)
         wrong = [ruling for q, ruling in asked.items() if self.fallback[q][0]["verdict"] == "wrong"]
         spent = journal.spent
         return {
@@ -94,7 +94,12 @@ class Opinion:
                 [self.rulings[question] for question in rewordings()],
                 threshold=self.settings.max_canary_acceptance,
             ),
+            "canaries_cached": sum(self._is_reused(question, journal) for question in canaries()),
         }
+
+    def _is_reused(self, question: Question, journal: Journal) -> bool:
+        """Whether another artifact had asked it."""
+        return question_key(question, self.settings.model) in journal.reused
 
     def replies(self) -> Iterator[dict[str, Any]]:
         """Every question with what was said to it, for the artifact."""

@@ -1,54 +1,37 @@
-"""Whether an answer says what a gold says: lists, sets, tuples, intervals, equations and what they hold.
+"""Whether an answer says what a gold says, from their texts: every way to read the answer is compared.
 
 The outcome is True, False or None: None where the reader does not understand one of the two well enough, and another
-opinion is needed. Lists without brackets are unordered; a tuple is ordered and is no set; an interval has its brackets.
+opinion is needed.
 """
 
+import functools
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from fractions import Fraction
-from itertools import permutations
+from collections.abc import Iterator
 
-from erpd_hub.evaluation.maths.equality import equal_expressions, is_expression, proportional
+from erpd_hub.evaluation.answers import is_prose
 from erpd_hub.evaluation.maths.nodes import Node, Unreadable
-from erpd_hub.evaluation.maths.numbers import Value
-from erpd_hub.evaluation.maths.regions import as_region, equal_regions, inequality_symbol
-from erpd_hub.evaluation.maths.shapes import (
-    difference,
-    dotted,
-    has_dots,
-    head_of,
-    is_equality,
-    is_interval,
-    is_name,
-    items_of,
-    may_be_asked,
-    name_of,
-    opened,
-    renamed,
-    reversed,
-    value_of,
-    valued,
-)
+from erpd_hub.evaluation.maths.number_sets import named_in_words
+from erpd_hub.evaluation.maths.regions import inequality_symbol, same_wholes
 from erpd_hub.evaluation.maths.syntax import read
-from erpd_hub.evaluation.maths.values import evaluate
+from erpd_hub.evaluation.maths.trees import Opinion, compare_trees
+from erpd_hub.evaluation.maths.words import GOLD_BOUNDS
 
-_MAX_ITEMS = 40
 _WHOLE = re.compile(r"[+-]?\d{1,3}(?:(?:,\d{3})+|(?: \d{3})+)(?:\.\d+)?")
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:(?:,\d{3})+|(?: \d{3})+)(?!\d|,\d)")
 
-Opinion = bool | None
-
 
 def compare(gold: str, answer: str) -> Opinion:
-    """Whether an answer is the gold; texts as in a box.
+    """Whether an answer is the gold; texts as in a box. A gold's units are no more than a number without any says.
 
     Raises:
         Unreadable: the gold cannot be read.
     """
     target = read_gold(gold)
-    opinions = [_compare(target, reading) for reading in _readings(answer, units=not target.symbols)]
+    said = frozenset(re.findall("[a-z]+", gold.casefold()))
+    opinions = [
+        _compare_read(target, reading, whole="integer" in gold.casefold())
+        for reading in _readings(answer, units=not target.symbols and not is_prose(gold), said=said)
+    ]
     if True in opinions:
         return True
     return None if None in opinions or not opinions else False
@@ -63,230 +46,38 @@ def read_gold(text: str) -> Node:
     bare = text.strip().strip("$").strip().removeprefix("\\$")
     if _WHOLE.fullmatch(bare):
         text = re.sub("[, ]", "", bare)
+    text = named_in_words(text) or text
+    prose = is_prose(text)
     try:
-        return read(text)
+        return read(text, said=GOLD_BOUNDS, prose=prose)
     except Unreadable:
-        return read(text, drop_words=True)
+        return read(text, drop_words=True, prose=prose)
 
 
-def _readings(text: str, *, units: bool) -> Iterator[Node]:
+@functools.lru_cache(maxsize=10_000)
+def can_read(gold: str) -> bool:
+    """Whether a gold has a certain reading; in time that grows with its length."""
+    try:
+        read_gold(gold)
+    except (Unreadable, RecursionError):
+        return False
+    return True
+
+
+def _compare_read(gold: Node, answer: Node, *, whole: bool) -> Opinion:
+    opinion = compare_trees(gold, answer)
+    if opinion is not True and whole and inequality_symbol(gold) and inequality_symbol(answer):
+        return same_wholes(gold, answer)
+    return opinion
+
+
+def _readings(text: str, *, units: bool, said: frozenset[str]) -> Iterator[Node]:
     """The ways to read an answer: as it stands, with thousands separators, without units."""
+    text = named_in_words(text) or text
     joined = _GROUPED.sub(lambda match: re.sub("[, ]", "", match[0]), text)
     for variant in dict.fromkeys((text, joined)):
         for drop_words in (False, True) if units else (False,):
             try:
-                yield read(variant, drop_words=drop_words)
+                yield read(variant, drop_words=drop_words, said=said)
             except Unreadable:
                 continue
-
-
-def _compare(gold: Node, answer: Node) -> Opinion:
-    if gold == answer:
-        return True
-    gold, answer = opened(gold), opened(answer)
-    if "builder" in (gold.op, answer.op):
-        return _built(gold, answer)
-    if gold.op == "rel" and answer.op == "rel":
-        return _statements(gold, answer)
-    if answer.op == "rel":
-        return _value_said(gold, answer) if is_equality(answer) else _regions(gold, answer)
-    if gold.op == "rel":
-        if is_equality(gold):
-            return _compare(value_of(gold), answer) if is_name(gold.args[0]) else None
-        return _regions(gold, answer)
-    if "mod" in (gold.op, answer.op):
-        return _congruent(gold, answer)
-    if "setop" in (gold.op, answer.op) or is_interval(gold) != is_interval(answer):
-        return _regions(gold, answer)
-    return _collections(gold, answer)
-
-
-def _value_said(gold: Node, answer: Node) -> Opinion:
-    """The value that an equality gives to what may have been asked for; `2x = 10` and `74 = 73` give none."""
-    left, value = answer.args[0], value_of(answer)
-    if left is not value and not left.symbols and is_expression(left) and is_expression(value):
-        if not value.symbols and equal_expressions(left, value) is False:
-            return False
-    elif left is not value and not may_be_asked(left):
-        return False
-    return _compare(gold, value)
-
-
-def _built(gold: Node, answer: Node) -> Opinion:
-    """Sets by their condition, which says it all where the other one is an inequality."""
-    if gold.op == answer.op:
-        return _compare(gold.args[1], answer.args[1]) if head_of(gold) == head_of(answer) else None
-    built, other = (gold, answer) if gold.op == "builder" else (answer, gold)
-    if other.op != "rel" and head_of(built).op != "sym":
-        return None
-    return _compare(built.args[1], other) if built is gold else _compare(other, built.args[1])
-
-
-def _collections(gold: Node, answer: Node) -> Opinion:
-    many = ("list", "set", "group")
-    if gold.op not in many and answer.op not in many:
-        return _values(gold, answer)
-    if "group" in (gold.op, answer.op) and "set" in (gold.op, answer.op):
-        return False
-    golds, answers = items_of(gold), items_of(answer)
-    if max(len(golds), len(answers)) > _MAX_ITEMS or has_dots(gold) or has_dots(answer):
-        return _progressions(golds, answers)
-    if len(golds) != len(answers):
-        alike = answer.op == "list" and answer.value == "or" and len(golds) == 1  # `3/4 or 0.75`
-        return alike and all(_compare(gold, item) is True for item in answers)
-    if gold.op == answer.op == "list" and len(gold.symbols) == 1 and all(map(inequality_symbol, (*golds, *answers))):
-        return _regions(gold, answer) if gold.symbols == answer.symbols else None
-    if gold.op == answer.op == "group":
-        if len(golds) == 2 and gold.value != answer.value:
-            return False
-        return _all(_compare(a, b) for a, b in zip(golds, answers, strict=True))
-    if "group" in (gold.op, answer.op):
-        return _all(_compare(a, b) for a, b in zip(valued(golds), valued(answers), strict=True))
-    return _matched(golds, answers)
-
-
-def _values(gold: Node, answer: Node) -> Opinion:
-    """Two single things: expressions, infinities, sets with a name."""
-    for one, other in ((gold, answer), (answer, gold)):
-        if one.op == "inf" or (one.op == "neg" and one.args[0].op == "inf"):
-            return False if is_expression(other) or other.op == "inf" or other.op == "neg" else None
-    if gold.op == "based":  # `2215_6`; the base may be left out
-        digits = Fraction(str(gold.value).partition("_")[0])
-        return gold == answer if answer.op == "based" else answer.op == "num" and answer.value == digits
-    if not (is_expression(gold) and is_expression(answer)):
-        return None
-    equal = equal_expressions(gold, answer)
-    if not equal and answer.op == "percent" and isinstance(gold.value, Fraction) and abs(gold.value) >= 1:
-        return equal_expressions(gold, answer.args[0])  # the sign is a unit that the gold leaves out
-    return equal
-
-
-def _congruent(gold: Node, answer: Node) -> Opinion:
-    """`3 (mod 4)` against itself, `4k + 3`, or 3, which a problem that gives the modulus may ask for."""
-    if gold.op == "num" and answer.op == "mod" and is_expression(answer.args[0]):
-        return equal_expressions(gold, answer.args[0])
-    one, other = _progression(gold), _progression(answer)
-    return one == other if one and other else None
-
-
-def _progression(node: Node) -> tuple[Value, Value] | None:
-    """Residue and modulus of the integers that an expression stands for; None where it is not linear in one symbol."""
-    try:
-        if node.op == "mod":
-            residue, modulus = evaluate(node.args[0]), evaluate(node.args[1])
-        else:
-            (name,) = node.symbols
-            first, second, third = (evaluate(node, {name: Fraction(index)}) for index in range(3))
-            residue, modulus = first, abs(second - first)
-            if third - second != second - first:
-                return None
-    except (Unreadable, ValueError, ZeroDivisionError):
-        return None
-    return (residue % modulus, modulus) if isinstance(modulus, Fraction) and modulus > 0 else None
-
-
-def _matched(golds: Sequence[Node], answers: Sequence[Node]) -> Opinion:
-    """Whether each gold has an answer of its own; equality is transitive, so the first that fits will do."""
-    named = len({name_of(item) for item in golds} - {None}) > 1
-    left, unsure = list(answers), False
-    for gold in golds:
-        for index, answer in enumerate(left):
-            opinion = _compare(gold, answer)
-            if opinion is None and named and name_of(gold) != name_of(answer) and name_of(answer) is not None:
-                opinion = False
-            unsure = unsure or opinion is None
-            if opinion:
-                del left[index]
-                break
-        else:
-            return None if unsure else False
-    return True
-
-
-def _statements(gold: Node, answer: Node) -> Opinion:
-    """Two relations: names with values, equations, inequalities."""
-    if is_equality(gold) and is_equality(answer):
-        return _equalities(gold, answer)
-    if is_equality(gold) or is_equality(answer):
-        return None
-    if inequality_symbol(gold) and inequality_symbol(gold) != inequality_symbol(answer):
-        return None
-    if (opinion := _regions(gold, answer)) is not None:
-        return opinion
-    for other in (answer, reversed(answer)):
-        if gold.value == other.value and _all(
-            equal_expressions(a, b) if is_expression(a) and is_expression(b) else a == b
-            for a, b in zip(gold.args, other.args, strict=True)
-        ):
-            return True
-    return None
-
-
-def _equalities(gold: Node, answer: Node) -> Opinion:
-    left, right = gold.args[0], answer.args[0]
-    if is_name(left) and is_name(right):
-        if left == right and left.op != "mul":
-            return _compare(value_of(gold), value_of(answer))
-        if left.op == "group" and right.op == "group":
-            return _named_tuples(gold, answer)
-        if left.op == "mul" and right.op == "mul":
-            return _functions(gold, answer)
-        return False if "(" in str(left.value) else None  # f(0) = 1 is not f(1) = 1
-    if len(gold.args) == len(answer.args) == 2 and all(is_expression(m) for m in gold.args + answer.args):
-        return proportional(difference(gold), difference(answer))
-    return None
-
-
-def _named_tuples(gold: Node, answer: Node) -> Opinion:
-    """`(a, b) = (2, 3)` against `(b, a) = (3, 2)`."""
-    names, others, value = gold.args[0].args, answer.args[0].args, value_of(answer)
-    if len(names) != len(others):
-        return False
-    if names != others and set(names) == set(others):
-        if value.op != "group" or len(value.args) != len(others):
-            return None
-        value = replace(value, args=tuple(value.args[others.index(name)] for name in names))
-    return _compare(value_of(gold), value)
-
-
-def _functions(gold: Node, answer: Node) -> Opinion:
-    """`f(x) = ...` against `g(t) = ...`: the names of function, argument and parameters are free."""
-    one, other = gold.args[0].args[1], answer.args[0].args[1]
-    if one.op != "sym" or other.op != "sym":
-        return _compare(value_of(gold), value_of(answer)) if one == other or one.op == other.op == "group" else None
-    value, target = renamed(value_of(answer), {str(other.value): str(one.value)}), value_of(gold)
-    opinion = _compare(target, value)
-    free, wanted = sorted(value.symbols - target.symbols), sorted(target.symbols - value.symbols)
-    if opinion or len(free) != len(wanted) or not 1 <= len(free) <= 2:
-        return opinion
-    pairs = ({old: new for old, new in zip(free, order, strict=True)} for order in permutations(wanted))
-    return True if any(_compare(target, renamed(value, names)) for names in pairs) else opinion
-
-
-def _regions(gold: Node, answer: Node) -> Opinion:
-    if "group" in (gold.op, answer.op) and gold.op == answer.op:
-        return _collections(gold, answer)
-    try:
-        return equal_regions(as_region(gold), as_region(answer))
-    except (Unreadable, ValueError, ZeroDivisionError):
-        return None
-
-
-def _progressions(golds: Sequence[Node], answers: Sequence[Node]) -> Opinion:
-    """Lists with dots, `1, 2, ..., 9`: the same first terms and the same last."""
-    one, other = dotted(golds), dotted(answers)
-    if one is None or other is None:
-        return None
-    length = min(len(one[0]), len(other[0]))
-    if one[0][:length] != other[0][:length] or length < 2:
-        return None
-    return _compare(one[1], other[1])
-
-
-def _all(opinions: Iterator[Opinion] | list[Opinion]) -> Opinion:
-    unsure = False
-    for opinion in opinions:
-        if opinion is False:
-            return False
-        unsure = unsure or opinion is None
-    return None if unsure else True

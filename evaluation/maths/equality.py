@@ -8,20 +8,22 @@ from collections.abc import Callable
 from fractions import Fraction
 from random import Random
 
+from erpd_hub.evaluation.maths.modular import PRIMES, residue
 from erpd_hub.evaluation.maths.nodes import Node, Unreadable
 from erpd_hub.evaluation.maths.numbers import Value, divided, is_real, nearest_integer, same
-from erpd_hub.evaluation.maths.values import PRIMES, Point, TooLarge, evaluate, residue
+from erpd_hub.evaluation.maths.values import Point, TooLarge, evaluate
 
 _NUMBER_POINTS = 8
 _INTEGER_POINTS = 14
-_INTEGER_OPS = frozenset(("fact", "dfact", "binom"))
+_INTEGER_OPS = frozenset(("fact", "dfact", "binom", "gcd", "lcm"))
 _STEP_OPS = frozenset(("floor", "ceil"))
 _REAL_NAMES = frozenset("xyztrs")
 _MAX_SYMBOLS = 8
+_DIGITS = 6  # of a decimal that stands for the number that it rounds
 _EXPRESSIONS = frozenset(
     (
         "num", "sym", "const", "add", "mul", "div", "neg", "pow", "root", "fact", "dfact", "binom", "call",
-        "log", "abs",
+        "log", "abs", "max", "min", "gcd", "lcm",
         "floor", "ceil", "percent",
     )
 )  # fmt: skip
@@ -76,15 +78,20 @@ def _equal_constants(gold: Node, answer: Node) -> bool | None:
 
 
 def _is_rounding(decimal: Node, exact: Value, written: Value) -> bool:
-    """Whether a decimal is what another number rounds to: at six places or more, and never of an integer."""
+    """Whether a decimal is what another number rounds to, and neither of them is an integer.
+
+    It must have six places and six significant digits.
+    """
     if decimal.op == "neg":
         return _is_rounding(decimal.args[0], -exact, -written)
-    if decimal.op != "num" or decimal.decimals < 6 or not is_real(exact) or nearest_integer(exact) is not None:
+    if decimal.op != "num" or decimal.decimals < _DIGITS or not is_real(exact) or nearest_integer(exact) is not None:
         return False
     if isinstance(exact, Fraction) and exact.denominator <= 10**6 and _terminates(exact):
         return False  # it could have been written out
-    error = abs(_as_fraction(exact) - written)
-    return error < Fraction(1, 10**decimal.decimals) and abs(written) > Fraction(1, 10**3)
+    unit = Fraction(1, 10**decimal.decimals)
+    if written.denominator == 1 or abs(written) < 10 ** (_DIGITS - 1) * unit:
+        return False
+    return abs(_as_fraction(exact) - written) <= unit / 2
 
 
 def _terminates(value: Fraction) -> bool:
@@ -132,7 +139,7 @@ def _points(gold: Node, answer: Node) -> list[Point]:
         points += small + [{name: Fraction(random.randint(1, top)) for name in names} for _ in range(_INTEGER_POINTS)]
     if not counted and not (steps and not set(names) & _REAL_NAMES):
         points += [{name: Fraction(random.randint(101, 499), 100) for name in names} for _ in range(_NUMBER_POINTS)]
-        if "abs" in ops or steps or any(_is_even_root_of_a_power(node) for node in nodes):
+        if ops & {"abs", "max", "min"} or steps or any(_is_even_root_of_a_power(node) for node in nodes):
             points += [{name: -value for name, value in point.items()} for point in points[-4:]]
     return points
 

@@ -1,16 +1,15 @@
 """From an answer's text to tokens: LaTeX, plain text and Unicode come out the same. Linear in the text's length.
 
-Nothing here has a meaning yet: typesetting goes, synonyms become one, words are told from letters that stand beside
-each other. `syntax` reads the tokens.
+Nothing here has a meaning yet: synonyms become one, words are told from letters that stand beside each other. `syntax`
+reads the tokens.
 """
-# ruff: noqa: RUF001  the table is of characters that look alike
 
 import re
-import unicodedata
 from fractions import Fraction
 from typing import NamedTuple
 
 from erpd_hub.evaluation.maths.nodes import Unreadable
+from erpd_hub.evaluation.maths.typesetting import plain_text
 from erpd_hub.evaluation.maths.words import CONNECTORS, FUNCTIONS, NAMES, NUMBER_WORDS, SCALES, WORD_SIGNS
 
 
@@ -24,36 +23,12 @@ class Token(NamedTuple):
     """Whether white space stands before it."""
 
 
-_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
-_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
-_UNICODE = {
-    "√": r"\sqrt ", "∛": r"\sqrt[3]", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "÷": "/",
-    "∕": "/", "⁄": "/", "−": "-", "–": "-", "‐": "-", "‑": "-", "≤": r"\le ", "≥": r"\ge ", "⩽": r"\le ", "⩾": r"\ge ",
-    "≠": r"\ne ", "∞": r"\infty ", "∪": r"\cup ", "∩": r"\cap ", "∅": r"\emptyset ", "∈": r"\in ", "±": r"\pm ",
-    "∓": r"\mp ", "°": r"^\circ ", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ",
-    "≈": r"\approx ",
-    "…": r"\ldots ", "⋯": r"\ldots ", "∖": r"\setminus ", "“": "", "”": "", "’": "'", "\u200b": "", "\u2061": "",
-    "½": r"\frac{1}{2}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}",
-    "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}",
-    "₹": "$", "€": "$", "£": "$", "¥": "$",
-    **dict(zip("αβγδεζηθικλμνξπρστυφχψω", (rf"\{name} " for name in NAMES["greek"]), strict=True)),
-}  # fmt: skip
-_CHARACTERS = str.maketrans(_UNICODE)
-_SUPERSCRIPT_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
-_SUBSCRIPT_RUN = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
-_TYPESETTING = re.compile(
-    r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits|boldsymbol|rm|bf|it|tiny|small|normalsize|[lL]arge|LARGE|[hH]uge|mathop|mathstrut|phantom|underline|bm|pmb|emph|checkmark|blacksquare|qed)(?![a-zA-Z])"
-    r"|\\(?:text)?color(?:box)?\s*\{\w+\}"
-    r"|\\[()\[\]]|\$|\*\*(?=[^*]*$)|^\*\*|\\(?:[,;:!> ]|q?quad(?![a-zA-Z])|hspace\{[^{}]*\}|space(?![a-zA-Z]))|~|`"
-)
-_NESTED_TEXT = re.compile(r"\\text\s*\{\s*(\\text(?:bf|it|rm)\s*\{[^{}]*\})\s*\}")
-_DIGIT_GROUPS = re.compile(r"(?<=\d)(?:\{,\}|\\,|\\;|\\:|\\ |\\!,?|,\\!|~|\u202f|\u2009|\xa0)(?=\d{3}(?!\d))")
 _TOKEN = re.compile(
     r"(?P<space>\s+)"
     r"|(?P<repeating>\d*\.\d*\\(?:overline|bar|dot)\s*\{\d+\})"
     r"|(?P<num>\d+(?:\.\d+)?(?!\d)|\.\d+)"
     r"|(?P<text>\\(?:text(?:bf|it|rm|normal|sf|tt)?|math(?:rm|bf|it|sf|tt|normal)|mbox|hbox|operatorname\*?)\s*\{[^{}]*\})"
-    r"|(?P<boxed>\\(?:boxed|fbox|ensuremath)(?![a-zA-Z]))"
+    r"|(?P<boxed>\\(?:boxed|f(?:rame)?box|ensuremath)(?![a-zA-Z]))"
     r"|(?P<cmd>\\[a-zA-Z]+\*?|\\[{}|%$#&_\\])"
     r"|(?P<letters>[A-Za-z]+)"
     r"|(?P<op>\.\.\.|\*\*|<=|>=|!=|==|:=|~=|!!|[-+*/^_=<>(){}\[\]|!,;:%'&.?])"
@@ -72,8 +47,8 @@ _COMMANDS = {
     "bmod": "mod", "ast": "cdot",
     "degree": "circ", "imath": "i", "land": "and", "lor": "or", "wedge": "and", "vee": "or", "colon": ":",
     "widehat": "bar", "hat": "bar",
-    "overline": "bar", "vec": "bar", "tilde": "bar", "mathcal": "mathbb", "mathscr": "mathbb", "lparen": "(",
-    "rparen": ")",
+    "overline": "bar", "vec": "bar", "tilde": "bar", "mathcal": "mathbb", "mathscr": "mathbb", "Bbb": "mathbb",
+    "lparen": "(", "rparen": ")", "longmapsto": "mapsto",
 }  # fmt: skip
 _SIGNS = {
     "*": "cdot",
@@ -96,7 +71,7 @@ def tokenise(text: str) -> list[Token]:
         Unreadable: it has a character or a word that means nothing here.
     """
     tokens: list[Token] = []
-    prepared, position, spaced = _prepare(text), 0, False
+    prepared, position, spaced = plain_text(text), 0, False
     while position < len(prepared):
         match = _TOKEN.match(prepared, position)
         if match is None:
@@ -108,17 +83,6 @@ def tokenise(text: str) -> list[Token]:
         tokens.extend(token._replace(spaced=spaced) if not i else token for i, token in enumerate(_tokens(match)))
         spaced = False
     return tokens
-
-
-def _prepare(text: str) -> str:
-    text = _SUPERSCRIPT_RUN.sub(lambda run: f"^{{{run[0].translate(_SUPERSCRIPTS)}}}", text)
-    text = _SUBSCRIPT_RUN.sub(lambda run: f"_{{{run[0].translate(_SUBSCRIPTS)}}}", text)
-    text = unicodedata.normalize("NFKC", text.translate(_CHARACTERS)).translate(_CHARACTERS)
-    text = re.sub(r"\\\\(?=[a-zA-Z])", r"\\", text) if r"\begin" not in text else text
-    text = re.sub(r"\\\$", " ", _DIGIT_GROUPS.sub("", text))
-    text = re.sub(r"(?<=\d)\s*\{,\}\s*(?=\d)", ", ", text)
-    text = _NESTED_TEXT.sub(r"\1", text)
-    return _TYPESETTING.sub(" ", text).strip().rstrip("\\" if text.rstrip().endswith("\\\\") else "").rstrip(" .;,")
 
 
 def _tokens(match: re.Match[str]) -> list[Token]:
@@ -189,8 +153,10 @@ def _words(text: str) -> list[Token]:
     for word in re.findall(r"[A-Za-z]+|\d+(?:\.\d+)?|[,;%$()=<>+-]|[^\sA-Za-z\d]", text):
         if word[0].isdigit():
             tokens.append(_number(word))
-        elif word in (".", "'", '"', "$", "\\", "!", "?", ":", "`", "*"):
+        elif word in (".", "'", '"', "$", "\\", "!", "?", "`", "*"):
             continue
+        elif word == ":" and not (tokens and tokens[-1].kind == "word"):
+            continue  # but "Maximum: 8"
         elif not word[0].isalpha():
             tokens.append(Token("op", word))
         elif len(word) == 1 and len(text.strip()) == 1:
@@ -215,7 +181,9 @@ def _known_word(word: str) -> Token | None:
         return Token("func", _COMMANDS[word])
     if lower in FUNCTIONS:
         return Token("func", lower)
-    if lower in ("sqrt", "binom", "frac", "floor", "ceil", "abs", "cbrt", "choose"):
+    if lower in ("mod", "modulo"):
+        return Token("cmd", "mod")
+    if lower in ("sqrt", "binom", "frac", "floor", "ceil", "abs", "cbrt", "choose", "max", "gcd", "lcm"):
         return Token("cmd", lower)
     if word in NAMES["greek"]:
         return Token("sym", word)

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
 
 from erpd_hub.evaluation.maths.nodes import Node
+from erpd_hub.evaluation.maths.number_sets import PREFIX
 
 
 def opened(node: Node) -> Node:
@@ -67,6 +69,14 @@ def value_of(node: Node) -> Node:
     return last
 
 
+def repeated(node: Node) -> Node | None:
+    """`x = y = z = 2` as (2, 2, 2); None where a member before the last is no name of its own."""
+    *names, value = node.args
+    if not all(name.op == "sym" for name in names) or len({name.value for name in names}) != len(names):
+        return None
+    return Node("group", (value,) * len(names), "()")
+
+
 def is_name(node: Node) -> bool:
     """A symbol, a tuple of symbols, or `f(x)`, which reads as a product of two."""
     if node.op == "group":
@@ -110,11 +120,11 @@ def name_of(node: Node) -> Node | None:
 
 
 def valued(items: Sequence[Node]) -> list[Node]:
-    """Items without their names, where those come in alphabetical order: `x = 1, y = 2` is (1, 2)."""
+    """Items without their names and in the names' alphabetical order: `y = 2, x = 1` is (1, 2)."""
     names = [str(name.value) for item in items if (name := name_of(item)) is not None]
-    if len(names) != len(items) or names != sorted(set(names)):
+    if len(names) != len(items) or len(names) != len(set(names)):
         return list(items)
-    return [value_of(item) for item in items]
+    return [value_of(item) for item in sorted(items, key=lambda item: str(item.args[0].value))]
 
 
 def items_of(node: Node) -> tuple[Node, ...]:
@@ -158,3 +168,22 @@ def reversed(node: Node) -> Node:
 def renamed(node: Node, names: dict[str, str]) -> Node:
     value = names.get(str(node.value), node.value) if node.op == "sym" else node.value
     return replace(node, args=tuple(renamed(arg, names) for arg in node.args), value=value)
+
+
+def is_set(node: Node) -> bool:
+    return node.op == "sym" and str(node.value).startswith(PREFIX)
+
+
+def is_whole_set(node: Node) -> bool:
+    return is_set(node) and str(node.value).startswith(f"{PREFIX}Z")
+
+
+def is_large(gold: Node) -> bool:
+    """Whether a gold is a number of 1 or more, also a mixed one, so that it may be one of percents."""
+    whole = gold.args[0] if gold.op == "add" else gold
+    return isinstance(whole.value, Fraction) and abs(whole.value) >= 1
+
+
+def is_named_whole(function: Node, named: Node) -> bool:
+    """Whether one is `f` and the other `f(x)`."""
+    return function.op == "sym" and named.op == "mul" and named.args[0] == function and named.args[1].op == "sym"

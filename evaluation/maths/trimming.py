@@ -1,18 +1,30 @@
 """Words around an answer that change nothing: what leads to it, units and nouns after it, clauses of free constants."""
 
+from erpd_hub.evaluation.maths.clauses import without_clause
 from erpd_hub.evaluation.maths.reading import Token
-from erpd_hub.evaluation.maths.words import (
-    CLAUSE_WORDS,
-    CLAUSES,
-    LEADS,
-    QUANTIFIERS,
-    REFUSED,
-    SEPARATORS,
-    TRAILS,
-    UNITS,
-)
+from erpd_hub.evaluation.maths.words import LEADS, QUANTIFIERS, REFUSED, SEPARATORS, TRAILS, UNITS
 
 _WORDS = ("word", "word?")
+_LETTER_UNITS = ("h", "m", "s", "g")  # written close to the number: `3h`
+
+
+def without_words(tokens: list[Token], *, said: frozenset[str]) -> list[Token]:
+    """Without all words that change nothing but units.
+
+    Args:
+        said: Words of the other side, which a clause may repeat.
+    """
+    tokens = without_clause(without_lead(tokens), said=said)
+    return without_quantifiers(without_trail(_as_equation(tokens)))
+
+
+def _as_equation(tokens: list[Token]) -> list[Token]:
+    """`f: x \\mapsto x + 1` as `f(x) = x + 1`."""
+    name = tokens[:1] if [token.text for token in tokens[1:2]] == [":"] else [Token("sym", "f")]
+    at = 2 if name == tokens[:1] else 0
+    if len(tokens) < at + 2 or tokens[at].kind != "sym" or tokens[at + 1].text != "mapsto":
+        return tokens
+    return [*name, Token("op", "("), tokens[at], Token("op", ")"), Token("op", "="), *tokens[at + 2 :]]
 
 
 def without_lead(tokens: list[Token]) -> list[Token]:
@@ -33,23 +45,6 @@ def _is_lead(tokens: list[Token], at: int) -> bool:
 
 
 _DOUBTS = REFUSED - LEADS
-
-
-def without_clause(tokens: list[Token]) -> list[Token]:
-    """Without "for all x", "where c is any constant" after."""
-    starts = [at for at, token in enumerate(tokens) if token.text.casefold() in CLAUSES and at]
-    if not starts or not all(_is_clause(token) for token in tokens[starts[0] + 1 :]):
-        return tokens
-    end = starts[0]
-    while end and tokens[end - 1].text in SEPARATORS:
-        end -= 1
-    return tokens[:end]
-
-
-def _is_clause(token: Token) -> bool:
-    if token.kind in _WORDS:
-        return token.text.casefold() in CLAUSE_WORDS or len(token.text) == 1
-    return token.kind == "sym" or token.text in ("in", "mathbb", "{", "}", *SEPARATORS, *CLAUSES)
 
 
 def without_trail(tokens: list[Token]) -> list[Token]:
@@ -78,17 +73,31 @@ def without_units(tokens: list[Token]) -> list[Token]:
     end = len(tokens)
     while end:
         power = _power_before(tokens, end)
-        token = tokens[end - power - 1]
-        unit = (
-            token.kind in (*_WORDS, "sym")
-            and (token.text if token.kind == "sym" else token.text.casefold()) in UNITS
-            and (token.spaced or token.kind == "word")
-        )
+        at = end - power - 1
+        token = tokens[at]
         noun = token.kind == "word" and token.text not in REFUSED
-        if not (unit or noun or (token.text in ("/", *SEPARATORS) and end < len(tokens))):
+        between = token.text in SEPARATORS or (token.text == "/" and at and tokens[at - 1].kind != "num")
+        if not (noun or _is_unit(tokens, at) or (between and end < len(tokens))):
             break
-        end -= power + 1
+        end = at
     return tokens[:end]
+
+
+def _is_unit(tokens: list[Token], at: int) -> bool:
+    token = tokens[at]
+    if (
+        token.kind not in (*_WORDS, "sym")
+        or (token.text if token.kind == "sym" else token.text.casefold()) not in UNITS
+    ):
+        return False
+    if (token.kind, token.text, at) == ("sym", "a", len(tokens) - 1):
+        return False  # an article comes before something
+    if token.spaced or token.kind == "word":
+        return True
+    before = tokens[at - 1] if at else None
+    if before is not None and before.text == "/" and at > 1:  # `km/h`
+        return _is_unit(tokens, at - 2)
+    return before is not None and before.kind == "num" and (token.kind == "word?" or token.text in _LETTER_UNITS)
 
 
 def _power_before(tokens: list[Token], end: int) -> int:

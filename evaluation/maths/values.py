@@ -2,21 +2,22 @@
 
 Rationals are Fractions of bounded size; the rest are mpmath numbers whose precision grows with the numbers' own size,
 so that 3**2025 + sqrt(2) and 3**2025 + sqrt(3) differ. Every operation is checked before it is carried out: nothing
-here takes long, whatever the expression. `residue` tells numbers apart that are too large to write down.
+here takes long, whatever the expression. What is too large to write down is `modular`'s.
 """
 
 from collections.abc import Mapping
 from fractions import Fraction
-from math import comb, factorial
+from functools import reduce
+from math import comb, factorial, gcd, lcm
 
 from erpd_hub.evaluation.maths.nodes import Node, Unreadable
-from erpd_hub.evaluation.maths.numbers import BASE_PRECISION, Value, inexact, is_real, magnitude, nearest_integer
+from erpd_hub.evaluation.maths.numbers import BASE_PRECISION, Value, inexact, is_real, less, magnitude, nearest_integer
 
 _BITS = 24_000  # of an exact numerator or denominator: 2025! has 19,000
 _MAGNITUDE = 24_000  # of an inexact number, bits before or after the point
 _COST = 3e8  # bit operations of one evaluation, well below a second
+_MAX_WHOLE = 10**50  # in a greatest common divisor
 _SMALL = 20  # bits of magnitude up to which that precision is enough
-PRIMES = (2**61 - 1, 2**89 - 1, 2**127 - 1)
 
 Point = Mapping[str, Fraction]
 
@@ -42,37 +43,6 @@ def evaluate(node: Node, point: Point | None = None) -> Value:
     again = _Evaluation(point or {})
     with mpmath.workprec(BASE_PRECISION + 2 * run.magnitude):
         return again.of(node)
-
-
-def residue(node: Node, prime: int) -> int:
-    """The value of an integer expression, or a quotient of such, modulo a prime.
-
-    Raises:
-        Unreadable: the expression holds anything but numbers, sums, products, quotients and powers.
-        ZeroDivisionError: a denominator is a multiple of the prime.
-    """
-    if node.op == "num":
-        assert isinstance(node.value, Fraction)
-        return node.value.numerator * _inverse(node.value.denominator, prime) % prime
-    if node.op == "pow":
-        exponent = evaluate(node.args[1])
-        if not isinstance(exponent, Fraction) or exponent.denominator != 1 or exponent < 0:
-            raise Unreadable("exponent")
-        return pow(residue(node.args[0], prime), exponent.numerator, prime)
-    if node.op not in ("add", "mul", "neg", "div"):
-        raise Unreadable(node.op)
-    parts = [residue(arg, prime) for arg in node.args]
-    if node.op == "add":
-        return sum(parts) % prime
-    if node.op == "neg":
-        return -parts[0] % prime
-    return parts[0] * (_inverse(parts[1], prime) if node.op == "div" else parts[1]) % prime
-
-
-def _inverse(value: int, prime: int) -> int:
-    if value % prime == 0:
-        raise ZeroDivisionError
-    return pow(value, -1, prime)
 
 
 class _Evaluation:
@@ -208,6 +178,24 @@ class _Evaluation:
     def _binom(self, node: Node) -> Value:
         top, bottom = self._count(node.args[0], limit=20_000), self._count(node.args[1], limit=20_000)
         return Fraction(comb(top, bottom))
+
+    def _max(self, node: Node) -> Value:
+        return reduce(lambda a, b: b if less(a, b) else a, self._reals(node))
+
+    def _min(self, node: Node) -> Value:
+        return reduce(lambda a, b: b if less(b, a) else a, self._reals(node))
+
+    def _reals(self, node: Node) -> list[Value]:
+        values = [self.of(arg) for arg in node.args]
+        if not all(map(is_real, values)):
+            raise ValueError("complex")
+        return values
+
+    def _gcd(self, node: Node) -> Value:
+        return Fraction(gcd(*(self._count(arg, limit=_MAX_WHOLE) for arg in node.args)))
+
+    def _lcm(self, node: Node) -> Value:
+        return Fraction(lcm(*(self._count(arg, limit=_MAX_WHOLE) for arg in node.args)))
 
     def _abs(self, node: Node) -> Value:
         return abs(self.of(node.args[0]))

@@ -37,30 +37,43 @@ UNITS = _words(
     months year years l ml liter liters litre litres gallon gallons cup cups quart quarts sq cubic square unit units
     dollar dollars cent cents usd euro euros rupee rupees yen rad rads radian radians meter meters metre metres
     of the to by an a
-    centimeter centimeters kilometer kilometers gram grams kilogram kilograms per point points th st nd rd
+    centimeter centimeters kilometer kilometers gram grams kilogram kilograms per point points th st nd rd old
     """
 )
 REFUSED = _words(
     """
+    yes
     not no none if when unless except otherwise mod modulo where with for such that all any some every each times plus
     minus over divided squared cubed factorial half quarter third twice double less more least most than at
     greater about
     approximately nearly almost between either both is are was be does exist undefined impossible prime odd even
     integer integers real multiple multiples power powers positive negative nonnegative nonzero infinite infinitely many
+    permutation permutations permuting permuted cyclic cyclically order reordering reorderings rearrangement
+    rearrangements symmetric likewise similarly conjugate conjugates their its others etc
     """
 )
 """Words that say something: a text with one of them is never read as the number beside it."""
 LEADS = _words("is are answer answers solution solutions value values result equals equal total probability")
 """A text may begin with words that end in one of these: "the answer is"."""
-CLAUSES = frozenset(("for", "where", "with"))
+CLAUSES = frozenset(("for", "where", "with", "forall"))
 CLAUSE_WORDS = _words(
     """
     all any every each real reals number numbers constant constants arbitrary is are a an be may can parameter being
-    function and integer integers positive
+    function and integer integers positive some
     """
 )
 """A clause of these words and symbols alone takes nothing away from the expression before it."""
-TRAILS = _words("is are the only unique solution solutions answer answers possible value values total altogether")
+CLAUSE_BOUNDS = _words("nonnegative nonzero natural rational complex negative odd even prime")
+"""Words that bound a free constant."""
+GOLD_BOUNDS = CLAUSE_BOUNDS - _words("negative odd even prime")
+"""Those that an answer may leave out."""
+FREE = _words("constant constants arbitrary parameter")
+TRAILS = _words(
+    """
+    is are the only unique solution solutions answer answers possible value values total altogether maximum minimum
+    largest smallest greatest
+    """
+)
 """Words that may end a text whatever the gold is: "is the only solution"."""
 QUANTIFIERS = _words("all every any integers integer numbers reals real natural each")
 """Words before the symbol of a relation that say no more than it does: "all integers n >= 2"."""

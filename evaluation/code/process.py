@@ -1,4 +1,4 @@
-"""The parent's end of a warden: starts its process, hands it programs in memory files, takes its replies."""
+"""The parent's end of a supervisor: starts its process, hands it programs in memory files, takes its replies."""
 
 import contextlib
 import importlib.util
@@ -8,21 +8,22 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from erpd_hub.evaluation.code.syscalls import filter_program
 
 _STARTUP_SECONDS = 60.0
-_GRACE_SECONDS = 20.0  # beyond the program's wall time, for a warden that may have to wait for a core
+_GRACE_SECONDS = 20.0  # beyond the program's wall time, for a supervisor that may have to wait for a core
 
 
 class Lost(Exception):
-    """The warden has ended or does not answer, or a wall does not stand: then `<layer>\\n<why>`."""
+    """The supervisor has ended or does not answer, or a layer does not stand: then `<layer>\\n<why>`."""
 
 
 class Reply(NamedTuple):
-    """What became of a program, in the warden's words."""
+    """What became of a program, in the supervisor's words."""
 
     started: bool
     why: str
@@ -33,11 +34,11 @@ class Reply(NamedTuple):
     memory: int
 
 
-class Jail:
-    """A running warden, one program at a time.
+class SupervisorProcess:
+    """A running supervisor, one program at a time.
 
     Raises:
-        Lost: it does not start with these walls.
+        Lost: it does not start with these layers.
     """
 
     def __init__(self, layers: Sequence[str]) -> None:
@@ -45,7 +46,7 @@ class Jail:
         with theirs:
             settings = json.dumps(_settings(layers) | {"control": theirs.fileno()})
             self._process = subprocess.Popen(
-                [sys.executable, "-s", "-S", "-P", "-B", str(Path(__file__).parent / "warden"), settings],
+                [sys.executable, "-s", "-S", "-P", "-B", str(Path(__file__).parent / "supervisor"), settings],
                 pass_fds=[theirs.fileno()],
                 env={"PYTHONHASHSEED": "0", "PYTHONUTF8": "1"},
                 cwd="/",
@@ -64,7 +65,7 @@ class Jail:
             raise Lost(said["failed"])
 
     def ask(self, request: dict[str, Any], files: Sequence[int]) -> Reply:
-        """Run a program; raises Lost, also when a wall does not stand for it."""
+        """Run a program; raises Lost, also when a layer does not stand for it."""
         try:
             self._control.settimeout(_STARTUP_SECONDS)
             socket.send_fds(self._control, [json.dumps(request).encode()], list(files))
@@ -81,7 +82,7 @@ class Jail:
         self._process.wait()
         with contextlib.suppress(OSError):
             self._control.settimeout(_GRACE_SECONDS)
-            while self._control.recv(1 << 16):  # until the warden, which the kernel ends with its parent, is gone
+            while self._control.recv(1 << 16):  # until the supervisor, which the kernel ends with its parent, is gone
                 pass
         self._control.close()
 
@@ -116,15 +117,20 @@ def _settings(layers: Sequence[str]) -> dict[str, Any]:
     system = [path for path in ("/lib", "/lib64", "/usr/lib", "/usr/lib64") if Path(path).exists()]
     packages = [str(Path(folder).parent) for folder in _numpy()[:1]]
     hidden = {f"{standard}/site-packages", f"{standard}/dist-packages", "/usr/lib/python3/dist-packages"}
-    filter = filter_program(os.uname().machine, signals="pid" in layers, changes="mount" in layers)
+    calls = filter_program(os.uname().machine, signals="pid" in layers, changes="mount" in layers)
     return {
         "owner": os.getpid(),  # says in a list of processes whose it is
         "layers": list(layers),
         "libraries": [*system, standard, *_numpy()],
         "packages": packages,
         "hidden": sorted(hidden - set(packages)),
-        "filter": "" if filter is None else filter.hex(),
+        "filter": "" if calls is None else calls.hex(),
     }
+
+
+def numpy_version() -> str | None:
+    """Of the numpy that programs can import; None where they cannot."""
+    return version("numpy") if _numpy() else None
 
 
 def _numpy() -> list[str]:

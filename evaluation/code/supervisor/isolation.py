@@ -25,6 +25,8 @@ ROOT = "/proc"
 """Where the new root is put together: it is everywhere, and nothing bound into the new root lies below it."""
 WORK = "/program"
 """The working folder in there."""
+_PID_MAX = "/proc/sys/kernel/pid_max"
+_MOST_PIDS = 400  # the kernel takes 301 at least, and gives numbers from 300 on again: 100 at once
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/urandom", "/dev/random")
 _RDONLY, _NOSUID, _NODEV, _BIND, _REC, _PRIVATE = 1, 2, 4, 4096, 16384, 1 << 18
 _REMOUNT, _KEPT_FLAGS = 32, 8 | 1024 | 2048  # no programs, no access times
@@ -87,6 +89,23 @@ def enter_user_namespace() -> None:
     if not _read("/proc/self/uid_map").strip():
         _write("/proc/self/setgroups", "deny")
         _write_maps("self", f"{NOBODY} {uid} 1", f"{NOBODY} {gid} 1")
+
+
+def most_pids() -> int:
+    """The kernel's largest number of a process, of the caller's pid namespace where it has one each (Linux 6.14)."""
+    return int(_read(_PID_MAX))
+
+
+def limit_pids(outside: int) -> None:
+    """Bound the processes of the caller's pid namespace and those below it, for whom no limit holds: root.
+
+    Args:
+        outside: `most_pids` of the namespace around it. A new one of its own starts at the kernel's maximum; an equal
+            number may be the whole machine's, which is left alone.
+    """
+    if most_pids() == outside:
+        raise OSError(errno.EPERM, "kernel.pid_max may be the whole machine's")
+    _write(_PID_MAX, str(_MOST_PIDS))
 
 
 def build_root(libraries: list[str], hidden: list[str]) -> None:

@@ -15,8 +15,8 @@ from typing import Any, Literal, NamedTuple
 import certifi
 import httpx
 
+from erpd_hub.endpoints.replies import Served, Setback, read_models, shown
 from erpd_hub.errors import ConfigError, StageError
-from erpd_hub.sampling.server_reply import Served, Setback, read_models, shown
 
 Health = Literal["up", "down", "silent"]
 
@@ -31,15 +31,15 @@ _LONGEST_WAIT = 300.0
 """Seconds: what a Retry-After is cut to."""
 
 
-def server_key() -> str | None:
-    """The key of ERPD_SERVER_KEY, if there is one.
+def key_in(variable: str) -> str | None:
+    """The key in an environment variable, if there is one.
 
     Raises:
         ConfigError: it cannot stand in a header.
     """
-    key = os.environ.get("ERPD_SERVER_KEY", "").strip()
+    key = os.environ.get(variable, "").strip()
     if not key.isascii() or not (key.isprintable() or not key):
-        raise ConfigError("ERPD_SERVER_KEY: expected printable ASCII, got other characters; copy the key again")
+        raise ConfigError(f"{variable}: expected printable ASCII, got other characters; copy the key again")
     return key or None
 
 
@@ -64,7 +64,11 @@ class ServerClient:
     connections at each request, and with hundreds of them that took three times as long as the request itself.
     """
 
-    def __init__(self, url: str, *, key: str | None, key_name: str = "ERPD_SERVER_KEY") -> None:
+    def __init__(self, url: str, *, key: str | None, key_name: str) -> None:
+        """
+        Args:
+            key_name: The variable that it is from, for messages.
+        """
         self.url = url
         self._key_name = key_name
         self._secrets = (key,) if key else ()

@@ -11,10 +11,10 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from types import CodeType
+from types import CodeType, ModuleType
 from typing import Any, NoReturn
 
-import walls
+import isolation
 
 EXIT_RAISED, EXIT_MEMORY, EXIT_SYNTAX = 81, 82, 83
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
@@ -70,12 +70,12 @@ def become_nobody(request: dict[str, Any], settings: dict[str, Any], files: list
     """
     layers = settings["layers"]
     os.setsid()
-    with walls.naming("ipc"):
+    with isolation.naming("ipc"):
         if "ipc" in layers:
-            walls.call("unshare", walls.NAMESPACES["ipc"])
-    with walls.naming("mount"):
+            isolation.call("unshare", isolation.NAMESPACES["ipc"])
+    with isolation.naming("mount"):
         if "mount" in layers:
-            walls.fresh_work(request["disk_bytes"])
+            isolation.fresh_work(request["disk_bytes"])
         else:
             os.chdir("/")
     source = os.pread(files[0], request["source_bytes"], 0).decode()
@@ -83,21 +83,21 @@ def become_nobody(request: dict[str, Any], settings: dict[str, Any], files: list
         os.dup2(file, standard)
     _close_all_but(files[4], kept)
     _set_limits(request)
-    with walls.naming("nobody"):
+    with isolation.naming("nobody"):
         if "nobody" in layers:
             os.setgroups([])
-            os.setresgid(walls.NOBODY, walls.NOBODY, walls.NOBODY)
-            os.setresuid(walls.NOBODY, walls.NOBODY, walls.NOBODY)
-    walls.drop_capabilities()
-    walls.call("prctl", _PR_SET_DUMPABLE, 0, 0, 0, 0)
-    walls.call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    walls.no_new_privileges()
-    with walls.naming("landlock"):
+            os.setresgid(isolation.NOBODY, isolation.NOBODY, isolation.NOBODY)
+            os.setresuid(isolation.NOBODY, isolation.NOBODY, isolation.NOBODY)
+    isolation.drop_capabilities()
+    isolation.call("prctl", _PR_SET_DUMPABLE, 0, 0, 0, 0)
+    isolation.call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    isolation.no_new_privileges()
+    with isolation.naming("landlock"):
         if "landlock" in layers:
-            walls.restrict_files(settings["libraries"], settings["packages"])
-    with walls.naming("seccomp"):
+            isolation.restrict_files(settings["libraries"], settings["packages"])
+    with isolation.naming("seccomp"):
         if "seccomp" in layers:
-            walls.install_filter(bytes.fromhex(settings["filter"]))
+            isolation.install_filter(bytes.fromhex(settings["filter"]))
     return source
 
 
@@ -130,14 +130,16 @@ def run(source: str, prelude: CodeType, function: str | None, result: int) -> No
 
 
 def _ready(prelude: CodeType, module: str) -> dict[str, Any]:
-    """Standard streams of its own and the names of the prelude."""
+    """Standard streams and a module of its own, with the names of the prelude."""
     sys.stdin = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
     for name in ("stdin", "stdout", "stderr"):
         setattr(sys, f"__{name}__", getattr(sys, name))
     random.seed(0)  # the same program gives the same output
-    names: dict[str, Any] = {"__name__": module, "__builtins__": __builtins__}
+    sys.modules[module] = ModuleType(module)  # where dataclasses and others look for the names of a class's module
+    names = sys.modules[module].__dict__
+    names["__builtins__"] = __builtins__
     exec(prelude, names)  # noqa: S102
     sys.setrecursionlimit(_RECURSION)
     return names
@@ -146,7 +148,19 @@ def _ready(prelude: CodeType, module: str) -> dict[str, Any]:
 def _answer(names: dict[str, Any], source: str, function: str, arguments: list[Any], result: int) -> None:
     owner = names["Solution"]() if "class Solution" in source else None
     method: Callable[..., Any] = names[function] if owner is None else getattr(owner, function)
-    os.write(result, json.dumps(method(*arguments)).encode())
+    os.write(result, json.dumps(method(*arguments), default=_as_number).encode())
+
+
+def _as_number(value: Any) -> int | float:
+    """The number that a value of numpy's, or a fraction, is equal to: LiveCodeBench compares what is returned by ==.
+
+    Raises:
+        TypeError: it is equal to none.
+    """
+    for kind in (int, float):
+        if kind(value) == value:
+            return kind(value)
+    raise TypeError(f"expected what JSON can hold, got {type(value).__name__}")
 
 
 def _say_what_was_raised() -> None:
@@ -165,7 +179,7 @@ def _finish() -> None:
 
 
 def _set_limits(request: dict[str, Any]) -> None:
-    cpu = int(request["seconds"]) + 2  # the warden is more exact; this holds where it cannot look
+    cpu = int(request["seconds"]) + 2  # the supervisor is more exact; this holds where it cannot look
     limits = {
         resource.RLIMIT_AS: request["memory_bytes"],
         resource.RLIMIT_CPU: cpu,

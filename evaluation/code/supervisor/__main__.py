@@ -1,4 +1,4 @@
-"""The warden's loop: enter the walls, then answer one request after the other until the parent has gone."""
+"""The supervisor's loop: isolate itself, then answer one request after the other until the parent has gone."""
 
 import contextlib
 import gc
@@ -13,20 +13,21 @@ import time
 from types import CodeType
 from typing import Any
 
-import inmate
-import walls
+import child
+import isolation
 
 _FILES = 5  # source, stdin, stdout, stderr, result
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
-class Warden:
+class Supervisor:
     """Serves one parent over one socket, one program at a time."""
 
     def __init__(self, control: socket.socket, settings: dict[str, Any], prelude: CodeType) -> None:
         self.control, self.settings, self.prelude = control, settings, prelude
         self.alone = "pid" in settings["layers"]
-        self.here = os.open("/proc/self/ns/pid", os.O_RDONLY) if self.alone else -1
+        own = "/proc/self/ns/pid" if self.alone else f"/proc/self/task/{os.getpid()}/children"
+        self.place = os.open(own, os.O_RDONLY)  # now, since the root that is built has no /proc
 
     def serve(self) -> None:
         while True:
@@ -44,17 +45,17 @@ class Warden:
         """Fork, wait within the limits, kill; what became of it."""
         news, finished = os.pipe()
         if self.alone:
-            walls.call("unshare", walls.NAMESPACES["pid"])
+            isolation.call("unshare", isolation.NAMESPACES["pid"])
         start = time.monotonic()
-        child = os.fork()
-        if child == 0:
-            self.imprison(request, files, finished)
+        pid = os.fork()
+        if pid == 0:
+            self.become_program(request, files, finished)
         os.close(finished)
         if self.alone:
-            walls.call("setns", self.here, walls.NAMESPACES["pid"])
-        late = self.wait(child, start, request)
-        self.kill(child)
-        _, status, usage = os.wait4(child, 0)
+            isolation.call("setns", self.place, isolation.NAMESPACES["pid"])
+        late = self.wait(pid, start, request)
+        self.kill(pid)
+        _, status, usage = os.wait4(pid, 0)
         said = os.read(news, 1000)
         os.close(news)
         return {
@@ -67,21 +68,21 @@ class Warden:
             "memory": usage.ru_maxrss * 1024,
         }
 
-    def imprison(self, request: dict[str, Any], files: list[int], finished: int) -> None:
-        """In the child; says on `finished` that the walls stand, before any of the program has run."""
+    def become_program(self, request: dict[str, Any], files: list[int], finished: int) -> None:
+        """In the child; says on `finished` that every layer stands, before any of the program has run."""
         try:
-            source = inmate.become_nobody(request, self.settings, files, finished)
+            source = child.become_nobody(request, self.settings, files, finished)
         except BaseException as error:
             os.write(finished, str(error)[:300].encode())
             os._exit(1)
         os.write(finished, b"x")
         os.close(finished)
-        inmate.run(source, self.prelude, request["function"], files[4])
+        child.run(source, self.prelude, request["function"], files[4])
 
-    def wait(self, child: int, start: float, request: dict[str, Any]) -> bool:
+    def wait(self, pid: int, start: float, request: dict[str, Any]) -> bool:
         """Until the child ends by itself (False), or has used its time (True)."""
-        clock = (~child << 3) | 2  # CPU time of all its threads
-        watched = os.pidfd_open(child)
+        clock = (~pid << 3) | 2  # CPU time of all its threads
+        watched = os.pidfd_open(pid)
         poller = select.poll()
         poller.register(watched, select.POLLIN)
         poller.register(self.control, select.POLLHUP)
@@ -102,40 +103,42 @@ class Warden:
         finally:
             os.close(watched)
 
-    def kill(self, child: int) -> None:
+    def kill(self, pid: int) -> None:
         """The child and all it has left: the first process of a pid namespace takes the others along."""
         with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
         if self.alone:
             return
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child, signal.SIGKILL)
-        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
-        while orphans := [pid for pid in _children() if pid != child]:
-            for pid in orphans:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
+            os.killpg(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        while orphans := [other for other in self.children() if other != pid]:
+            for orphan in orphans:
+                os.kill(orphan, signal.SIGKILL)
+                os.waitpid(orphan, 0)
 
-
-def _children() -> list[int]:
-    """Ours, adopted ones too: as a subreaper we inherit whatever a program leaves."""
-    with open(f"/proc/self/task/{os.getpid()}/children") as file:
-        return [int(pid) for pid in file.read().split()]
+    def children(self) -> list[int]:
+        """Ours, adopted ones too: as a subreaper we inherit whatever a program leaves."""
+        return [int(pid) for pid in os.pread(self.place, 1 << 20, 0).split()]
 
 
 def _enter(layers: list[str]) -> None:
     """The namespaces; with one for pids, the caller goes on as a child that is its first process."""
-    for layer, flag in walls.NAMESPACES.items():
+    outside = isolation.most_pids()
+    for layer, flag in isolation.NAMESPACES.items():
         if layer in layers:
-            with walls.naming(layer):
-                walls.enter_user_namespace() if layer == "user" else walls.call("unshare", flag)
+            with isolation.naming(layer):
+                isolation.enter_user_namespace() if layer == "user" else isolation.call("unshare", flag)
     if "pid" not in layers:
-        walls.call("prctl", _PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        isolation.call("prctl", _PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         return
     first = os.fork()
     if first:
         os._exit(os.waitstatus_to_exitcode(os.waitpid(first, 0)[1]) & 0x7F)
-    walls.call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    isolation.call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    with isolation.naming("pid_max"):
+        if "pid_max" in layers:
+            isolation.limit_pids(outside)
 
 
 def main() -> None:
@@ -145,22 +148,22 @@ def main() -> None:
         file.write("1000")  # out of memory, the kernel takes programs first
     try:
         _enter(settings["layers"])
-        warden = Warden(control, settings, inmate.preload())
-        with walls.naming("mount"):
+        supervisor = Supervisor(control, settings, child.preload())
+        with isolation.naming("mount"):
             if "mount" in settings["layers"]:
-                walls.build_root(settings["libraries"], settings["hidden"])
+                isolation.build_root(settings["libraries"], settings["hidden"])
     except OSError as error:
         control.send(json.dumps({"failed": str(error)}).encode())
         return
     own = os.path.dirname(__file__)
     sys.path[:], sys.argv[:] = [path for path in sys.path if path != own] + settings["packages"], [""]
-    del sys.modules["inmate"], sys.modules["walls"]
+    del sys.modules["child"], sys.modules["isolation"]
     os.environ.clear()
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # numpy would start a thread a core
     gc.collect()
     gc.freeze()
     control.send(json.dumps({"ready": True}).encode())
-    warden.serve()
+    supervisor.serve()
 
 
 main()
