@@ -21,7 +21,8 @@ from erpd_hub.artifacts import (
     read_lineage,
 )
 from erpd_hub.errors import ArtifactError, ConfigError, HubError
-from erpd_hub.hub.client import Hub, RepoType, find_artifact
+from erpd_hub.hub.client import Hub, RepoType
+from erpd_hub.hub.finding import find_artifact
 from erpd_hub.inputs import ENDPOINT, finished_commit
 from erpd_hub.references import RepoRef, parse_reference
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from erpd_hub.artifacts import LINEAGE, LineageRecord, read_lineage
 from erpd_hub.errors import ArtifactError
 from erpd_hub.home import home
-from erpd_hub.hub.client import Hub, RepoType, find_finished
+from erpd_hub.hub.client import Hub, RepoType
+from erpd_hub.hub.finding import find_finished
 
 Commit = tuple[str, str]
 """Repository and sha."""

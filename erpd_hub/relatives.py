@@ -19,7 +19,8 @@ from typing import NamedTuple
 from erpd_hub import config as c
 from erpd_hub.artifacts import LineageRecord, fingerprint, fingerprint_tag
 from erpd_hub.home import home
-from erpd_hub.hub.client import Hub, find_finished
+from erpd_hub.hub.client import Hub
+from erpd_hub.hub.finding import find_finished
 from erpd_hub.inputs import ResolvedInput, pinned
 from erpd_hub.nodes import Node
 from erpd_hub.samples import shard_paths

@@ -28,7 +28,8 @@ from erpd_hub.choices import conditions, decide, gate_edge, is_open, needed
 from erpd_hub.errors import ArtifactError, ConfigError, HubError, StageError
 from erpd_hub.fields import roles
 from erpd_hub.home import work_folder
-from erpd_hub.hub.client import Hub, find_finished, find_saved_step
+from erpd_hub.hub.client import Hub
+from erpd_hub.hub.finding import find_finished, find_saved_step
 from erpd_hub.inputs import OutsideInputs, ResolvedInput, pinned
 from erpd_hub.launching.launch import Launch, run_stage
 from erpd_hub.launching.machine import check_machine

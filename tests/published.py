@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from huggingface_hub import CommitOperationAdd
+
 from erpd_hub.artifacts import (
     LINEAGE,
     InputRecord,
@@ -21,7 +23,8 @@ from erpd_hub.artifacts import (
 from erpd_hub.evaluation.judge.journal import question_key
 from erpd_hub.evaluation.judge.prompt import Question
 from erpd_hub.evaluation.statistics import summarise
-from erpd_hub.hub.client import Hub, connect, find_finished
+from erpd_hub.hub.client import Hub, RepoType, connect
+from erpd_hub.hub.finding import find_finished
 from erpd_hub.model_cards import render
 from erpd_hub.plan import Node, Plan, make_plan
 from erpd_hub.recipe import build_recipe
@@ -31,6 +34,13 @@ from erpd_hub.samples import sample_schema, write_tables
 BENCHMARK = "addition-1digit"
 DATASET = "MathArena/aime_2025"
 NOTHING: Mapping[str, object] = {}
+
+
+def push_files(hub: Hub, repo_type: RepoType, repo_id: str, files: dict[str, bytes], *, message: str) -> str:
+    """One commit of these files, as anybody could make it: no record, no check, everything else stays."""
+    hub.api.create_repo(repo_id, repo_type=repo_type, private=hub.private, exist_ok=True)
+    additions = [CommitOperationAdd(name, content) for name, content in files.items()]
+    return str(hub.api.create_commit(repo_id, operations=additions, commit_message=message, repo_type=repo_type).oid)
 
 
 def push(hub: Hub, files: dict[str, bytes], *, inputs=(), identity=NOTHING, **fields) -> tuple[str, LineageRecord]:

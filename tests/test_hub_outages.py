@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import cli
 from faulty_proxy import FAULTS, FaultyProxy, faulty_proxy, silent_endpoint
+from published import push_files
 from test_hub_server_process import running, start, wait_ready
 
 from erpd_hub.errors import ConfigError, HubError
@@ -51,7 +52,7 @@ def push(hub: Hub, repo: str, files: dict[str, Path]) -> str:
 
 
 def prepare(hub: Hub, repo: str) -> None:
-    hub.push_files("model", repo, {"stale.txt": b"of before"}, message="before")
+    push_files(hub, "model", repo, {"stale.txt": b"of before"}, message="before")
 
 
 def state(hub: Hub, repo: str) -> tuple[int, dict[str, str], set[str]]:

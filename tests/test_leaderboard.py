@@ -13,6 +13,7 @@ import pytest
 import yaml
 from huggingface_hub import EvalResultEntry, ModelCard
 from huggingface_hub._eval_results import parse_eval_result_entries
+from published import push_files
 from typer.testing import CliRunner
 
 from erpd_hub.artifacts import InputRecord
@@ -54,7 +55,7 @@ def edit(hub: Hub, run: str, **changes: object) -> None:
     """What somebody would do who wants another score: change the parquet itself."""
     name = f"data/{run}.parquet"
     rows = published_rows(hub, BOARD)[1][name]
-    hub.push_files("dataset", BOARD, {name: leaderboard_bytes([rows[0] | changes, *rows[1:]])}, message="edit")
+    push_files(hub, "dataset", BOARD, {name: leaderboard_bytes([rows[0] | changes, *rows[1:]])}, message="edit")
 
 
 def test_parallel_submitters_lose_nothing(hub: Hub) -> None:
@@ -80,7 +81,7 @@ def test_parallel_submitters_lose_nothing(hub: Hub) -> None:
 
 def test_a_commit_in_between_is_merged(hub: Hub) -> None:
     """The file grows by a line of each writer, also when another writes between reading and committing."""
-    hub.push_files("dataset", "local/x", {"a.txt": b"0\n"}, message="start")
+    push_files(hub, "dataset", "local/x", {"a.txt": b"0\n"}, message="start")
     seen: list[str | None] = []
 
     def mine(head: str | None) -> dict[str, bytes | None]:
@@ -88,7 +89,7 @@ def test_a_commit_in_between_is_merged(hub: Hub) -> None:
         path = hub.file("dataset", "local/x", str(head), "a.txt")
         assert path is not None
         if len(seen) < 3:
-            hub.push_files("dataset", "local/x", {"a.txt": path.read_bytes() + b"theirs\n"}, message="theirs")
+            push_files(hub, "dataset", "local/x", {"a.txt": path.read_bytes() + b"theirs\n"}, message="theirs")
         return {"a.txt": path.read_bytes() + b"mine\n"}
 
     sha = commit_merged(hub, "dataset", "local/x", mine, message="mine")
@@ -146,7 +147,7 @@ def test_edited_samples_are_found(hub: Hub) -> None:
     published_run(hub, "one", ["a"])
     better = published.shard([[1, 1], [1, 1], [1, 1], [1, 1]], published.BENCHMARK)
     folder = "local--a/addition-1digit"
-    sha = hub.push_files("dataset", "local/one-details", {f"{folder}/data/train-00000.parquet": better}, message="x")
+    sha = push_files(hub, "dataset", "local/one-details", {f"{folder}/data/train-00000.parquet": better}, message="x")
     edit(hub, "one", avg=1.0, details_revision=sha)
     found = problems(hub)
     assert any("sha256" in problem for problem in found)
@@ -184,7 +185,7 @@ def test_rows_of_an_earlier_schema_stay(hub: Hub) -> None:
     import pyarrow as pa
 
     pq.write_table(pa.Table.from_pylist(old), buffer)
-    hub.push_files("dataset", BOARD, {name: buffer.getvalue()}, message="old")
+    push_files(hub, "dataset", BOARD, {name: buffer.getvalue()}, message="old")
     assert set(published_run(hub, "one", ["b"])) == {"local/b", "local/z"}
 
 
@@ -289,7 +290,7 @@ def test_results_go_with_the_weights_they_are_of(hub: Hub) -> None:
     """New weights in the repository: what was said of the old ones goes, a file of somebody else stays."""
     published_run(hub, "one", ["a"], "aime_2025")
     theirs = yaml.safe_dump([{"dataset": {"id": "x/y", "task_id": "z"}, "value": 1}]).encode()
-    hub.push_files("model", "local/a", {".eval_results/theirs.yaml": theirs}, message="theirs")
+    push_files(hub, "model", "local/a", {".eval_results/theirs.yaml": theirs}, message="theirs")
     published.push(hub, {"model.safetensors": b"new"}, stage="base", kind="checkpoint", run="r", repo_type="model",
                    repo_id="local/a")  # fmt: skip
     from erpd_hub.results.metadata import publish_results_of
@@ -349,7 +350,7 @@ def forged(hub: Hub, folder: str, **metrics: object) -> None:
     assert record is not None
     record = record.model_copy(update={"metrics": {**record.metrics, **metrics}})
     name = f"{folder}/lineage.json"
-    sha = hub.push_files("dataset", "local/one-details", {name: record.to_json().encode()}, message="other words")
+    sha = push_files(hub, "dataset", "local/one-details", {name: record.to_json().encode()}, message="other words")
     said = {name: value for name, value in metrics.items() if name in LEADERBOARD_SCHEMA.names}
     edit(hub, "one", details_revision=sha, **said)
 

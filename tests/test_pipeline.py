@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from conftest import MICRO, cli
+from published import push_files
 
 from erpd_hub.hub.client import connect
 from erpd_hub.lineage import ancestry, locate, verify
@@ -151,7 +152,7 @@ def test_a_verified_forgery_of_the_record_is_found(micro):
     place = locate(hub, "local/micro-r1-prompts")
     record = hub.lineage(place.repo_type, place.repo_id, place.revision)
     forged = record.model_copy(update={"seed": 99})
-    sha = hub.push_files("dataset", place.repo_id, {"lineage.json": forged.to_json().encode()}, message="forged")
+    sha = push_files(hub, "dataset", place.repo_id, {"lineage.json": forged.to_json().encode()}, message="forged")
     findings = list(verify(hub, type(place)(place.repo_type, place.repo_id, sha)))
     assert any("fingerprint" in problem for problem in findings[0].problems)
     assert not next(iter(verify(hub, place))).problems, "the tagged commit is as it was"

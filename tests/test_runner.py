@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import cli
+from published import push_files
 
 from erpd_hub import config as c
 from erpd_hub.artifacts import InputRecord
@@ -78,7 +79,7 @@ def test_an_altered_input_is_refused(micro):
     rollouts = "local/micro-r1-rollouts"
     head = hub.resolve("dataset", rollouts)
     files = {"data/train-00000.parquet": b"garbage"}
-    sha = hub.push_files("dataset", rollouts, files, message="tampered")
+    sha = push_files(hub, "dataset", rollouts, files, message="tampered")
     assert sha != head
     done = cli(
         "score", f"rollouts={rollouts}@{sha}", "checkpoint=local/micro-r1-base", home=micro.home, expect=2
@@ -86,7 +87,7 @@ def test_an_altered_input_is_refused(micro):
     assert "altered: data/train-00000.parquet" in done.stderr
     report = cli("lineage", "verify", rollouts, home=micro.home, expect=1).stdout
     assert "changed by a later commit of main" in report
-    hub.push_files("dataset", rollouts, {"data/train-00000.parquet": _original(hub, rollouts, head)}, message="back")
+    push_files(hub, "dataset", rollouts, {"data/train-00000.parquet": _original(hub, rollouts, head)}, message="back")
     assert "0 missing" in cli("lineage", "verify", rollouts, home=micro.home).stdout
 
 

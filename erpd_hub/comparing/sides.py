@@ -18,7 +18,8 @@ from erpd_hub.artifacts import LINEAGE, InputRecord, LineageRecord, check_payloa
 from erpd_hub.errors import ArtifactError, ConfigError, ErpdError
 from erpd_hub.evaluation.comparability import Evaluation, Side
 from erpd_hub.home import home, run_folder
-from erpd_hub.hub.client import Hub, find_artifact
+from erpd_hub.hub.client import Hub
+from erpd_hub.hub.finding import find_artifact
 from erpd_hub.lineage import Place, locate
 from erpd_hub.recipe import suggestion
 from erpd_hub.results.origin import checkpoint_of, decision_on, evaluation_of

@@ -18,10 +18,8 @@ from erpd_hub.artifacts import (
     FileRecord,
     LineageRecord,
     check_payload,
-    fingerprint_tag,
     hash_file,
     read_lineage,
-    step_tag,
 )
 from erpd_hub.errors import ArtifactError, ConfigError, HubError
 from erpd_hub.home import cache_folder, hub_folder
@@ -215,17 +213,6 @@ class Hub:
         self._try(lambda: self._tag(repo_type, repo_id, tag, sha))
         self.forget(repo_type, repo_id)
 
-    def push_files(self, repo_type: RepoType, repo_id: str, files: dict[str, bytes], *, message: str) -> str:
-        """Commit a few small files (a repository card, leaderboard rows), leaving everything else as it is."""
-        from huggingface_hub import CommitOperationAdd
-
-        self._try(lambda: self.api.create_repo(repo_id, repo_type=repo_type, private=self.private, exist_ok=True))
-        additions = [CommitOperationAdd(name, content) for name, content in files.items()]
-        commit = self._try(
-            lambda: self.api.create_commit(repo_id, operations=additions, commit_message=message, repo_type=repo_type)
-        )
-        return str(commit.oid)
-
     def _commit(
         self,
         repo_type: RepoType,
@@ -318,42 +305,6 @@ def _connect_embedded(private: bool, upstream: Hub | None) -> Hub:
     embedded = EmbeddedHub(hub_folder())
     embedded.__enter__()
     return Hub(HfApi(endpoint=embedded.ensure(), token=False), f"local:{hub_folder()}", private, upstream, embedded)
-
-
-def find_finished(
-    hub: Hub, repo_type: RepoType, repo_id: str, folder: str, fingerprint: str
-) -> tuple[str, LineageRecord] | None:
-    """The commit and record of the finished artifact with this fingerprint, if the repository has it."""
-    sha = hub.tags(repo_type, repo_id).get(fingerprint_tag(fingerprint))
-    if sha is None:
-        return None
-    record = hub.lineage(repo_type, repo_id, sha, folder)
-    return (sha, record) if record is not None and record.fingerprint == fingerprint else None
-
-
-def find_saved_step(hub: Hub, final: LineageRecord, step: int) -> tuple[str, LineageRecord] | None:
-    """The commit and record of a saved step of a finished training stage."""
-    sha = hub.tags(final.repo_type, final.repo_id).get(step_tag(final.fingerprint, step))
-    if sha is None:
-        return None
-    record = hub.lineage(final.repo_type, final.repo_id, sha)
-    return (sha, record) if record is not None and record.fingerprint == final.fingerprint else None
-
-
-def find_artifact(
-    hub: Hub, repo_id: str, revision: str | None, kinds: tuple[RepoType, ...] = ("model", "dataset")
-) -> tuple[RepoType, str]:
-    """Repository type and commit of `namespace/name[@revision]`.
-
-    Raises:
-        ArtifactError: the endpoint has no such repository or revision.
-    """
-    for repo_type in kinds:
-        sha = hub.resolve(repo_type, repo_id, revision)
-        if sha is not None:
-            return repo_type, sha
-    at = f" at {revision}" if revision else ""
-    raise ArtifactError(f"{repo_id}: no such {' or '.join(kinds)} repository{at} on {hub.identity}")
 
 
 def _belongs(path: str, folder: str) -> bool:
