@@ -11,9 +11,10 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -28,6 +29,21 @@ SCHEMA: Literal["erpd-hub/lineage/v1"] = "erpd-hub/lineage/v1"
 LINEAGE = "lineage.json"
 CARD = "README.md"
 TIMES = "metrics.jsonl"
+
+
+Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+"""A branch or tag names something else tomorrow, and could name the very record that it stands in."""
+
+
+def _inside(folder: str) -> str:
+    if folder and not is_inside(folder):
+        raise ValueError(f"expected a folder of the repository, got {folder!r}")
+    return folder
+
+
+def is_inside(path: str) -> bool:
+    """Whether a path leads to something in the folder that it starts from."""
+    return not set(path.split("/")) & {"", ".", ".."} and "\\" not in path and path.isprintable()
 
 
 class FileRecord(BaseModel):
@@ -56,8 +72,8 @@ class InputRecord(BaseModel):
     digest: str
     repo_type: Literal["model", "dataset"] | None = None
     repo_id: str | None = None
-    folder: str = ""
-    revision: str | None = None
+    folder: Annotated[str, AfterValidator(_inside)] = ""
+    revision: Commit | None = None
     """The 40-hex commit that was read."""
     upstream: bool = False
     """Read from the upstream Hub because the endpoint lacked it."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from erpd_hub.errors import ArtifactError
 from erpd_hub.evaluation.benchmarks import Benchmark, load_problems
 from erpd_hub.hub.client import connect
-from erpd_hub.inputs import OutsideInputs
+from erpd_hub.inputs import OutsideInputs, ResolvedInput
 from erpd_hub.nodes import Edge
 from erpd_hub.prompts import Problem
 from erpd_hub.references import PathRef
@@ -31,17 +31,23 @@ def fetch_folder(
     benchmark: Benchmark, endpoint: str, rows: Path | None = None, *, revision: str | None = None
 ) -> Path | None:
     """Where the dataset lies on this machine now; None for a generated benchmark (see `fetch_problems`)."""
-    reference = benchmark.reference
-    if reference is None:
-        return None
-    if rows is not None:
+    if rows is not None and benchmark.reference is not None:
         if not rows.exists():
             raise ArtifactError(f"{rows}: expected the rows of {benchmark.name}, found no such file or folder")
         return rows
+    found = find_dataset(benchmark, endpoint, revision=revision)
+    return found.fetch() if found else None
+
+
+def find_dataset(benchmark: Benchmark, endpoint: str, *, revision: str | None = None) -> ResolvedInput | None:
+    """The dataset pinned to its commit, or the user's file to its bytes; None for a generated benchmark."""
+    reference = benchmark.reference
+    if reference is None:
+        return None
     kind = "external" if isinstance(reference, PathRef) else "dataset"
     if revision is not None and not isinstance(reference, PathRef):
         reference = type(reference)(reference.repo_id, revision)
     edge = Edge(f"benchmark:{benchmark.name}", (kind,), reference, files=benchmark.files)
     found = OutsideInputs(connect(endpoint)).resolve(benchmark.name, edge)
     assert found is not None, "it is not optional"
-    return found.fetch()
+    return found

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
+from erpd_hub.plain import escape
 from erpd_hub.score_table import coverage_cell, judged_cells, score_notes, score_table
 
 if TYPE_CHECKING:
@@ -154,18 +154,17 @@ def _number(value: float | None, digits: int, scale: float = 1, unit: str = "") 
 def lineage_tree(root: "Ancestor") -> Tree:
     """The graph as a tree; an ancestor that was drawn before is only named again."""
     drawn: set[int] = set()
-
-    def draw(ancestor: "Ancestor", label: str, parent: Tree | None) -> Tree:
+    tree = Tree("", highlight=False, hide_root=True)
+    pending = [(root, "", tree)]
+    while pending:
+        ancestor, label, parent = pending.pop()
         again = id(ancestor) in drawn and bool(ancestor.inputs)
         text = f"{escape(label + ancestor.label)}{' [dim](above)[/dim]' if again else ''}"
-        branch = Tree(text, highlight=False) if parent is None else parent.add(text, highlight=False)
+        branch = parent.add(text, highlight=False)
         if not again:
             drawn.add(id(ancestor))
-            for role, above in ancestor.inputs:
-                draw(above, f"{role}: ", branch)
-        return branch
-
-    return draw(root, "", None)
+            pending += [(above, f"{role}: ", branch) for role, above in reversed(ancestor.inputs)]
+    return tree
 
 
 def print_differences(first: str, second: str, found: Mapping[str, Mapping[str, tuple[Any, Any]]]) -> None:

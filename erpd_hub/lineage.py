@@ -24,6 +24,7 @@ from erpd_hub.errors import ArtifactError, ConfigError, HubError
 from erpd_hub.hub.client import Hub, RepoType
 from erpd_hub.hub.finding import find_artifact
 from erpd_hub.inputs import ENDPOINT, finished_commit
+from erpd_hub.plain import plain
 from erpd_hub.references import RepoRef, parse_reference
 
 
@@ -37,7 +38,7 @@ class Place:
     folder: str = ""
 
     def __str__(self) -> str:
-        return f"{self.repo_id}{'/' + self.folder if self.folder else ''}@{self.revision[:10]}"
+        return plain(f"{self.repo_id}{'/' + self.folder if self.folder else ''}@{self.revision[:10]}")
 
 
 @dataclass
@@ -101,22 +102,23 @@ def ancestry(hub: Hub, place: Place) -> Ancestor:
     Raises:
         ArtifactError: a recorded ancestor is not on the endpoint.
     """
-    return _ancestor(hub, place, {})
-
-
-def _ancestor(hub: Hub, place: Place, known: dict[Place, Ancestor]) -> Ancestor:
-    if place in known:
-        return known[place]
-    record = hub.lineage(place.repo_type, place.repo_id, place.revision, place.folder)
-    found = known[place] = Ancestor(place, record.digest if record else "", record)
-    for item in record.inputs if record else ():
-        above = input_place(item)
-        if above is None or item.kind == "external":
-            found.inputs.append((item.role, Ancestor(above, item.digest, None, kind=item.kind)))
-        else:
-            source = hub.upstream if item.upstream and hub.upstream else hub
-            found.inputs.append((item.role, _ancestor(source, above, known)))
-    return found
+    root = Ancestor(place, "", None)
+    known, pending = {place: root}, [(hub, root)]
+    while pending:  # a chain may be longer than Python's stack
+        source, here = pending.pop()
+        assert here.place is not None, "only what has a place is pending"
+        here.record = source.lineage(here.place.repo_type, here.place.repo_id, here.place.revision, here.place.folder)
+        here.digest = here.record.digest if here.record else ""
+        for item in here.record.inputs if here.record else ():
+            above = input_place(item)
+            if above is None or item.kind == "external":
+                here.inputs.append((item.role, Ancestor(above, item.digest, None, kind=item.kind)))
+                continue
+            if above not in known:
+                known[above] = Ancestor(above, "", None)
+                pending.append((source.upstream if item.upstream and source.upstream else source, known[above]))
+            here.inputs.append((item.role, known[above]))
+    return root
 
 
 def input_place(item: InputRecord) -> Place | None:

@@ -6,10 +6,9 @@ written to by several runs at once, so each commit is made on the state that it 
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from erpd_hub.artifacts import CARD, LINEAGE, LineageRecord
-from erpd_hub.evaluation.leaderboard import LEADERBOARD_SCHEMA, PROBED, leaderboard_bytes
+from erpd_hub.evaluation.leaderboard import PROBED, leaderboard_bytes
 from erpd_hub.hub.client import Hub, RepoType
 from erpd_hub.hub.merging import commit_merged
 from erpd_hub.judging import SUFFIX
@@ -17,8 +16,9 @@ from erpd_hub.model_cards import render_leaderboard, render_repo_card
 from erpd_hub.nodes import Plan
 from erpd_hub.results.metadata import publish_results
 from erpd_hub.results.origin import decided_or_unknown, evaluation_of, origin_of
+from erpd_hub.results.published import complete, rows_of
 from erpd_hub.results.rows import Probe, Row, canaries_problem, reference_of, row_of
-from erpd_hub.results.verify import rows_of, same
+from erpd_hub.results.verify import same
 from erpd_hub.runner import Finished
 from erpd_hub.summary import Checkpoint, as_counted, checkpoints, evaluations, probe_of
 
@@ -70,7 +70,7 @@ def publish_leaderboard(hub: Hub, plan: Plan, finished: list[Finished]) -> str |
     made: dict[str, Row] = {}
 
     def merged(head: str | None) -> dict[str, bytes | None]:
-        there = {row["details_folder"]: _complete(row) for row in rows_of(hub, repo_id, head, path)}
+        there = {row["details_folder"]: complete(row) for row in rows_of(hub, repo_id, head, path)}
         for row, item, probe in pairs:
             if _is_judged_already(hub, item, there):
                 judged = there[item.record.folder + SUFFIX]
@@ -143,8 +143,3 @@ def _is_judged_already(hub: Hub, item: Finished, there: Mapping[str, Row]) -> bo
         return False
     record = hub.lineage("dataset", row["details_repo"], row["details_revision"], row["details_folder"])
     return record is not None and any(above.digest == item.record.digest for above in record.inputs)
-
-
-def _complete(row: dict[str, Any]) -> Row:
-    """A row of an earlier schema, with nulls for what it lacks."""
-    return {name: row.get(name) for name in LEADERBOARD_SCHEMA.names}

@@ -7,19 +7,17 @@ Prompts and completions are texts, or lists of messages where the prompt set has
 (right), 0 (wrong) or None (ungraded); any other number is refused. A function judges each sample by itself: which
 samples share a call is not fixed.
 
-It runs in a process of its own, without this one's Hub tokens. What it raises stops the stage, and so does a value that
+It runs in a process of its own, without this one's Hub tokens and endpoint keys (variables ending in _API_KEY too; one
+that the function itself needs has to have another name). What it raises stops the stage, and so does a value that
 is no outcome: both are mistakes in the function, and finished samples are kept. A call that takes too long, or ends the
 process, is made again sample by sample: the answer that does it alone is wrong, as for the grader of maths, so that a
 policy gains nothing by stalling. Many of these in a row are the function's fault and stop the stage.
 """
 
-import json
 import os
-import selectors
+import re
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -27,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from erpd_hub.config import PromptFormat
 from erpd_hub.errors import ConfigError, StageError
 from erpd_hub.evaluation.grading import Grade
+from erpd_hub.line_pipes import LinePipes
 from erpd_hub.plugins import recorded_hash
 from erpd_hub.prompts import prompt_messages
 
@@ -37,7 +36,8 @@ if TYPE_CHECKING:
 _STARTUP_SECONDS = 300.0  # it may import torch on a crowded machine, or load a model
 _CALL_SAMPLES = 64
 _FAILURES_IN_A_ROW = 8
-_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "ERPD_HUB_TOKEN", "ERPD_SERVER_KEY")
+_SECRET = re.compile(r"(HF|HUGGING_FACE_HUB|ERPD_HUB)_TOKEN|ERPD_HUB_TOKEN_.*|ERPD_\w+_KEY|\w*_API_KEY", re.IGNORECASE)
+"""Variables with tokens of Hubs and keys of endpoints; a judge's key may have any name in _API_KEY."""
 
 Pair = tuple["Draw", "Completion"]
 
@@ -167,7 +167,7 @@ class _Worker:
     """The child process (`reward_worker`)."""
 
     def __init__(self, path: str) -> None:
-        environment = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+        environment = {name: value for name, value in os.environ.items() if not _SECRET.fullmatch(name)}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "erpd_hub.reward_worker", path, recorded_hash(path)],
             stdin=subprocess.PIPE,
@@ -176,44 +176,27 @@ class _Worker:
             start_new_session=True,  # Ctrl-C is the parent's to handle
             bufsize=0,
         )
-        assert self._process.stdin is not None and self._process.stdout is not None, "both are pipes"
-        self._requests, self._replies = self._process.stdin, self._process.stdout
-        self._unread = b""
+        self._pipes = LinePipes(self._process)
 
     def ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
         """Raises _Lost: no answer in time, or ever."""
-        # In a thread: a worker that does not read would hold up whoever fills its pipe.
-        threading.Thread(target=self._send, args=(json.dumps(request).encode() + b"\n",), daemon=True).start()
+        self._pipes.send(request)
         return self.receive(seconds)
 
     def receive(self, seconds: float) -> dict[str, Any]:
         """The next line. Raises _Lost: none in time, or the process has ended."""
-        deadline = time.monotonic() + seconds
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._replies, selectors.EVENT_READ)
-            while b"\n" not in self._unread:
-                if not selector.select(max(deadline - time.monotonic(), 0.0)):
-                    raise _Lost(f"no answer in {seconds:g} s")
-                if not (data := os.read(self._replies.fileno(), 1 << 16)):
-                    raise _Lost(f"its process ended with code {self._process.wait()}")
-                self._unread += data
-        line, _, self._unread = self._unread.partition(b"\n")
-        reply: dict[str, Any] = json.loads(line)
+        try:
+            reply: dict[str, Any] = self._pipes.receive(seconds)
+        except TimeoutError:
+            raise _Lost(f"no answer in {seconds:g} s") from None
+        except EOFError:
+            raise _Lost(f"its process ended with code {self._process.wait()}") from None
         return reply
 
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
-        self._requests.close()
-        self._replies.close()
-
-    def _send(self, line: bytes) -> None:
-        view = memoryview(line)
-        try:
-            while view:
-                view = view[os.write(self._requests.fileno(), view) :]
-        except (OSError, ValueError):
-            return  # it was killed meanwhile, which `receive` notices
+        self._pipes.close()
 
 
 def _arguments(pairs: Sequence[Pair], format: PromptFormat) -> dict[str, Any]:

@@ -4,8 +4,9 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
+
+from erpd_hub.plain import escape
 
 
 def score_table(rows: list[dict[str, Any]]) -> Table:
@@ -58,7 +59,7 @@ def score_notes(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
             errors = f", {row['errors']} failed and the same command tries them again" if row["errors"] else ""
             yield f"{place}: {row['coverage']:.1%} of the samples are graded{errors}; the rest is in no mean"
         if not row["equal_k"]:
-            yield f"{place}: problems have unequal numbers of graded samples, so some weigh more than they should"
+            yield f"{place}: problems have unequal numbers of graded samples, so the means of some rest on fewer"
         if row["cut_short"]:
             yield f"{place}: the server ended {row['cut_short']} samples by a limit of its own, below the one asked for"
         if row["taken_over_otherwise"]:

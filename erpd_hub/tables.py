@@ -4,10 +4,10 @@ from collections import Counter
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from erpd_hub.display import make_console
+from erpd_hub.plain import escape
 
 
 def print_preview(report: dict[str, Any]) -> None:

@@ -22,7 +22,6 @@ _WRAPPERS = re.compile(
 _INTEGER = re.compile(r"(?P<sign>[+-]?)(?P<digits>\d+|\d{1,3}(?:,\d{3})+)")
 _SPACING = re.compile(r"\\[,;:!> ()\[\]]|\\q?quad(?![a-zA-Z])|\\(?:left|right|displaystyle)(?![a-zA-Z])|~")
 _TEXT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
-_CHOICE = re.compile(r"\(?([A-J])(?:\)[.:]?|[.:]|$)")
 _SYNONYMS = (
     (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
     (re.compile(r"\\(?:ge|le|ne)q(?![a-zA-Z])"), lambda match: match[0][:-1]),
@@ -131,19 +130,15 @@ def unwrap(text: str) -> str:
     return bare
 
 
-def same_choice(gold: str, answer: str) -> bool | None:
-    """Whether an answer picks the gold's letter (`B`, `(B)`, `\\textbf{(B)} 5`); None where the gold is no choice."""
-    choice = _CHOICE.fullmatch(unwrap(_TEXT.sub(r"\1", gold)))
-    if choice is None:
-        return None
-    picked = _CHOICE.match(unwrap(_TEXT.sub(r"\1", answer)))
-    return picked[1] == choice[1] if picked else None
+def without_text_commands(text: str) -> str:
+    """A text with the content of `\\text{}` and its kin in their place."""
+    return _TEXT.sub(r"\1", text)
 
 
 def normalise_answer(text: str) -> str:
     """A form in which answers that differ only in how they are typeset are equal as strings."""
     bare = unwrap(unicodedata.normalize("NFC", text)).replace(_MINUS, "-")
-    bare = _TEXT.sub(r"\1", bare)
+    bare = without_text_commands(bare)
     for pattern, replacement in _SYNONYMS:
         bare = pattern.sub(replacement, bare)
     bare = re.sub(r"(?<=\d)\s+(?=\d)", "_", _SPACING.sub(" ", bare))  # `1 2` is not 12

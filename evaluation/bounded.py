@@ -63,12 +63,3 @@ def _quantile(counted: Mapping[float, int], chance: float, low: float, high: flo
         middle = (least + most) / 2
         least, most = (middle, most) if weighted_mean_cdf(counted, middle) < chance else (least, middle)
     return (least + most) / 2
-
-
-def bounded_contains(
-    values: Sequence[float], mean: float, *, level: float = 0.95, low: float = 0.0, high: float = 1.0
-) -> bool:
-    """Whether `bounded_interval` holds `mean`, without finding its ends."""
-    tail, counted = (1 - level) / 2, Counter(values)
-    below = weighted_mean_cdf(counted + Counter([low]), mean)
-    return below >= tail and weighted_mean_cdf(counted + Counter([high]), mean) <= 1 - tail

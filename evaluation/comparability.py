@@ -9,18 +9,15 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from erpd_hub.errors import ArtifactError
-from erpd_hub.evaluation.paired import excludes_zero, labels_by_problem
+from erpd_hub.evaluation.caveats import draws_one, made_otherwise, sampling_notes
+from erpd_hub.evaluation.harness import GRADED_BY, SANDBOX_GRADER
+from erpd_hub.evaluation.paired import labels_by_problem
 
 _NEVER = ("benchmark_version", "benchmark_definition")
 """Other prompts or golds under one name."""
 _FORCED = ("decoding", "limit", "extend_to", "max_sequence_tokens")
-_GRADER = ("grader", "math-verify")
-"""Of the recorded harness; what an older record does not say is noted."""
-
 _ENGINE = ("type", "dtype")
 """Of the recorded engine."""
-_LEVEL = 0.05
-
 _HASH = 64
 """Letters of a sha256, of which the first are shown."""
 
@@ -35,7 +32,7 @@ class Evaluation:
     place: str
     metrics: Mapping[str, Any]
     checkpoint: str
-    """Digest: equal ones are the same bytes."""
+    """Digest: equal ones are the same bytes. Of an endpoint, whose bytes nobody knows, one of its own."""
     rows: tuple[Row, ...]
     selected: str | None = None
     """How this benchmark decided about the checkpoint, in words; None where nothing shows such a thing."""
@@ -57,15 +54,20 @@ class Evaluation:
         )
 
     @property
+    def problems(self) -> str | None:
+        """Hash of its problems; None in records that do not say."""
+        return self.metrics.get("problems_sha256")
+
+    @property
     def has_votes(self) -> bool:
         """Whether majority@K means something: programs that are wrong cannot be equal."""
-        return "sandbox" not in self.metrics and self.grader.get("grader") != "unit_tests"
+        return "sandbox" not in self.metrics and self.grader.get("grader") != SANDBOX_GRADER
 
     @property
     def grader(self) -> Mapping[str, Any]:
-        """Versions of what graded it; empty in records that do not say."""
+        """Versions of what graded it, as far as the record says; what an older one does not say is noted."""
         harness = self.metrics.get("harness") or {}
-        return {key: harness[key] for key in _GRADER if key in harness}
+        return {key: harness[key] for key in GRADED_BY if key in harness}
 
     @property
     def engine(self) -> Mapping[str, Any]:
@@ -74,15 +76,12 @@ class Evaluation:
 
     @property
     def otherwise(self) -> dict[str, str]:
-        """How samples that were taken over from earlier evaluations were made, where other than those drawn last."""
-        found: dict[str, list[str]] = {}
-        earlier = self.metrics.get("taken_over_otherwise")
-        while earlier:
-            told = {key: earlier[key] for key in (*_ENGINE, "graded_by") if key in earlier}
-            for key, value in {**told, **earlier.get("versions", {})}.items():
-                found.setdefault(key, []).append(str(value))
-            earlier = earlier.get("taken_over_otherwise")
-        return {key: ", ".join(dict.fromkeys(values)) for key, values in found.items()}
+        return made_otherwise(self.metrics)
+
+    @property
+    def draws_one(self) -> bool:
+        """Whether K samples of a problem tell no more than one."""
+        return draws_one(self.metrics)
 
 
 class Side(NamedTuple):
@@ -108,12 +107,16 @@ def refuse(first: Side, other: Side, benchmark: str, *, judged: bool, force: boo
     for key in _NEVER:
         if key in one.metrics and key in two.metrics and one.metrics[key] != two.metrics[key]:
             raise _other(benchmark, key, first, other)
-    same_limit = one.metrics.get("limit") == two.metrics.get("limit")
-    if same_limit and one.metrics.get("problems_sha256") != two.metrics.get("problems_sha256"):
-        raise _other(benchmark, "problems_sha256", first, other)
+    if one.metrics.get("limit") == two.metrics.get("limit") and one.problems and two.problems:
+        if one.problems != two.problems:
+            raise _other(benchmark, "problems_sha256", first, other)
+    elif (problem := _other_problem(one, two)) is not None:
+        raise ArtifactError(
+            f"compare: {benchmark}: expected the same problems on all sides, got another problem or gold under the id "
+            f"{problem!r}; evaluate both on the same state of the benchmark"
+        )
     values = [(key, one.metrics.get(key), two.metrics.get(key)) for key in _FORCED]
-    if one.grader and two.grader:
-        values += [(key, one.grader.get(key), two.grader.get(key)) for key in _GRADER]
+    values += [(key, value, two.grader[key]) for key, value in one.grader.items() if key in two.grader]
     if judged:
         values.append(("judge", one.judge, two.judge))
     values.append(("what graded samples taken over", one.otherwise.get("graded_by"), two.otherwise.get("graded_by")))
@@ -136,6 +139,17 @@ def _other(benchmark: str, key: str, first: Side, other: Side) -> ArtifactError:
         f"compare: {benchmark}: expected one {key} on all sides, got {values[0]} ({first.name}) and {values[1]} "
         f"({other.name}); evaluate both on the same version and state of the benchmark"
     )
+
+
+def _other_problem(one: Evaluation, two: Evaluation) -> str | None:
+    """The first of the common problems that is not the same one, as far as golds and hashes in the rows tell."""
+    names = ("problem_sha256", "gold")
+    theirs = {row["problem_id"]: row for row in two.rows}
+    for row in one.rows:
+        told = [(row.get(name), theirs.get(row["problem_id"], row).get(name)) for name in names]
+        if any(mine != other for mine, other in told if mine and other):
+            return str(row["problem_id"])
+    return None
 
 
 def _shown(value: Any) -> str:
@@ -169,8 +183,9 @@ def notes(sides: Sequence[Side], benchmarks: Sequence[str]) -> list[str]:
             found.append(f"{name}: sampled by different engines: {shown}")
         found += [f"{name}: of {label}, {evaluation.metrics.get('taken_over', 'some')} samples were made before with "
                   f"{_shown(evaluation.otherwise)}" for label, evaluation in here if evaluation.otherwise]  # fmt: skip
-        if len({bool(evaluation.grader) for _, evaluation in here}) > 1:
-            unknown = ", ".join(label for label, evaluation in here if not evaluation.grader)
+        found += [f"{name}: {line}" for label, evaluation in here for line in sampling_notes(label, evaluation.metrics)]
+        told = set().union(*(evaluation.grader for _, evaluation in here))
+        if unknown := ", ".join(label for label, evaluation in here if told - set(evaluation.grader)):
             found.append(f"{name}: which version of the grader {unknown} was graded by is not recorded")
         found += [f"{name}: {label} {evaluation.selected}: neither its score there nor the difference is unbiased"
                   for label, evaluation in here if evaluation.selected]  # fmt: skip
@@ -208,36 +223,3 @@ def _incomplete(name: str, here: Sequence[tuple[str, Evaluation]]) -> list[str]:
         if ungraded:
             found.append(f"{name}: {label} has {ungraded} of {len(evaluation.rows)} samples that could not be graded")
     return found
-
-
-def disagreements(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Where an interval and p say different things of the difference 0, and why they may."""
-    unsure: list[str] = []
-    close: list[str] = []
-    for pair in pairs:
-        pooled = [{"benchmark": "the mean of benchmarks", **pair["pooled"]}] if pair["pooled"] else []
-        for item in (*pair["benchmarks"], *pooled):
-            place = f"{pair['checkpoint']} against {pair['against']} on {item['benchmark']}"
-            small, apart = item["p_two_sided"] < _LEVEL, excludes_zero(item["interval"])
-            if small != apart:
-                (unsure if small else close).append(place)
-    found = []
-    if unsure:
-        found.append(f"{'; '.join(unsure)}: p < {_LEVEL} although the interval holds 0: not alike on these problems, "
-                     "but others like them, of which none is here, could turn the mean around")  # fmt: skip
-    if close:
-        found.append(f"{'; '.join(close)}: p >= {_LEVEL} although the interval excludes 0: too close to call")
-    return found
-
-
-def multiplicity(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
-    single = sum(len(pair["benchmarks"]) for pair in pairs)
-    pooled = sum(pair["pooled"] is not None for pair in pairs)
-    if max(single, pooled) < 2:
-        return []
-    pooled_text = f" and {pooled} of means over benchmarks" if pooled > 1 else ""
-    return [
-        f"{single} tests of single benchmarks{pooled_text}: one in twenty tests of equal checkpoints has p < 0.05, so "
-        "read p (Holm), which holds over each family; the best of several checkpoints looks better than it is, so "
-        "choose on one benchmark and report another"
-    ]

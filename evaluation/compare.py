@@ -14,13 +14,12 @@ from erpd_hub.evaluation.comparability import (
     Evaluation,
     Row,
     Side,
-    disagreements,
-    multiplicity,
     notes,
     refuse,
     without_judge,
 )
 from erpd_hub.evaluation.judge import judged_label
+from erpd_hub.evaluation.pair_notes import disagreements, multiplicity
 from erpd_hub.evaluation.paired import LabelsByProblem, labels_by_problem
 from erpd_hub.evaluation.statistics import (
     avg_at_k,
@@ -72,6 +71,8 @@ def report(
     labels = [_labels(side, benchmarks, judged=judged) for side in sides]
     if force:
         labels = _common(labels)
+        if empty := [name for name, found in labels[0].items() if not found]:
+            raise ArtifactError(f"compare: expected common problems, got none of {', '.join(empty)}")
     numbers = [(later, earlier) for later in range(1, len(sides)) for earlier in range(later if all_pairs else 1)]
     pairs = [_pair(sides[a], sides[b], labels[a], labels[b]) for a, b in numbers]
     _adjust(pairs)
@@ -167,7 +168,8 @@ def _share(hits: Iterable[bool]) -> float:
 def _pair(
     side: Side, against: Side, labels: Mapping[str, LabelsByProblem], base: Mapping[str, LabelsByProblem]
 ) -> dict[str, Any]:
-    each, pooled = compare_on_each(labels, base)
+    draws_one = [name for name in labels if any(one.evaluations[name].draws_one for one in (side, against))]
+    each, pooled = compare_on_each(labels, base, draws_one=draws_one)
     return {
         "checkpoint": side.name,
         "against": against.name,

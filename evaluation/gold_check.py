@@ -58,7 +58,8 @@ class GoldReport:
 
     @property
     def passed(self) -> bool:
-        return not (self.refused or self.confused)
+        """Whether there are golds to grade against, and the grader knows them."""
+        return self.problems > len(self.bad) and not (self.refused or self.confused)
 
 
 def check_benchmark(benchmark: Benchmark, problems: Sequence[Problem], *, pairs: int | None = PAIRS) -> GoldReport:

@@ -17,15 +17,15 @@ from erpd_hub.evaluation.answers import (
     is_prose,
     normalise_answer,
     parse_integer,
-    same_choice,
 )
+from erpd_hub.evaluation.choices import same_choice
 from erpd_hub.evaluation.golds import is_worked_solution
 from erpd_hub.evaluation.grading_pool import Comparison, Method, shared_pool
 from erpd_hub.evaluation.maths.comparing import can_read
 from erpd_hub.evaluation.phrases import same_nothing, same_phrase
 from erpd_hub.samples import FinishReason, Verdict
 
-GRADER_VERSION = 3
+GRADER_VERSION = 4
 """Raised when the same answer may get another grade."""
 
 Grader = Literal["none", "integer", "string", "phrase", "reader", "math-verify", "function"]

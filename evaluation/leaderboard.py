@@ -73,6 +73,9 @@ LEADERBOARD_SCHEMA = pa.schema(
         ("problems_state", pa.string()),  # known, other, unrecorded: whether the problems are those of the registry
         ("benchmark_definition", pa.string()),  # sha256 of source, prompt and decoding: tells two of one name apart
         ("harness", pa.string()),  # versions of package, grader and benchmark, as text
+        ("seeds_ignored", pa.bool_()),  # equal samples show that K is less than it seems; null where none do
+        ("cut_short", pa.int32()),  # samples that a server ended by a lower limit of its own; null for none
+        ("taken_over_otherwise", pa.string()),  # how samples of earlier evaluations were made, as text; null for alike
         ("licence", pa.string()),  # of the benchmark's problems
         ("probe_repo", pa.string()),  # where KL and entropy are from
         ("probe_folder", pa.string()),

@@ -9,7 +9,7 @@ The interval is Gaffke's (`erpd_hub.evaluation.bounded`) for differences in [-1,
 also where a few problems in a hundred change entirely and none of them is in the benchmark. That has a price which no
 method avoids: n problems miss a share of 3.7 / n with a chance of 2.5 %, so the interval reaches about as far to either
 side (12 points at n = 30) however alike the two are on the problems seen. `within_reach` is narrower, by assuming that
-no problem differs by more than the largest one seen and 1 / sqrt(K).
+no problem differs by more than the largest one seen and 1 / sqrt(K), K being 1 where samples are not independent.
 
 The sign-flip test asks something else: whether the two could be alike on these very problems. So p can be small where
 the interval holds 0; `erpd-hub compare` says where.
@@ -74,11 +74,15 @@ class Comparison(NamedTuple):
     """Whether every problem has the same number of graded samples on both sides."""
 
 
-def compare(first: LabelsByProblem, second: LabelsByProblem, *, margin: float = 0.0) -> Comparison:
+def compare(
+    first: LabelsByProblem, second: LabelsByProblem, *, margin: float = 0.0, draws_one: bool = False
+) -> Comparison:
     """Compare two checkpoints on the same problems.
 
     Args:
         margin: Difference that counts as none, in [-1, 1].
+        draws_one: The samples of a problem tell no more than one of them, on one of the sides (temperature 0, or a
+            server that ignores seeds).
 
     Raises:
         ArtifactError: a problem is on one side only, or none has a graded sample on both.
@@ -88,7 +92,8 @@ def compare(first: LabelsByProblem, second: LabelsByProblem, *, margin: float = 
     differences = [a - b for a, b in means]
     flipped = sign_flip([d - Fraction(str(margin)) for d in differences])
     every = [_graded(labels) for labels in (*first.values(), *second.values())]
-    reach = reach_of(differences, min(len(labels) for sides in graded.values() for labels in sides))
+    k = 1 if draws_one else min(len(labels) for sides in graded.values() for labels in sides)
+    reach = reach_of(differences, k)
     return Comparison(
         first=fmean(a for a, _ in means),
         second=fmean(b for _, b in means),

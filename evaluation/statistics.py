@@ -36,7 +36,7 @@ class Average(NamedTuple):
     num_ungradable: int
     """Samples left out."""
     equal_k: bool
-    """Whether each problem has the same number of graded samples; unequal K weighs problems by luck."""
+    """Whether each problem has the same number of graded samples; else some means rest on fewer."""
 
 
 def avg_at_k(labels: Labels) -> Average:

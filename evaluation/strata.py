@@ -5,7 +5,7 @@ Benchmarks are strata: errors add up within each, and the sign-flip test flips t
 weight that it has in the mean.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
 from math import sqrt
 from statistics import fmean
@@ -34,14 +34,17 @@ class Pooled(NamedTuple):
 
 
 def compare_on_each(
-    first: Mapping[str, LabelsByProblem], second: Mapping[str, LabelsByProblem]
+    first: Mapping[str, LabelsByProblem], second: Mapping[str, LabelsByProblem], *, draws_one: Collection[str] = ()
 ) -> tuple[dict[str, Comparison], Pooled]:
     """Compare two checkpoints on every benchmark and over all; both sides have the same benchmarks, at least one.
+
+    Args:
+        draws_one: Benchmarks on which the samples of a problem tell no more than one of them.
 
     Raises:
         ArtifactError: a problem is on one side only, or none has a graded sample on both.
     """
-    each = {name: compare(first[name], second[name]) for name in first}
+    each = {name: compare(first[name], second[name], draws_one=name in draws_one) for name in first}
     weighted = [
         difference / len(differences)
         for differences in (differences_by_problem(first[name], second[name]) for name in first)

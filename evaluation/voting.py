@@ -1,4 +1,5 @@
-"""majority@K (cons@K): how often the answer that most of k samples give is right. Pure, standard library only.
+"""majority@K (cons@K): how often the answer that most of k samples give is right. Pure, but for `graded_same`, whose
+grader has processes of its own.
 
 Votes go to classes of equal answers, not to strings. The answers that were graded right are one class, whatever they
 look like: they all equal the gold. Wrong ones are put together where they are the same integer or the same typesetting

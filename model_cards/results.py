@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from erpd_hub.evaluation.caveats import caveats
 from erpd_hub.model_cards.text import yaml_block
 
 _HEADING, _NEXT = "\n## Evaluation\n\n", "\n## How to load it\n\n"
@@ -32,9 +33,11 @@ def with_results(card: str, rows: Sequence[Row], model_index: Sequence[Mapping[s
 def _section(rows: Sequence[Row]) -> str:
     from erpd_hub.model_cards import _environment
 
-    return (
-        _environment().get_template("evaluation.md.jinja").render(rows=rows, judged=any(row["judge"] for row in rows))
+    judged, less = (
+        any(row["judge"] for row in rows),
+        [(row["benchmark"], line) for row in rows for line in caveats(row)],
     )
+    return _environment().get_template("evaluation.md.jinja").render(rows=rows, judged=judged, less=less)
 
 
 def _front_matter(top: str) -> dict[str, Any] | None:

@@ -198,6 +198,9 @@ def _marks(row: Row) -> Markup:
         (f"{percent(row.get('coverage'))} % graded", (row.get("coverage") or 1.0) < 1.0),
         ("unequal K", row.get("equal_k") is False),
         ("other problems than the recorded ones", row.get("problems_state") == "other"),
+        ("seeds ignored", row.get("seeds_ignored")),
+        (f"{row.get('cut_short')} samples cut by the server", row.get("cut_short")),
+        ("some samples made otherwise", row.get("taken_over_otherwise")),
     ]
     return Markup("").join(badge(text, "mark") for text, there in marks if there)
 

@@ -20,8 +20,10 @@ from erpd_hub.artifacts import (
     fingerprint_tag,
     payload_files,
 )
-from erpd_hub.evaluation.judge.journal import question_key
-from erpd_hub.evaluation.judge.prompt import Question
+from erpd_hub.evaluation.judge.audit import canary_report
+from erpd_hub.evaluation.judge.canaries import canaries, rewordings
+from erpd_hub.evaluation.judge.journal import Ruling, question_key
+from erpd_hub.evaluation.judge.prompt import PROMPT_VERSION, Question
 from erpd_hub.evaluation.statistics import summarise
 from erpd_hub.hub.client import Hub, RepoType, connect
 from erpd_hub.hub.finding import find_finished
@@ -29,7 +31,7 @@ from erpd_hub.model_cards import render
 from erpd_hub.plan import Node, Plan, make_plan
 from erpd_hub.recipe import build_recipe
 from erpd_hub.runner import Finished
-from erpd_hub.samples import sample_schema, write_tables
+from erpd_hub.samples import sample_schema, sample_seed, write_tables
 
 BENCHMARK = "addition-1digit"
 DATASET = "MathArena/aime_2025"
@@ -80,6 +82,7 @@ def push_base(hub: Hub, name: str) -> tuple[str, LineageRecord]:
                 repo_id=f"local/{name}")  # fmt: skip
 
 
+VERDICT = {"accepted": '{"verdict": "A"}', "rejected": '{"verdict": "B"}'}
 VERDICTS = {1: "correct", 0: "wrong", None: "ungradable"}
 
 
@@ -89,7 +92,8 @@ def shard(labels: list[list[int | None]], benchmark: str, rulings: Mapping[tuple
 
     rows = [
         {
-            "benchmark": benchmark, "problem_id": str(p), "k": k, "seed": k, "prompt_ids": [1], "response_ids": [1, 2],
+            "benchmark": benchmark, "problem_id": str(p), "k": k,
+            "seed": sample_seed(0, benchmark, str(p), k), "prompt_ids": [1], "response_ids": [1, 2],
             "finish_reason": "stop", "text": f"answer {label}", "gold": "7", "extracted": "7" if label else "8",
             "verdict": VERDICTS[label], "label": label,
             "judge": json.dumps({"status": rulings[str(p), k]}) if (str(p), k) in rulings else None,
@@ -130,32 +134,57 @@ def push_details(
         inputs.append(InputRecord(role=f"benchmark:{benchmark}", kind="dataset", digest="d" * 64, repo_type="dataset",
                                   repo_id=DATASET, revision="e" * 40))  # fmt: skip
     metrics = {**figures(labels), "benchmark": benchmark, **told}
+    planned = {"k": max(map(len, labels)), "limit": None, "definitions": {benchmark: {"num_problems": len(labels)}}}
     folder = f"{name.replace('/', '--').replace(':', '--')}/{benchmark}"
     return push(
         hub, {"data/train-00000.parquet": shard(labels, benchmark)}, inputs=inputs, stage="evaluate", kind="details",
         run=run, repo_type="dataset", repo_id=f"local/{run}-details", folder=folder,
-        metrics=metrics, config={"checkpoints": [name], "benchmarks": [benchmark]}, identity=identity,
+        metrics=metrics, config={"checkpoints": [name], "benchmarks": [benchmark]},
+        identity={"benchmarks": [benchmark], **planned, **identity},
     )  # fmt: skip
 
 
 def push_judged(
-    hub: Hub, details: tuple[str, LineageRecord], labels, *, accepted, replies=None, told=NOTHING
+    hub: Hub,
+    details: tuple[str, LineageRecord],
+    labels,
+    *,
+    accepted,
+    replies=None,
+    taken=16,
+    allowed=0.5,
+    left_out=(),
+    told=NOTHING,
 ) -> tuple[str, LineageRecord]:
-    """The judged copy of details, whose judge accepts these samples, turns down no other, and takes one canary of four;
-    `replies` are kept for other samples than those."""
+    """The judged copy of details, whose judge accepts these samples, turns down no other, and takes the first `taken`
+    canaries, of which it may take the share `allowed`; `replies` are kept for other samples than those, and for no
+    question that is `left_out`."""
     sha, record = details
     judged = [[1 if (str(p), k) in accepted else x for k, x in enumerate(row)] for p, row in enumerate(labels)]
     found = summarise(rows_of(judged))
+    ruled = {
+        "canary": {q: "accepted" if i < taken else "rejected" for i, q in enumerate(canaries())},
+        "reworded": dict.fromkeys(rewordings(), "accepted"),
+    }
+    of = {purpose: {q.problem_id: Ruling(r, None, ()) for q, r in found.items()} for purpose, found in ruled.items()}
+    report = canary_report(of["canary"], of["reworded"].values(), threshold=allowed)
     metrics = {**record.metrics, "avg_judged": found["avg"], "stderr_judged": found["stderr"],
-               "judge": {"model": "judge-1", "canary_acceptance": 0.25, **told}}  # fmt: skip
+               "judge": {"model": "judge-1", **report, **told}}  # fmt: skip
     content = shard(labels, BENCHMARK, dict.fromkeys(accepted, "accepted"))
-    entries = [{"key": str(i), "purpose": "canary", "replies": [json.dumps({"verdict": "BBBA"[i]})]} for i in range(4)]
+    entries = [
+        {"key": question_key(q, "judge-1"), "purpose": purpose, "replies": [VERDICT[ruling]]}
+        for purpose, rulings in ruled.items()
+        for q, ruling in rulings.items()
+        if q not in left_out
+    ]
     for problem_id, _ in accepted if replies is None else replies:
         question = Question(f"{BENCHMARK}/{problem_id}", None, "7", "8")
-        entries.append({"key": question_key(question, "judge-1", 1), "replies": ['{"verdict": "A"}']})
+        entries.append({"key": question_key(question, "judge-1"), "replies": [VERDICT["accepted"]]})
     files = {
         "data/train-00000.parquet": content,
-        "judge/judge.json": b'{"model": "judge-1", "prompt_version": 1}',
+        "judge/judge.json": json.dumps(
+            {"model": "judge-1", "prompt_version": PROMPT_VERSION, "max_canary_acceptance": allowed}
+        ).encode(),
         "judge/replies.jsonl": "".join(json.dumps(entry) + "\n" for entry in entries).encode(),
     }
     return push(

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,16 +14,18 @@ from backend_samples import CASES, write_details
 from erpd_hub import provenance
 from erpd_hub.artifacts import InputRecord, LineageRecord, check_payload, read_lineage
 from erpd_hub.benchmark_files import all_benchmarks
+from erpd_hub.config.benchmarks import FileSource
 from erpd_hub.errors import ArtifactError, ConfigError, ErpdError
 from erpd_hub.evaluation.backends import environments
 from erpd_hub.evaluation.backends.foreign import guard
 from erpd_hub.evaluation.backends.imports import import_details
-from erpd_hub.evaluation.backends.live import Server, run_evalscope
+from erpd_hub.evaluation.backends.live import Server, _forget_address, run_evalscope
 from erpd_hub.evaluation.backends.regrade import regrade
 from erpd_hub.evaluation.backends.second import second_opinions
 from erpd_hub.evaluation.backends.sources import _benchmark, open_details
-from erpd_hub.evaluation.backends.tasks import write_tasks
+from erpd_hub.evaluation.backends.tasks import write_problems, write_tasks
 from erpd_hub.evaluation.backends.workers import Lost, Workers
+from erpd_hub.evaluation.benchmarks import get_benchmark, load_problems, problems_hash
 from erpd_hub.samples import read_rows
 
 GRADER = """
@@ -201,6 +204,22 @@ def test_a_run_that_fails_leaves_the_endpoints_address_nowhere(tmp_path: Path, m
     assert left and not [path for path in left if b"models.example" in path.read_bytes()]
 
 
+@pytest.mark.parametrize("host", ["models.example", "vllm"])
+def test_what_a_run_keeps_does_not_quote_the_address(host: str, tmp_path: Path) -> None:
+    """evalscope keeps the errors of requests in its predictions; a sample stays as it is."""
+    url, folder = f"http://{host}:8000/v1", tmp_path / "run" / "predictions" / "m"
+    folder.mkdir(parents=True)
+    errors = [f"Cannot connect to host {host}:8000 ssl:default", f"HTTPConnectionPool(host='{host}', port=8000)",
+              f"POST {url}/chat/completions"]  # fmt: skip
+    rows = [{"text": "of vllm, 1/2 at \\ud800"}, *({"error": error} for error in errors)]
+    (folder / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _forget_address(tmp_path, url)
+    left = [json.loads(line) for line in (folder / "a.jsonl").read_text().splitlines()]
+    assert left[0] == rows[0]
+    assert [row["error"].count("the endpoint") for row in left[1:]] == [1, 1, 1]
+    assert not any(host in row["error"] for row in left[1:])
+
+
 def test_a_definition_that_this_version_cannot_read_is_said_so() -> None:
     record = LineageRecord.model_construct(config={"definitions": {"theirs": {"grader": "of the future"}}})
     with pytest.raises(ArtifactError, match=r"theirs: expected a definition as this version reads it, got \w+"):
@@ -237,8 +256,52 @@ def test_lighteval_details_become_ours(tmp_path: Path) -> None:
     assert not check_payload(out, record)
     assert record.config["imported"] and record.config["tool_version"] == "0.13.0"
     assert str(tmp_path) not in record.to_json()
+    assert {row["seed"] for row in rows} == {None}, "nobody knows"
     result = regrade(open_details("local", str(out)).rows(), ["ours"], extract="boxed")
     assert result.tallies["ours"].summary()["avg"] == 0.5
+
+
+def test_imported_thinking_that_is_never_closed_has_no_answer(tmp_path: Path) -> None:
+    from conftest import cli
+
+    texts = ["so \\boxed{204}", "\\boxed{5}</think> \\boxed{204}"]
+    row = {
+        "doc": {"choices": ["$204$"], "gold_index": 0, "id": "7"},
+        "metric": {"avg@n:n=2": 0.5},
+        "model_response": {"text": texts, "output_tokens": []},
+    }
+    source = tmp_path / "details_x.parquet"
+    pq.write_table(pa.Table.from_pylist([row]), source)
+    fingerprints = set()
+    for flags, expected in (([], [1, 1]), (["--thinking"], [0, 1])):
+        out = tmp_path / f"ours{len(flags)}"
+        cli("backends", "import", "lighteval", str(source), str(out), "--benchmark", "aime_2025", *flags,
+            home=tmp_path / "home")  # fmt: skip
+        stored = open_details("local", str(out))
+        assert regrade(stored.rows(), ["ours"], extract="boxed").tallies["ours"].labels["7"] == expected
+        fingerprints.add(stored.fingerprint)
+    assert len(fingerprints) == 2
+
+
+def test_what_a_harness_was_handed_is_checked_and_recorded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = tmp_path / "mine.jsonl"
+    rows.write_text('{"problem": "What is half?", "answer": "1/2"}\n{"problem": "What is 1?", "answer": "1"}\n')
+    source = FileSource(type="file", path=str(rows), problem_column="problem", answer_column="answer")
+    mine = replace(get_benchmark("hmmt_feb_2025"), name="mine", source=source)
+    handed = write_problems(mine, "local", tmp_path / "problems.jsonl", limit=1)
+    assert handed.about["problems_state"] == "other" and handed.about["limit"] == 1
+    assert "mine: expected the problems that its entry was checked with, got others" in caplog.text
+    assert handed.dataset is not None and handed.dataset.digest and str(tmp_path) not in str(handed)
+    lines = [{"problem_id": "p", "index": 0, "target": ["1/2"]}]
+    score = {"value": {"accuracy": 1.0}, "status": "success", "prediction": "\\boxed{0.5}"}
+    review = {**lines[0], "sample_score": {"score": score, "group_id": 0, "generation_index": 0}}
+    (tmp_path / "theirs" / "reviews" / "m").mkdir(parents=True)
+    (tmp_path / "theirs" / "reviews" / "m" / "mine.jsonl").write_text(json.dumps(review) + "\n")
+    (tmp_path / "theirs" / "predictions").mkdir()
+    keys = {"benchmark": "mine", "tool_version": "1"}
+    import_details("evalscope", tmp_path / "theirs", tmp_path / "ours", handed=handed, **keys)
+    record = read_lineage(tmp_path / "ours" / "lineage.json")
+    assert record.metrics.items() >= handed.about.items() and handed.dataset in record.inputs
 
 
 def test_evalscope_reviews_become_ours(tmp_path: Path) -> None:
@@ -282,7 +345,9 @@ def test_tasks_folder_holds_prompts_and_golds(tmp_path: Path) -> None:
     assert write_tasks("local", ["addition-1digit"], out) == ["erpd_addition-1digit"]
     rows = [json.loads(line) for line in (out / "addition-1digit" / "train.jsonl").read_text().splitlines()]
     assert len(rows) == 40 and rows[0]["problem"].endswith("?") and rows[0]["gold"].isdigit()
-    assert json.loads((out / "tasks.json").read_text())[0]["k"] == 8
+    (entry,) = json.loads((out / "tasks.json").read_text())
+    assert entry["k"] == 8
+    assert entry["problems_sha256"] == problems_hash(load_problems(get_benchmark("addition-1digit"), None))
     source = (out / "lighteval_tasks.py").read_text()
     assert "import erpd_hub" not in source and "from erpd_hub" not in source
     with pytest.raises(ConfigError, match="empty"):

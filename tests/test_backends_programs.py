@@ -5,6 +5,7 @@ The daemon here is `docker_daemon`: everything up to docker is evalscope's own. 
 
 import json
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from test_livecodebench import row as problem
 from erpd_hub.config.benchmarks import LiveCodeBenchSource
 from erpd_hub.errors import ConfigError, ErpdError
 from erpd_hub.evaluation.backends.environments import find_python
-from erpd_hub.evaluation.backends.programs import require_docker, run_programs
+from erpd_hub.evaluation.backends.opinions import Opinion
+from erpd_hub.evaluation.backends.programs import _cause, require_docker, run_programs
 from erpd_hub.evaluation.backends.second import check_backends, second_opinions
 from erpd_hub.evaluation.backends.sources import Stored
 from erpd_hub.evaluation.benchmarks import get_benchmark
@@ -71,6 +73,12 @@ def test_programs_are_no_answers(stored: Stored) -> None:
         second_opinions(stored, ["exact"], [], harnesses={})
 
 
+def test_a_program_inside_an_open_think_block_is_what_another_harness_reads_otherwise() -> None:
+    row = {"text": "```python\nprint(2)\n```", "extracted": None, "verdict": "no_answer", "label": 0}
+    assert _cause(row, Opinion(1, "print(2)", None)) == "extraction"
+    assert _cause({**row, "extracted": "print(2)", "verdict": "wrong"}, Opinion(1, "print(2)", None)) == "execution"
+
+
 @needs_evalscope
 def test_without_docker_evalscope_gets_no_programs(
     stored: Stored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -89,8 +97,11 @@ def test_without_docker_evalscope_gets_no_programs(
 @needs_evalscope
 def test_evalscope_runs_the_programs_and_each_difference_is_known(stored: Stored, daemon: DockerDaemon) -> None:
     """A truncated program counts there, and so does one that prints what its own checker prints."""
+    failed = {**next(stored.rows()), "k": 3, "finish_reason": "error", "text": "", "label": None}
+    stored = replace(stored, rows=lambda rows=stored.rows: chain(rows(), [failed]))
     report = second_opinions(stored, [], ["evalscope"], harnesses={})
     (run,) = report["backends"]
+    assert run["left_out"] == 1
     assert run["avg"] == pytest.approx(4 / 6, abs=5e-5) and run["avg_by_sample"] == pytest.approx(4 / 6)
     assert [item["avg"] for item in report["graders"]] == pytest.approx([2 / 6, 4 / 6])
     found = {(item["problem_id"], item["k"]): item["differences"][0]["cause"] for item in report["disagreements"]}

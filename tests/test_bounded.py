@@ -5,8 +5,9 @@ from collections import Counter
 from math import comb
 
 import pytest
+from bounded_reference import bounded_contains
 
-from erpd_hub.evaluation.bounded import bounded_contains, bounded_interval, weighted_mean_cdf
+from erpd_hub.evaluation.bounded import bounded_interval, weighted_mean_cdf
 
 
 def _binomial_tail(least: int, n: int, p: float) -> float:

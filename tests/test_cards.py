@@ -198,7 +198,16 @@ def test_details_that_were_made_in_several_ways_say_so() -> None:
     assert "| 4, unequal |" in card
     assert "6 samples are from an earlier evaluation" in card
     assert "They were made otherwise than the others: dtype float32, versions torch 2.0." in card
+    assert "their answers graded afresh" in card
     assert "2 samples were ended by a server's own limit" in card
+
+
+def test_details_of_programs_say_what_ran_them_and_that_verdicts_are_kept() -> None:
+    harness = {"grader": "unit_tests", "sandbox": 1, "protection": "partial", "numpy": "none"}
+    metrics = {"avg": 0.5, "benchmark": "b", "k": 4, "taken_over": 6, "harness": harness}
+    card = model_cards.render_repo_card([a_dataset("details", folder="a/b", metrics=metrics)])
+    assert "unit_tests, sandbox 1 (partial protection, numpy none)" in card
+    assert "afresh" not in card and "with the verdicts that their programs had got then" in card
 
 
 def test_nothing_of_the_machine_in_a_card() -> None:

@@ -127,6 +127,31 @@ def test_names_that_a_server_does_not_know_are_learnt_at_its_greeting(caplog):
     assert "server 1 of 1 takes no seed: whether its samples differ is up to it" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("error", "about_the_seed"),
+    [
+        ({"message": "Unrecognized request argument supplied: seed"}, True),
+        ({"message": "'seed' is not supported with this model.", "param": None}, True),
+        ({"message": "body.seed: Extra inputs are not permitted"}, True),
+        ({"message": "not supported by bytedance-seed-2.0", "param": "seed"}, True),
+        ({"message": "temperature is not supported by bytedance-seed-2.0"}, False),
+        ({"message": "no such model: org/seed at seed.example"}, False),
+        ({"message": "expected a temperature of 1 where a seed is sent", "param": "temperature"}, False),
+    ],
+)
+def test_seeds_are_given_up_only_where_it_is_they_that_are_refused(error, about_the_seed):
+    def answer(server, body):
+        return JSONResponse({"error": error}, 400) if "seed" in body else None
+
+    with serving(server := CompletionsServer(answer)):
+        if about_the_seed:
+            talk(asked(1), server)
+        else:
+            with pytest.raises(ConfigError, match="HTTP 400"):
+                talk(asked(1), server)
+    assert bool(samples_of(server)) is about_the_seed
+
+
 def test_what_it_will_not_take_at_all_is_refused_before_anything_is_drawn():
     with serving(CompletionsServer(refusing("temperature"))) as (server,), pytest.raises(ConfigError, match="HTTP 400"):
         talk(asked(3), server)

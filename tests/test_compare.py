@@ -124,6 +124,35 @@ def test_other_decoding_and_limits_are_refused_or_flagged():
     assert "FORCED: sums: decoding is" in markdown(found)
 
 
+@pytest.mark.parametrize("column", ["gold", "problem_sha256"])
+def test_other_problems_under_the_same_ids_are_refused_under_another_limit_too(column):
+    def side(name, labels, golds, **metrics):
+        rows = tuple({**row, column: golds[row["problem_id"]]} for row in _rows(labels))
+        return _side(name, labels, rows=rows, **metrics)
+
+    golds = {"1": "7", "2": "8", "3": "9"}
+    limited = {"limit": 2, "problems_sha256": "b" * 64}
+    few = {problem: B[problem] for problem in "12"}
+    assert report([side("base", A, golds), side("student", few, golds, **limited)], force=True)["forced"]
+    for metrics in (limited, {"problems_sha256": None}):
+        sides = [side("base", A, golds), side("student", few, golds | {"2": "80"}, **metrics)]
+        for force in (False, True):
+            with pytest.raises(ArtifactError, match="got another problem or gold under the id '2'"):
+                report(sides, force=force)
+
+
+def test_a_record_that_does_not_say_its_problems_is_compared_by_its_rows():
+    one, two = _side("base", A), _side("student", B)
+    del two.evaluations["sums"].metrics["problems_sha256"]
+    assert report([one, two])["pairs"][0]["benchmarks"][0]["difference"] == pytest.approx((0.5 + 0.25) / 3)
+
+
+def test_without_a_common_problem_there_is_nothing_to_compare():
+    sides = [_side("base", {"1": A["1"]}, limit=1), _side("student", {"2": A["2"]}, limit=2)]
+    with pytest.raises(ArtifactError, match="expected common problems"):
+        report(sides, force=True)
+
+
 JUDGE = {"model": "m", "prompt_version": "1", "canary_acceptance": 0.5, "canaries_alarm": True}
 
 
@@ -174,6 +203,9 @@ def test_another_judge_or_one_asked_otherwise_is_not_the_same():
         assert report(sides)["forced"] == [], "the rule's labels do not depend on it"
 
 
+PROGRAMS = {"grader": "unit_tests", "sandbox": 1, "protection": "full", "numpy": "2.1"}
+
+
 @pytest.mark.parametrize(
     ("one", "other", "message"),
     [
@@ -182,6 +214,12 @@ def test_another_judge_or_one_asked_otherwise_is_not_the_same():
             {"harness": {"grader": "math v1", "math-verify": "0.8.0"}},
             {"harness": {"grader": "math v2", "math-verify": "0.9.0"}},
             "grader is math v1 .base. and math v2 .student.; sums: math-verify is 0.8.0 .base. and 0.9.0 .student.",
+        ),
+        (
+            {"harness": PROGRAMS},
+            {"harness": PROGRAMS | {"sandbox": 2, "protection": "partial", "numpy": "none"}},
+            "sandbox is 1 .base. and 2 .student.; sums: protection is full .base. and partial .student.; "
+            "sums: numpy is 2.1 .base. and none .student.",
         ),
     ],
 )
@@ -195,6 +233,8 @@ def test_other_limits_and_graders_are_refused_or_flagged(one, other, message):
 def test_a_grader_that_is_not_recorded_is_noted():
     found = report([_side("base", A), _side("student", B, harness={"erpd-hub": "1", "grader": "math v1"})])
     assert found["notes"] == ["sums: which version of the grader base was graded by is not recorded"]
+    older = _side("base", A, harness={"grader": "unit_tests"})
+    assert report([older, _side("student", B, harness=PROGRAMS)])["notes"] == found["notes"]
 
 
 @pytest.mark.parametrize("metrics", [{"sandbox": "namespaces"}, {"harness": {"grader": "unit_tests"}}])
@@ -234,6 +274,34 @@ def test_samples_taken_over_that_were_made_otherwise_are_noted_and_other_graders
     ):
         report([_side("base", A), graded])
     assert report([_side("base", A), graded], force=True)["forced"]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        (
+            {"seeds_ignored": True, "duplicates": 9},
+            "student has 9 samples that repeat another of their problem: whatever",
+        ),
+        ({"decoding": {"temperature": 0}}, "student was sampled at temperature 0, so K = 1 says the same"),
+    ],
+)
+def test_equal_samples_are_one(metrics, said):
+    """K times the same sample narrows nothing: `within reach` is as for K = 1, and a note says why."""
+    first = {str(i): [i % 2, 0, 1, 1] for i in range(30)}
+    second = first | {"1": [1] * 4}
+    told = report([_side("base", first), _side("student", second, **metrics)], force=True)
+    (row,), (plain,) = (
+        found["pairs"][0]["benchmarks"] for found in (told, report([_side("base", first), _side("student", second)]))
+    )
+    assert (row["reach"], plain["reach"]) == (pytest.approx(1.0), pytest.approx(0.75))
+    assert row["within_reach"] == row["interval"] != plain["within_reach"]
+    assert any(note.startswith(f"sums: {said}") for note in told["notes"])
+
+
+def test_samples_cut_by_a_server_are_noted():
+    (note,) = report([_side("base", A), _side("student", B, cut_short=2)])["notes"]
+    assert note == "sums: of student, 2 samples were ended by a limit of the server's own"
 
 
 def test_what_has_to_be_known_is_noted():

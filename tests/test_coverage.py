@@ -4,8 +4,9 @@ from collections import Counter
 from math import inf
 
 import pytest
+from bounded_reference import bounded_contains
 
-from erpd_hub.evaluation.bounded import bounded_contains, bounded_interval, weighted_mean_cdf
+from erpd_hub.evaluation.bounded import bounded_interval, weighted_mean_cdf
 from erpd_hub.evaluation.paired import reach_of, sign_flip
 
 np = pytest.importorskip("numpy")

@@ -131,6 +131,21 @@ def test_samples_of_another_version_of_the_engine_are_named(finished_record, tmp
     assert drawn_otherwise(record, {"type": "vllm"}, {"grader": "math v1"}, {"vllm": "0.31"}) == {}
 
 
+def test_programs_that_another_sandbox_has_judged_are_named(finished_record, tmp_path):
+    here = {"grader": "unit_tests", "sandbox": 1, "protection": "full", "numpy": "2.1"}
+    without = here | {"protection": "partial", "numpy": "none"}
+    for told, expected in (
+        (here, {}),
+        (without, {"graded_by": "sandbox 1, protection partial, numpy none"}),
+        (
+            {"grader": "unit_tests"},
+            {"graded_by": "sandbox not recorded, protection not recorded, numpy not recorded"},
+        ),
+    ):
+        record = finished_record(tmp_path, {}).model_copy(update={"metrics": {"harness": told}})
+        assert drawn_otherwise(record, {}, here, {}) == expected
+
+
 def test_what_an_endpoint_of_that_name_said_before_is_named(caplog):
     with serving(CompletionsServer(owner="someone")) as (server,):
         evaluate("endpoint:m", 1, engine=at(server))

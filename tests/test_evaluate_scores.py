@@ -8,7 +8,7 @@ import pytest
 from completions_server import CompletionsServer, serving, solved
 from conftest import cli
 from evaluations import PROBLEMS, at, by_sample, evaluate
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from tiny import save_policy
 
 from erpd_hub.artifacts import LINEAGE
@@ -16,6 +16,7 @@ from erpd_hub.cli.evaluate import split_words
 from erpd_hub.config import EvaluateConfig
 from erpd_hub.errors import ConfigError, StageError
 from erpd_hub.evaluation.benchmarks import get_benchmark
+from erpd_hub.evaluation.caveats import sampling_notes
 from erpd_hub.evaluation.statistics import summarise
 from erpd_hub.fields import identity
 from erpd_hub.model_cards import render
@@ -46,6 +47,21 @@ def test_a_server_that_ignores_seeds_is_found_out(caplog):
     assert (row["duplicates"], row["seeds_ignored"]) == (2 * PROBLEMS, False)
     assert "ignores seeds" not in caplog.text
     assert any("as temperature 0 makes them" in note for note in score_notes([row]))
+
+
+def test_that_no_seed_was_sent_is_recorded():
+    def answer(server, body):
+        return JSONResponse({"error": {"message": "seed: extra", "param": "seed"}}, 400) if "seed" in body else None
+
+    with serving(CompletionsServer(answer, owner="someone")) as (server,):
+        *_, record = evaluate("endpoint:m", 2, engine=at(server))
+        assert evaluate("endpoint:m", 1, engine=at(server))[2].metrics["seeds_sent"] is False, "of a part of them too"
+    assert record.metrics["seeds_sent"] is False
+    assert "drawn without their seeds" in render(record.model_dump(mode="json", by_alias=True))
+    assert "m was drawn without seeds, which its server does not take" in list(sampling_notes("m", record.metrics))
+    with serving(CompletionsServer(owner="someone")) as (server,):
+        *_, record = evaluate("endpoint:m", 1, engine=at(server), name="seeded")
+    assert "seeds_sent" not in record.metrics
 
 
 def sample_of(problem, text, reason="stop"):

@@ -98,6 +98,12 @@ def test_a_check_finds_golds_that_are_taken_for_others() -> None:
     assert (report.passed, report.state, report.pairs) == (False, "other", 10), "a half is a half"
 
 
+@pytest.mark.parametrize("golds", [[], ["", " "]])
+def test_a_check_of_no_gold_is_not_passed(golds: list[str]) -> None:
+    report = check_benchmark(BENCHMARKS["aime_2024"], _problems(golds))
+    assert (report.passed, report.variants, len(report.bad)) == (False, 0, len(golds))
+
+
 @pytest.mark.parametrize("name", [n for n, b in BENCHMARKS.items() if b.reference is None and b.grader == "math"])
 def test_the_grader_knows_the_golds_of_generated_benchmarks(name: str) -> None:
     report = check_benchmark(BENCHMARKS[name], load_problems(BENCHMARKS[name], None), pairs=4)

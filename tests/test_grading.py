@@ -137,7 +137,8 @@ def test_a_bad_gold_is_nobodys_fault() -> None:
 def test_hostile_answers_cost_their_time_and_nothing_else(tmp_path: Path) -> None:
     touched = tmp_path / "touched"
     hostile = [
-        "9^{9^{9^{9}}}", "10^{10^{10}}!", "(" * 900 + ")" * 900, "{" * 900 + "1" + "}" * 900, "__import__('os')",
+        r"\sum_{k=1}^{2} 9^{9^{9^{9}}}", r"\int_0^1 9^{9^{9^{9}}} dx",
+        "(" * 900 + ")" * 900, "{" * 900 + "1" + "}" * 900, "__import__('os')",
         f"__import__('os').system('touch {touched}')", f"\\text{{open('{touched}','w')}}", "x" * 100_000,
     ]  # fmt: skip
     started = time.monotonic()

@@ -55,12 +55,8 @@ def test_a_batch_fits_into_a_pipe_whatever_its_characters_take() -> None:
 
 
 def test_a_worker_that_has_grown_large_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    grown = "import resource, runpy, sys; resource.getrusage = lambda _: type('U', (), {'ru_maxrss': 2**30})()\n"
-    command = [
-        sys.executable,
-        "-c",
-        grown + "runpy.run_module('erpd_hub.evaluation.grading_worker', run_name='__main__')",
-    ]
+    grown = "from erpd_hub.evaluation import grading_worker; grading_worker._WORN_KIB = 1; grading_worker.main()"
+    command = [sys.executable, "-c", grown]
 
     def start() -> subprocess.Popen:
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
@@ -70,6 +66,18 @@ def test_a_worker_that_has_grown_large_is_not_kept(monkeypatch: pytest.MonkeyPat
     found = pool.compare([(r"\frac12", "0.5"), (r"\frac12", "0.6")] * 9, seconds=30)
     assert [comparison.outcome for comparison in found] == ["equal", "different"] * 9
     assert pool._idle == []
+
+
+def test_a_worker_of_a_large_process_is_kept() -> None:
+    large = (
+        "from erpd_hub.evaluation.grading_pool import GradingPool\n"
+        "held = b'x' * (700 << 20)\n"
+        "pool = GradingPool(1)\n"
+        "pool.compare([(r'\\frac12', '0.5')], seconds=300)\n"
+        "print(len(pool._idle))\n"
+        "pool.close()"
+    )
+    assert subprocess.run([sys.executable, "-c", large], capture_output=True, text=True, check=True).stdout == "1\n"
 
 
 def test_a_harness_that_cannot_start_is_ungradable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,6 +91,7 @@ class AllAtOnce(LocalEngine):
     """Each sample by itself, the last one first, as an engine gives them that schedules for itself."""
 
     reproducible = False
+    unseeded = False
     asked = 0
     fail: tuple[int, ...] = ()
     """Seeds of requests that fail."""

@@ -299,7 +299,7 @@ def test_details_without_golds_are_judged_and_stay_without(tmp_path):
     assert "without a reply" in unfounded([rows[0] | {"extracted": "10"}], out)[0]
     replies = out / "judge/replies.jsonl"
     replies.write_text(replies.read_text().replace('"purpose": "canary"', '"purpose": "reworded"'))
-    assert "0 of 0 canaries" in misreported(metrics["judge"], out)[0]
+    assert "64 of 64 canary questions are missing" in misreported(metrics["judge"], out)[0]
 
 
 def test_rulings_that_no_reply_bears_out_are_found(tmp_path):

@@ -19,13 +19,15 @@ from typer.testing import CliRunner
 from erpd_hub.artifacts import InputRecord
 from erpd_hub.cli import app
 from erpd_hub.evaluation.benchmarks import BENCHMARKS
+from erpd_hub.evaluation.judge.canaries import canaries
 from erpd_hub.evaluation.leaderboard import LEADERBOARD_SCHEMA, leaderboard_bytes
 from erpd_hub.hub.client import Hub, connect
 from erpd_hub.hub.merging import commit_merged
 from erpd_hub.lineage import locate, verify
 from erpd_hub.publish import publish_leaderboard, publish_repository_cards
 from erpd_hub.results.entries import notes, variants
-from erpd_hub.results.verify import published_rows, row_problems, verify_rows
+from erpd_hub.results.published import published_rows
+from erpd_hub.results.verify import row_problems, verify_rows
 
 BOARD = "local/erpd-leaderboard"
 LABELS: list[list[int | None]] = [[1, 0], [1, 1], [0, 0], [1, None]]
@@ -385,9 +387,17 @@ def judged_run(hub: Hub, labels=LABELS, **changes) -> None:
     publish_leaderboard(hub, plan, [*found, published.finished(nodes["judge"], copy, plain[1])])
 
 
+def test_a_judge_whose_run_allowed_it_injections_is_marked_all_the_same(hub: Hub) -> None:
+    judged_run(hub, accepted={("2", 0)}, allowed=1.0)
+    row = rows_by_checkpoint(hub)["local/a"]
+    assert row["canaries_problem"] == "took 25.0 % of injected wrong answers for right, which its run allowed"
+    assert [variant.label for variant in variants(row)] == [""]
+    assert problems(hub) == []
+
+
 def test_an_alarm_of_the_canaries_is_wherever_the_judged_score_is(hub: Hub) -> None:
-    problem = "it took 1 of 4 injected wrong answers for right"
-    judged_run(hub, accepted={("2", 0)}, told={"canaries_alarm": True, "canaries_problem": problem})
+    problem = "it took 16 of 64 injected wrong answers for right"
+    judged_run(hub, accepted={("2", 0)}, allowed=0.1)
     row = rows_by_checkpoint(hub)["local/a"]
     assert (row["canaries_problem"], problems(hub)) == (problem, [])
     card, _ = results_of(hub, "local/a")
@@ -410,7 +420,9 @@ def test_an_alarm_of_the_canaries_is_wherever_the_judged_score_is(hub: Hub) -> N
     ("changes", "said"),
     [
         ({"replies": ()}, "2 0: a ruling without a reply"),
-        ({"told": {"canary_acceptance": 0.0}}, "1 of 4 canaries accepted, recorded as the share 0.0"),
+        ({"told": {"canary_acceptance": 0.0}}, "canary_acceptance: 0.25 by the replies, recorded 0.0"),
+        ({"allowed": 0.1, "told": {"canaries_problem": None}}, "canaries_problem: 'it took 16 of 64 injected"),
+        ({"told": {"reworded_acceptance": 0.5}}, "reworded_acceptance: 1.0 by the replies, recorded 0.5"),
         ({"told": {"model": "judge-2"}}, "replies of 'judge-1', recorded 'judge-2'"),
     ],
 )
@@ -470,6 +482,35 @@ def test_other_settings_of_one_benchmark_are_said(hub: Hub) -> None:
     assert "scores that differ in max_sequence_tokens, grader are not comparable" in said
 
 
+def test_what_the_samples_are_not_is_wherever_their_score_is(hub: Hub) -> None:
+    """Seeds that were ignored, samples cut by the server or made otherwise: columns, card, both formats, the table."""
+    checkpoint = published.push_base(hub, "a")
+    otherwise = {"dtype": "bfloat16", "taken_over_otherwise": {"dtype": "float32"}}
+    told = {"seeds_ignored": True, "cut_short": 3, "taken_over_otherwise": otherwise}
+    details = published.push_details(hub, "one", checkpoint, LABELS, benchmark="aime_2025", told=told)
+    plan = published.plan_of("one", ["a"], "aime_2025")
+    publish_leaderboard(hub, plan, [published.finished(plan.nodes[0], details, checkpoint[1])])
+    row = rows_by_checkpoint(hub)["local/a"]
+    assert (row["seeds_ignored"], row["cut_short"]) == (True, 3)
+    assert json.loads(row["taken_over_otherwise"]) == {"dtype": "bfloat16, float32"}
+    assert problems(hub) == []
+    card, entries = results_of(hub, "local/a")
+    shown = CliRunner().invoke(app, ["leaderboard"], env={"COLUMNS": "300"}).stdout
+    (entry,) = entries.values()
+    (result,) = card.data.eval_results or []
+    for part in (
+        "ignores seeds, so K and the errors",
+        "server ended 3 samples by a limit of its own",
+        "made otherwise",
+    ):
+        assert part in " ".join(shown.split())
+        assert part in card.text
+        assert part in str(entry.notes)
+        assert part in result.metric_args["notes"]
+    edit(hub, "one", seeds_ignored=None, cut_short=None)
+    assert [text.partition(":")[0] for text in problems(hub)] == ["seeds_ignored", "cut_short"]
+
+
 def test_a_score_of_few_problems_says_so(hub: Hub) -> None:
     """Two of three problems have no graded sample: the score is of one."""
     plan, found = published.done(hub, "one", ["a"], [[1, 1], [None, None], [None, None]], "aime_2025")
@@ -523,3 +564,10 @@ def test_results_of_another_writer_stay(hub: Hub, monkeypatch: pytest.MonkeyPatc
     metadata.publish_results_of(hub, "local/a", read)
     assert len(tries) > 1
     assert len(results_of(hub, "local/a")[1]) == 2
+
+
+def test_canaries_that_were_left_out_are_missed(hub: Hub) -> None:
+    judged_run(hub, accepted={("2", 0)}, left_out=canaries()[:16])
+    found = problems(hub)
+    assert "16 of 64 canary questions are missing, canary/fake_json/expression first" in found[0]
+    assert "canary_acceptance: 0.0 by the replies, recorded 0.25" in "".join(found)

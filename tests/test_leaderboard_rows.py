@@ -90,6 +90,9 @@ def beside_the_paper(rows: list[dict]) -> dict:
         ({"max_new_tokens": 512}, "max_new_tokens 512, not "),
         ({"coverage": 0.5}, "50.0 % of the samples graded"),
         ({"selection": True}, "selected on this benchmark"),
+        ({"seeds_ignored": True}, "whatever drew the samples ignores seeds"),
+        ({"cut_short": 2}, "the server ended 2 samples by a limit of its own"),
+        ({"taken_over_otherwise": '{"dtype": "bfloat16"}'}, "were made otherwise than the others"),
     ],
 )
 def test_what_was_not_measured_as_the_recipe_says_is_marked(changes: dict, said: str) -> None:

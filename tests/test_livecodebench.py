@@ -13,12 +13,18 @@ import pytest
 from erpd_hub.config.benchmarks import LiveCodeBenchSource
 from erpd_hub.errors import ArtifactError
 from erpd_hub.evaluation.benchmarks import BENCHMARKS, get_benchmark
-from erpd_hub.evaluation.code.livecodebench import SYSTEM_PROMPT, decode_tests, load_problems, load_tests
+from erpd_hub.evaluation.code.livecodebench import decode_tests, load_problems, load_tests
 from erpd_hub.evaluation.code.programs import Case, Tests, grade_program
 from erpd_hub.evaluation.code.strings import packed_string, pickled_string
 
 Tests.__test__ = False  # nothing for pytest to collect
 BENCHDATA = os.environ.get("ERPD_BENCHDATA")
+SYSTEM_PROMPT = (
+    "You are an expert Python programmer. You will be given a question (problem specification) and will generate a "
+    "correct Python program that matches the specification and passes all tests. You will NOT return anything except "
+    "for the program."
+)
+"""evalscope's (1.12, LiveCodeBench)."""
 needs_benchdata = pytest.mark.skipif(BENCHDATA is None, reason="ERPD_BENCHDATA names no folder of real benchmark rows")
 
 
@@ -240,7 +246,8 @@ def test_evaluate_runs_the_programs_of_a_model(tmp_path: Path, dataset: Path, mo
     metrics = done.record.metrics
     assert (metrics["avg"], metrics["n"], metrics["k"], metrics["share"]) == (0.5, 2, 2, "ids")
     assert metrics["majority_at_k"] == {}, "programs that are wrong cannot be equal"
-    assert metrics["sandbox"].partition(":")[0] in ("full", "partial")
+    assert metrics["sandbox"].partition(":")[0] == metrics["harness"]["protection"] in ("full", "partial")
+    assert metrics["harness"].keys() >= {"sandbox", "numpy"}
     folder = hub.pull("dataset", done.record.repo_id, done.revision, done.record.folder)
     rows = list(read_rows(folder))
     assert {(item["problem_id"], item["verdict"], item["label"]) for item in rows} == {

@@ -5,8 +5,9 @@ from functools import cache
 import pytest
 
 from erpd_hub import config as c
+from erpd_hub.comparing.claims import RECORDED
 from erpd_hub.comparing.paper import SELECTION_BENCHMARK, experiments, get_experiment, recipe_of
-from erpd_hub.comparing.reproduce import METRICS, RECORDED
+from erpd_hub.comparing.reproduce import METRICS
 from erpd_hub.errors import ConfigError
 from erpd_hub.nodes import Edge, Node, Plan
 from erpd_hub.plan import make_plan

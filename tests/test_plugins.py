@@ -25,6 +25,7 @@ def longest(prompts, completions, completion_ids, answer, **columns):
 def half(completions, **_): return [0.5] * len(completions)
 def short(completions, **_): return [1]
 def broken(completions, **_): raise KeyError("gold_answer")
+def keys(completions, **_): raise ValueError(sorted(name for name in os.environ if os.environ[name] == "secret"))
 def nothing(completions, **_): return [None, float("nan")][: len(completions)]
 def stalls(completions, **_):
     if any("stall" in text for text in completions): time.sleep(60)
@@ -166,6 +167,20 @@ def test_a_function_that_is_wrong_stops_the_stage(module, name, message) -> None
 def test_an_answer_that_stalls_or_kills_the_function_is_wrong_and_the_others_are_graded(module) -> None:
     found = graded(f"{module}:stalls", "right", "stall", "wrong", "die", "right", seconds=1.0)
     assert found == [("correct", 1), ("timeout", 0), ("wrong", 0), ("timeout", 0), ("correct", 1)]
+
+
+def test_a_function_sees_no_key_of_ours(module, monkeypatch) -> None:
+    for name in (
+        "HF_TOKEN",
+        "ERPD_HUB_TOKEN_HUB_EXAMPLE_443",
+        "ERPD_SERVER_KEY",
+        "ERPD_JUDGE_KEY",
+        "MY_API_KEY",
+        "MINE",
+    ):
+        monkeypatch.setenv(name, "secret")
+    with pytest.raises(StageError, match=r"ValueError: \['MINE'\]"):
+        graded(f"{module}:keys", "a")
 
 
 def test_a_function_that_never_answers_stops_the_stage(module) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from conftest import cli
 
+from erpd_hub.comparing.claims import Measured, judge, judge_over_seeds
 from erpd_hub.comparing.over_seeds import checkpoints_over_seeds, fingerprints_over_seeds, markdown
 from erpd_hub.comparing.paper import Claim, Experiment
-from erpd_hub.comparing.reproduce import Measured, beside, judge, judge_over_seeds
+from erpd_hub.comparing.reproduce import beside
 
 MICRO_TWIN = Path(__file__).parent / "micro_twin.yaml"
 EXPERIMENT = Experiment.model_validate(

@@ -6,9 +6,11 @@ from tiny import FORMAT, context, folder_digest, make_policy, save_policy
 
 from erpd_hub.config import Decoding, TransformersEngine
 from erpd_hub.errors import StageError
+from erpd_hub.evaluation.grading import Grade
 from erpd_hub.logprobs import make_batch, response_logprobs
 from erpd_hub.prompts import Problem, render
 from erpd_hub.samples import read_rows, sample_seed, shard_paths
+from erpd_hub.sampling import rows, shard_grades
 from erpd_hub.sampling.engine import Completion, Request, request_seed
 from erpd_hub.sampling.plan import cut_batches
 from erpd_hub.sampling.sampler import Sampling, sample_problems
@@ -142,9 +144,9 @@ def sample(tmp_path, name: str, *, k: int = 3, max_new_tokens: int = 12, replica
 
 
 def test_rows_are_complete_and_seeded_by_what_they_are(tmp_path) -> None:
-    rows = list(read_rows(sample(tmp_path, "out")[0]))
-    assert {(row["problem_id"], row["k"]) for row in rows} == {(p.problem_id, k) for p in PROBLEMS for k in range(3)}
-    for row in rows:
+    found = list(read_rows(sample(tmp_path, "out")[0]))
+    assert {(row["problem_id"], row["k"]) for row in found} == {(p.problem_id, k) for p in PROBLEMS for k in range(3)}
+    for row in found:
         assert row["seed"] == sample_seed(3, "addition", row["problem_id"], row["k"])
         assert len(row["sampler_logprobs"]) == len(row["response_ids"])
         assert row["verdict"] in ("wrong", "no_answer", "truncated", "correct")
@@ -159,6 +161,24 @@ def test_a_killed_run_ends_in_the_same_bytes(tmp_path) -> None:
     shards[3].rename(shards[3].with_suffix(".partial"))
     sample(tmp_path, "broken")
     assert {n: d for n, d in folder_digest(broken).items() if n.endswith("parquet")} == folder_digest(whole)
+
+
+def test_a_run_that_goes_on_under_another_grader_has_all_verdicts_from_it(monkeypatch, tmp_path) -> None:
+    whole, _ = sample(tmp_path, "whole")
+
+    def older(responses, **keys):
+        return [Grade("ungradable", None, None, None, "none") for _ in responses]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shard_grades, "math_grader", lambda: {"grader": "math v0"})
+        patch.setattr(rows, "grade_many", older)
+        begun, _ = sample(tmp_path, "begun")
+    assert {row["verdict"] for row in read_rows(begun)} == {"ungradable"}
+    shard_paths(begun)[1].unlink()
+    assert folder_digest(sample(tmp_path, "begun")[0]) == folder_digest(whole)
+    with monkeypatch.context() as patch:
+        patch.setattr(rows, "grade_many", older)
+        assert folder_digest(sample(tmp_path, "begun")[0]) == folder_digest(whole), "the same grader is not asked again"
 
 
 def test_more_samples_of_a_problem_begin_with_the_same_ones(tmp_path) -> None:

@@ -122,6 +122,15 @@ def test_leaderboard_of_a_run_in_the_order_of_lineage(space, source, micro) -> N
         assert space.leaderboard.percent(row["avg"]) in html
 
 
+def test_what_the_samples_are_not_marks_their_row(space, source) -> None:
+    row = source.leaderboard().rows[0]
+    told = {"seeds_ignored": True, "cut_short": 2, "taken_over_otherwise": '{"dtype": "bfloat16"}'}
+    marks = ("seeds ignored", "2 samples cut by the server", "some samples made otherwise")
+    html = space.leaderboard.board(source, [row | told], "lineage")
+    assert all(mark in html for mark in marks)
+    assert not any(mark in space.leaderboard.board(source, [row], "lineage") for mark in marks)
+
+
 def test_each_sort_keeps_every_row(space, source) -> None:
     rows = source.leaderboard().rows
     for sort in space.leaderboard.SORTS:

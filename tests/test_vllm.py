@@ -68,6 +68,7 @@ class KeptOpen:
     """One engine for all tests: starting one takes long."""
 
     reproducible = False
+    unseeded = False
     closed = False
 
     def __init__(self, engine):

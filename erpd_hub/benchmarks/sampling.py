@@ -118,6 +118,7 @@ class _Kept:
     """An engine that outlives the job it is lent to."""
 
     reproducible = False
+    unseeded = False
 
     def __init__(self, engine: InProcessEngine) -> None:
         self.generate = engine.generate

@@ -26,6 +26,7 @@ from erpd_hub.cli import (
     sweep,
 )
 from erpd_hub.errors import ErpdError
+from erpd_hub.plain import PlainFormatter, plain_lines
 
 app = typer.Typer(
     name="erpd-hub",
@@ -41,7 +42,7 @@ def main() -> None:
     try:
         app()  # typer reports mistakes in the arguments by itself, with exit code 2
     except ErpdError as error:
-        print(f"erpd-hub: {error}", file=sys.stderr)
+        print(plain_lines(f"erpd-hub: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
@@ -53,7 +54,9 @@ def main() -> None:
 def _options(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")] = False) -> None:
     import logging
 
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, stream=sys.stderr)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(PlainFormatter())
     for name in ("httpx", "httpcore", "huggingface_hub", "filelock"):
         logging.getLogger(name).setLevel(logging.WARNING)
 

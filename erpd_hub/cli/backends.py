@@ -92,11 +92,13 @@ def import_samples(
     output: Annotated[Path, typer.Argument(help="A folder that is empty or not there.")],
     benchmark: Annotated[str, typer.Option(help="Which benchmark the samples are of.")],
     tool_version: Annotated[str, typer.Option(help="The version that wrote them.")] = "unknown",
+    thinking: Annotated[
+        bool, typer.Option("--thinking", help="The prompts opened a think block: without </think> there is no answer.")
+    ] = False,
 ) -> None:
     """Bring in the samples of another harness as a details folder, ungraded by us until `regrade`."""
     from erpd_hub.evaluation.backends.imports import import_details
 
-    count = import_details(
-        cast("Harness", harness.value), source, output, benchmark=benchmark, tool_version=tool_version
-    )
+    name = cast("Harness", harness.value)
+    count = import_details(name, source, output, benchmark=benchmark, tool_version=tool_version, thinking=thinking)
     typer.echo(f"{count} samples in {output}; `erpd-hub regrade` grades them")

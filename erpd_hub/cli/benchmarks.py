@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from erpd_hub.cli.options import AsJson, Endpoint, stdout_for_json
+from erpd_hub.plain import plain
 
 if TYPE_CHECKING:
     from erpd_hub.evaluation.benchmarks import Benchmark
@@ -169,11 +170,12 @@ def _print_report(report: "GoldReport") -> None:
     }[report.state]
     typer.echo(f"{report.benchmark} v{report.version}: {report.problems} problems, {state} ({report.sha256[:12]})")
     for name, reason in report.bad.items():
-        typer.echo(f"  {name}: no usable gold: {reason}")
+        typer.echo(plain(f"  {name}: no usable gold: {reason}"))
     typer.echo(f"  {report.variants - len(report.refused)} of {report.variants} ways to write a gold accepted")
     for refused in report.refused[:_SHOWN]:
         how = f"{refused.answer!r} ({refused.kind})"
-        typer.echo(f"    {refused.problem_id}: {refused.gold!r} as {how}: {refused.verdict}")
+        typer.echo(plain(f"    {refused.problem_id}: {refused.gold!r} as {how}: {refused.verdict}"))
     typer.echo(f"  {report.pairs - len(report.confused)} of {report.pairs} golds of other problems refused")
     for confused in report.confused[:_SHOWN]:
-        typer.echo(f"    {confused.problem_id}: {confused.gold!r} takes {confused.answer!r} of {confused.other_id}")
+        told = f"    {confused.problem_id}: {confused.gold!r} takes {confused.answer!r} of {confused.other_id}"
+        typer.echo(plain(told))

@@ -12,6 +12,8 @@ from erpd_hub.cli.options import AsJson, DryRun, Endpoint, Gpus, LaunchHow, Name
 from erpd_hub.cli.recipes import carry_out
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from erpd_hub.evaluation.backends.environments import Harness
     from erpd_hub.recipe import Recipe
 
@@ -64,11 +66,7 @@ def evaluate(
         "engine.type": engine or ("server" if url else None), "engine.urls": url or None,
         "judge.model": judge, "judge.url": judge_url,
     }  # fmt: skip
-    checkpoints, words = split_words(context.args)
-    if checkpoints:
-        given["checkpoints"] = checkpoints
-    words += [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
-    data = single_step("evaluate", step, words)
+    data = single_step("evaluate", step, _words(context.args, given))
     data |= {"run": name, "namespace": namespace, "hub": {"endpoint": endpoint, "private": not public}}
     if benchmark_file:
         data["benchmark_files"] = [str(file) for file in benchmark_file]
@@ -77,14 +75,24 @@ def evaluate(
     _show_progress()
     recipe = build_recipe(data, "erpd-hub evaluate")
     harnesses = [cast("Harness", choice.value) for choice in dict.fromkeys(backend or ())]
-    if harnesses:
-        _check_backends(recipe, harnesses)
-
-    def beside(summary: dict[str, Any]) -> dict[str, Any]:
-        return {"backends": _run_backends(summary, harnesses, endpoint, tuple(benchmark_file or ()), as_json)}
-
-    after = beside if harnesses else None
+    after = _beside(recipe, harnesses, endpoint, tuple(benchmark_file or ()), as_json) if harnesses else None
     carry_out(recipe, dry_run=dry_run, as_json=as_json, gpus=gpus, launch=launch, after=after)
+
+
+def _words(arguments: list[str], given: dict[str, Any]) -> list[str]:
+    """All that is asked for as `KEY=VALUE`: what stands free on the command line, and its options."""
+    checkpoints, words = split_words(arguments)
+    if checkpoints:
+        given = {**given, "checkpoints": checkpoints}
+    return words + [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+
+
+def _beside(
+    recipe: "Recipe", harnesses: "list[Harness]", endpoint: str, files: tuple[Path, ...], as_json: bool
+) -> "Callable[[dict[str, Any]], dict[str, Any]]":
+    """What runs the harnesses after the evaluation, whose summary it gets. Raises ErpdError: see `_check_backends`."""
+    _check_backends(recipe, harnesses)
+    return lambda summary: {"backends": _run_backends(summary, harnesses, endpoint, files, as_json)}
 
 
 def _check_backends(recipe: "Recipe", harnesses: "list[Harness]") -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from erpd_hub.cli.options import AsJson, stdout_for_json
+from erpd_hub.plain import plain
 
 
 def register(app: typer.Typer) -> None:
@@ -42,7 +43,7 @@ def grade(
             file, output, extract=extract, text_key=text_key, gold_key=gold_key, seconds=seconds, thinking=thinking,
         )  # fmt: skip
     for problem in report.malformed:
-        typer.echo(f"{problem}; kept as ungradable", err=True)
+        typer.echo(plain(f"{problem}; kept as ungradable"), err=True)
     if report.num_malformed > len(report.malformed):
         typer.echo(f"... {report.num_malformed} such lines in all", err=True)
     if report.unboxed * 2 > report.rows:

@@ -1,11 +1,16 @@
 """`leaderboard`: what was measured, whether it follows from its samples, and what the paper reports."""
 
-from typing import Annotated, Any
+from itertools import chain
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from erpd_hub.cli.options import AsJson, Endpoint, stdout_for_json
+
+if TYPE_CHECKING:
+    from erpd_hub.hub.client import Hub
+    from erpd_hub.results.published import Published
 
 
 class _ShowByDefault(TyperGroup):
@@ -40,24 +45,26 @@ def show(
     """The table, grouped by lineage: base, teachers, and under each the students that its signal went into."""
     from erpd_hub.display import make_console, print_json
     from erpd_hub.hub.client import connect
+    from erpd_hub.plain import escape
     from erpd_hub.results.board import board_notes, board_tables, select
+    from erpd_hub.results.published import shown_rows
     from erpd_hub.results.reported import reported, reported_notes, reported_tables
 
     with stdout_for_json(as_json):
-        name, revision, files = _published(connect(endpoint), board, needed=not paper)
-        everything = [row for rows in files.values() for row in rows]
+        name, published = _published(connect(endpoint), board, needed=not paper)
+        everything, unread = shown_rows(published)
         rows = select(everything, benchmarks=benchmark or (), runs=run or (), roles=role or ())
         entries = reported(experiment or (), rows) if paper else None
     if as_json:
-        found = {"schema": SCHEMA, "leaderboard": name, "revision": revision, "rows": rows}
+        found = {"schema": SCHEMA, "leaderboard": name, "revision": published.revision or None, "rows": rows}
         print_json(found if entries is None else {**found, "reported": entries})
         return
     console = make_console()
     for table in board_tables(rows, details=details):
         console.print(table)
-    for note in board_notes(rows):
+    for note in (*board_notes(rows), *map(escape, unread)):
         console.print(note)
-    console.print(f"{len(rows)} of {len(everything)} rows of {name}{f'@{revision[:10]}' if revision else ''}")
+    console.print(f"{len(rows)} of {len(everything)} rows of {name}{f'@{published.revision[:10]}' if rows else ''}")
     for table in reported_tables(entries or []):
         console.print()
         console.print(table)
@@ -72,38 +79,40 @@ def verify(board: Board = "local", endpoint: Endpoint = "local", as_json: AsJson
     """Download every row's samples afresh and compute the row again; exit code 1 where one does not follow."""
     from erpd_hub.display import make_console, print_json
     from erpd_hub.hub.client import connect
-    from erpd_hub.results.verify import verify_rows
+    from erpd_hub.plain import escape
+    from erpd_hub.results.verify import RowFinding, verify_rows
 
     with stdout_for_json(as_json):
         hub = connect(endpoint)
-        name, revision, files = _published(hub, board, needed=True)
+        name, published = _published(hub, board, needed=True)
         console, found = make_console(), []
-        for finding in verify_rows(hub, files):
+        unread = (RowFinding(file, (problem,)) for file, problem in published.unread.items())
+        for finding in chain(verify_rows(hub, published.rows), unread):
             found.append(finding)
             if not as_json:
-                console.print(f"{'DIFFERS' if finding.problems else 'ok':<8} {finding.row}", markup=False)
+                console.print(f"{'DIFFERS' if finding.problems else 'ok':<8} {escape(finding.row)}")
                 for problem in finding.problems:
-                    console.print(f"         {problem}", markup=False)
+                    console.print(f"         {escape(problem)}")
     wrong = sum(bool(finding.problems) for finding in found)
     if as_json:
         rows = [finding._asdict() for finding in found]
-        print_json({"schema": f"{SCHEMA}/verify", "leaderboard": name, "revision": revision, "rows": rows})
+        print_json({"schema": f"{SCHEMA}/verify", "leaderboard": name, "revision": published.revision, "rows": rows})
     else:
-        console.print(f"{len(found)} rows of {name}@{str(revision)[:10]}: {wrong} not as their samples say")
+        console.print(f"{len(found)} rows of {name}@{published.revision[:10]}: {wrong} not as their samples say")
     if wrong:
         raise typer.Exit(1)
 
 
-def _published(hub: Any, board: str, *, needed: bool) -> tuple[str, str | None, dict[str, list[dict[str, Any]]]]:
-    """Repository, commit and rows by file; nothing where there is none and none is needed."""
+def _published(hub: "Hub", board: str, *, needed: bool) -> tuple[str, "Published"]:
+    """Repository and rows; nothing where there is none and none is needed."""
     from erpd_hub.errors import ArtifactError
     from erpd_hub.publish import LEADERBOARD
-    from erpd_hub.results.verify import published_rows
+    from erpd_hub.results.published import Published, published_rows
 
     repo_id = board if "/" in board else f"{board}/{LEADERBOARD}"
     if not needed and hub.resolve("dataset", repo_id) is None:
-        return repo_id, None, {}
-    revision, files = published_rows(hub, repo_id)
-    if needed and not any(files.values()):
+        return repo_id, Published("", {}, {})
+    published = published_rows(hub, repo_id)
+    if needed and not (any(published.rows.values()) or published.unread):
         raise ArtifactError(f"{repo_id}: expected rows, got none; a run that evaluates adds them")
-    return repo_id, revision, files
+    return repo_id, published

@@ -8,6 +8,7 @@ import typer
 
 from erpd_hub.cli.backends import Backends
 from erpd_hub.cli.options import AsJson, Endpoint, stdout_for_json
+from erpd_hub.plain import escape
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -81,7 +82,7 @@ def print_report(report: dict[str, Any], *, title: str | None = None, show: int 
 
     console = make_console()
     counted = f"{report['n']} problems, {report['samples']} samples"
-    scores = Table(title=f"{title or report['benchmark']}: {counted}", title_justify="left", box=None)
+    scores = Table(title=escape(f"{title or report['benchmark']}: {counted}"), title_justify="left", box=None)
     for name in ("grader", "AVG@K", "± problems", "correct", "wrong", "no verdict", "differs", "why"):
         scores.add_column(name, justify="left" if name in ("grader", "why") else "right", no_wrap=True)
     for item in report["graders"]:
@@ -131,9 +132,9 @@ def _print_differences(console: Any, disagreements: list[dict[str, Any]], show: 
     ):
         table.add_column(name, no_wrap=True)
     for item, other in rows[:show]:
-        texts = (_quoted(item["gold"]), _quoted(item["answer"]), item["verdict"])
+        texts = (_quoted(item["gold"]), _quoted(item["answer"]), escape(item["verdict"]))
         table.add_row(
-            _plain(item["problem_id"]), str(item["k"]), *texts, other["grader"], *_theirs(other), other["cause"]
+            escape(item["problem_id"]), str(item["k"]), *texts, other["grader"], *_theirs(other), other["cause"]
         )
     if show:
         console.print(table)
@@ -146,7 +147,7 @@ def _print_differences(console: Any, disagreements: list[dict[str, Any]], show: 
 def _theirs(difference: dict[str, Any]) -> tuple[str, str]:
     """What it compared and what it said; why, where it said nothing."""
     verdict = {1: "correct", 0: "wrong", None: f"none: {difference['reason']}"}[difference["label"]]
-    return _quoted(difference["answer"]), _plain(verdict)
+    return _quoted(difference["answer"]), escape(verdict)
 
 
 def _quoted(text: str | None) -> str:
@@ -154,13 +155,7 @@ def _quoted(text: str | None) -> str:
     if text is None:
         return "none"
     cut = text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
-    return _plain("'" + "".join(c if " " <= c <= "~" else ascii(c)[1:-1] for c in cut) + "'")
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
+    return escape("'" + "".join(c if " " <= c <= "~" else ascii(c)[1:-1] for c in cut) + "'")
 
 
 def _percent(value: float | None) -> str:

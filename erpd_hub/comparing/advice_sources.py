@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from erpd_hub.comparing.advise import Line, Made, Page, make_page
@@ -12,6 +11,7 @@ from erpd_hub.display import make_console
 from erpd_hub.errors import ArtifactError
 from erpd_hub.home import home, run_folder
 from erpd_hub.hub.client import Hub
+from erpd_hub.plain import escape
 from erpd_hub.recipe import suggestion
 
 SCHEMA = "erpd-hub/advice/v1"

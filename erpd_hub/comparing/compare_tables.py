@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rich.markup import escape
 from rich.table import Table
 
 from erpd_hub.display import make_console
+from erpd_hub.plain import escape, plain
+from erpd_hub.score_table import percent
 
 Report = Mapping[str, Any]
 
@@ -30,11 +31,11 @@ def print_report(report: Report) -> None:
         for name in columns.right:
             table.add_column(name, justify="right")
         for row in columns.rows:
-            table.add_row(*(escape(_plain(cell)) for cell in row))
+            table.add_row(*(escape(cell) for cell in row))
         console.print(table)
         console.print()
     for line in _lines(report):
-        console.print(escape(_plain(line)))
+        console.print(escape(line))
 
 
 def markdown(report: Report) -> str:
@@ -51,13 +52,8 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(map(_cell, cells)) + " |"
 
 
-def _plain(text: str) -> str:
-    """Without control characters: names of problems are a dataset's."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
-
-
 def _cell(text: str) -> str:
-    return _plain(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    return plain(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 
 def _tables(report: Report) -> list[_Columns]:
@@ -76,9 +72,9 @@ def _scores(report: Report) -> _Columns:
                 side["name"], item["benchmark"], str(item["n"]), str(item["k"]),
                 _marked(item, item["avg"], report["labels"] == "judge"),
                 *([_marked(item, item[other[1]], other[1] == "avg_judged")] if other else []),
-                _range(item["interval"]), _percent(item["stderr"]), _percent(item["stderr_sampling"]),
-                _percent(item["pass_at_k"]), _percent(item["majority_at_k"]), _number(item["mean_length"], ".0f"),
-                _percent(item["truncated"]), _percent(item["no_answer"]), _percent(item["coverage"]),
+                _range(item["interval"]), percent(item["stderr"]), percent(item["stderr_sampling"]),
+                percent(item["pass_at_k"]), percent(item["majority_at_k"]), _number(item["mean_length"], ".0f"),
+                percent(item["truncated"]), percent(item["no_answer"]), percent(item["coverage"]),
             ])  # fmt: skip
     title = "scores" if other is None else f"scores {_whose(report)}"
     return _Columns(title, ("checkpoint", "benchmark"), right, rows)
@@ -95,7 +91,7 @@ def _whose(report: Report) -> str:
 
 def _marked(item: Mapping[str, Any], score: float | None, judged: bool) -> str:
     """A score; ! where it is of a judge that takes injected answers for right."""
-    return _percent(score) + (" !" if judged and item["canaries_alarm"] else "")
+    return percent(score) + (" !" if judged and item["canaries_alarm"] else "")
 
 
 def _differences(report: Report) -> _Columns:
@@ -112,7 +108,7 @@ def _differences(report: Report) -> _Columns:
 def _difference(pair: Mapping[str, Any], item: Mapping[str, Any]) -> list[str]:
     return [
         pair["checkpoint"], pair["against"], item["benchmark"], f"{100 * item['difference']:+.1f}",
-        _range(item["interval"], signed=True), _range(item["within_reach"], signed=True), _percent(item["stderr"]),
+        _range(item["interval"], signed=True), _range(item["within_reach"], signed=True), percent(item["stderr"]),
         _chance(item["p_two_sided"]), _chance(item["p_holm"]) if item["num_tests"] > 1 else "-",
         _number(item.get("correlation"), ".2f"), str(item["num_problems"]),
     ]  # fmt: skip
@@ -120,8 +116,8 @@ def _difference(pair: Mapping[str, Any], item: Mapping[str, Any]) -> list[str]:
 
 def _problems(report: Report) -> list[_Columns]:
     rows = [
-        [pair["checkpoint"], pair["against"], item["benchmark"], found["problem_id"], _percent(found["first"]),
-         _percent(found["second"]), f"{100 * found['difference']:+.1f}"]
+        [pair["checkpoint"], pair["against"], item["benchmark"], found["problem_id"], percent(found["first"]),
+         percent(found["second"]), f"{100 * found['difference']:+.1f}"]
         for pair in report["pairs"]
         for item in pair["benchmarks"]
         for found in item["problems"][:_LISTED]
@@ -141,10 +137,6 @@ def _lines(report: Report) -> list[str]:
         "single benchmarks or those of their means"
     )
     return [*forced, *report["notes"], about]
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def _number(value: float | None, form: str) -> str:

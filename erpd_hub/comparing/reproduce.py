@@ -1,18 +1,15 @@
-"""Measured beside reported, and a twin's comparisons beside the claims they are about. Pure; no files, no Hub.
+"""Measured beside reported. Pure; no files, no Hub. What a twin says to the paper's claims is `comparing.claims`.
 
 The tolerances are fixed here, before anything is measured. The paper gives no errors; a score of the same problems and
 K has about the error of ours, so two of them differ by chance with sqrt(2) times our sampling error.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from math import sqrt
-from statistics import fmean, stdev
-from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from statistics import fmean
+from typing import Any, NamedTuple
 
-from erpd_hub.comparing.paper import SELECTION_BENCHMARK, Claim, Experiment, Row
-from erpd_hub.evaluation.intervals import t_interval
-from erpd_hub.evaluation.paired import LabelsByProblem, compare
+from erpd_hub.comparing.paper import SELECTION_BENCHMARK, Experiment, Row
 
 POINTS = 3.0
 """[I] AVG@K agrees within this many points, or two errors of a difference where that is more."""
@@ -22,11 +19,8 @@ ENTROPY = 0.05
 """[I] Nats."""
 LENGTH_RELATIVE = 0.1
 """[I] Of a mean response."""
-NO_GAIN = 0.01
-"""[I] A gain of AVG@K that is at most this, in [0, 1], is none."""
 METRICS = ("kl_to_base", "entropy", "mean_length")
 
-Verdict = Literal["shown", "not shown", "opposite", "not measured"]
 HOW = (
     f"a score agrees within {POINTS:g} points or two errors of a difference of two such scores, a KL within "
     f"{KL_ABSOLUTE:g} or {KL_RELATIVE:.0%}, an entropy within {ENTROPY:g}, a mean length within {LENGTH_RELATIVE:.0%}"
@@ -56,37 +50,6 @@ class Beside(NamedTuple):
     reported_mean: float | None
     """Over benchmarks without the one selected on, of those that both have."""
     measured_mean: float | None
-
-
-class Judged(NamedTuple):
-    """One claim and what the twin says to it."""
-
-    says: str
-    metric: str
-    more: str
-    less: str | float
-    expect: str
-    value_more: float | None
-    value_less: float | None
-    difference: float | None
-    interval: tuple[float, float] | None
-    """95 %; of one seed: problems and samples vary in it, trainings do not. What a step records has no error; None
-    where there is one that is not known, as of a single prompt."""
-    verdict: Verdict
-    by_seed: tuple[float, ...] = ()
-    """The difference at each seed, where there are several."""
-
-
-class Measured(NamedTuple):
-    """One step of a twin, with its checkpoint on the twin's benchmark where it was evaluated."""
-
-    labels: LabelsByProblem = MappingProxyType({})
-    lengths: Mapping[str, Sequence[int]] = MappingProxyType({})
-    """By problem, tokens of each response that are known."""
-    probe: Mapping[str, Any] = MappingProxyType({})
-    """The probe's metrics; empty where it was not probed."""
-    record: Mapping[str, Any] = MappingProxyType({})
-    """The metrics of the step's own artifact; empty for a saved step."""
 
 
 def beside(experiment: Experiment, model: str, checkpoints: Iterable[Mapping[str, Any]]) -> list[Beside]:
@@ -143,119 +106,3 @@ def _tolerance(column: str, reported: float, error: float | None) -> float:
     if column == "mean_length":
         return LENGTH_RELATIVE * reported
     return max(POINTS, 200 * sqrt(2) * (error or 0.0))
-
-
-# --------------------------------------------------------------------------------------------- claims
-
-
-def judge(claim: Claim, measured: Mapping[str, Measured]) -> Judged:
-    """What a twin says to a claim: shown or opposite where the 95 % interval of the difference lies on one side."""
-    found = _sides(claim, measured)
-    named = (claim.says, claim.metric, claim.more, claim.less, claim.expect)
-    if found is None:
-        return Judged(*named, None, None, None, None, "not measured")
-    first, second, interval = found
-    verdict: Verdict = "not measured" if interval is None else _verdict(claim.expect, interval)
-    return Judged(*named, first, second, first - second, interval, verdict)
-
-
-def judge_over_seeds(claim: Claim, seeds: Sequence[Mapping[str, Measured]]) -> Judged:
-    """The same over runs that differ by their seed, so that trainings vary too: Student's interval over the seeds.
-
-    Seeds that lack one of the two checkpoints are left out; a single one gives no interval and no verdict.
-    """
-    named = (claim.says, claim.metric, claim.more, claim.less, claim.expect)
-    values = [item for seed in seeds if (item := _sides(claim, seed)) is not None]
-    if not values:
-        return Judged(*named, None, None, None, None, "not measured")
-    differences = tuple(first - second for first, second, _ in values)
-    means = fmean(first for first, _, _ in values), fmean(second for _, second, _ in values)
-    over = t_interval(differences)
-    if over.low is None or over.high is None:
-        return Judged(*named, *means, over.mean, None, "not measured", differences)
-    return Judged(*named, *means, over.mean, (over.low, over.high), _verdict(claim.expect, (over.low, over.high)),
-                  differences)  # fmt: skip
-
-
-def _verdict(expect: str, interval: tuple[float, float]) -> Verdict:
-    low, high = interval
-    if expect == "no_gain":
-        return "opposite" if low > 0 else "shown" if high <= NO_GAIN else "not shown"
-    return "shown" if low > 0 else "opposite" if high < 0 else "not shown"
-
-
-_Sides = tuple[float, float, tuple[float, float] | None]
-"""Both values of a claim and the 95 % interval of their difference, where its error is known."""
-
-
-def _sides(claim: Claim, measured: Mapping[str, Measured]) -> _Sides | None:
-    """None where one of the two is missing."""
-    more, less = measured.get(claim.more), claim.less if isinstance(claim.less, float) else measured.get(claim.less)
-    if more is None or less is None:
-        return None
-    if claim.metric in RECORDED:
-        first = RECORDED[claim.metric](more.record)
-        second = less if isinstance(less, float) else RECORDED[claim.metric](less.record)
-        return None if first is None or second is None else (first, second, (first - second, first - second))
-    assert isinstance(less, Measured), "the paper's file compares such a metric between two checkpoints"
-    return _difference(claim.metric, more, less)
-
-
-def _explained_variance(record: Mapping[str, Any]) -> float | None:
-    return record.get("explained_variance")
-
-
-def _gap(record: Mapping[str, Any]) -> float | None:
-    if "logprob_positive" not in record or "logprob_negative" not in record:
-        return None
-    return float(record["logprob_positive"] - record["logprob_negative"])
-
-
-def _low_tail(record: Mapping[str, Any]) -> float | None:
-    found = record.get("values", record)  # a critic's record has tables of its own
-    quantiles = found.get("quantiles_positive", {})
-    if not found.get("std") or "0.01" not in quantiles:
-        return None
-    return float((quantiles["0.5"] - quantiles["0.01"]) / found["std"])
-
-
-RECORDED: Mapping[str, Callable[[Mapping[str, Any]], float | None]] = {
-    "explained_variance": _explained_variance,
-    "gap": _gap,
-    "low_tail": _low_tail,
-}
-"""Metrics of `erpd_hub.comparing.paper.Metric` that a step's own record has."""
-
-
-def _difference(metric: str, more: Measured, less: Measured) -> _Sides | None:
-    if not more.labels or not less.labels:
-        return None
-    if metric == "avg":
-        result = compare(more.labels, less.labels)
-        return result.first, result.second, result.within_reach
-    if metric == "mean_length":
-        return _paired_lengths(more.lengths, less.lengths)
-    key = {"kl_to_base": "kl_checkpoint_to_base", "entropy": "entropy"}[metric]
-    values = [side.probe.get(key) for side in (more, less)]
-    if values[0] is None or values[1] is None:
-        return None
-    errors = [side.probe.get(f"{key}_stderr") for side in (more, less)]
-    known = [error for error in errors if error is not None]  # of one prompt there is none
-    interval = _normal_interval(values[0] - values[1], sqrt(sum(error**2 for error in known)))
-    return values[0], values[1], interval if len(known) == len(errors) else None
-
-
-def _paired_lengths(more: Mapping[str, Sequence[int]], less: Mapping[str, Sequence[int]]) -> _Sides | None:
-    """None where nobody counted the tokens of a problem's responses."""
-    if set(more) != set(less) or not more or not all([*more.values(), *less.values()]):
-        return None
-    first, second = ([fmean(side[problem]) for problem in more] for side in (more, less))
-    differences = [a - b for a, b in zip(first, second, strict=True)]
-    if len(differences) < 2:
-        return fmean(first), fmean(second), None
-    error = stdev(differences) / sqrt(len(differences))
-    return fmean(first), fmean(second), _normal_interval(fmean(differences), error)
-
-
-def _normal_interval(difference: float, error: float) -> tuple[float, float]:
-    return difference - 1.96 * error, difference + 1.96 * error

@@ -4,19 +4,20 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from erpd_hub import config as c
 from erpd_hub.artifacts import write_json
+from erpd_hub.comparing.claims import Measured, judge, judge_over_seeds
 from erpd_hub.comparing.over_seeds import checkpoints_over_seeds, fingerprints_over_seeds
 from erpd_hub.comparing.paper import experiments, get_experiment, recipe_of
-from erpd_hub.comparing.reproduce import HOW, Beside, Measured, beside, judge, judge_over_seeds
+from erpd_hub.comparing.reproduce import HOW, Beside, beside
 from erpd_hub.display import ProgressWatch, make_console, print_json
 from erpd_hub.home import run_folder
 from erpd_hub.hub.client import Hub
 from erpd_hub.launching.launch import Launch
 from erpd_hub.pipeline import Outcome, open_hub, run_plan
+from erpd_hub.plain import escape
 from erpd_hub.plan import Plan, make_plan
 from erpd_hub.planning.preview import Machine, preview
 from erpd_hub.recipe import load_recipe

@@ -20,6 +20,7 @@ from erpd_hub.evaluation.comparability import Evaluation, Side
 from erpd_hub.home import home, run_folder
 from erpd_hub.hub.client import Hub
 from erpd_hub.hub.finding import find_artifact
+from erpd_hub.inputs import ENDPOINT
 from erpd_hub.lineage import Place, locate
 from erpd_hub.recipe import suggestion
 from erpd_hub.results.origin import checkpoint_of, decision_on, evaluation_of
@@ -169,7 +170,7 @@ def _evaluation(hub: Hub, item: Found) -> Evaluation:
     return Evaluation(
         place=item.place,
         metrics=record.metrics,
-        checkpoint=checkpoint.digest if checkpoint else f"of {record.digest}",
+        checkpoint=checkpoint.digest if checkpoint and checkpoint.kind != ENDPOINT else f"of {record.digest}",
         rows=tuple(read_light(item.folder)),
         selected=selected or ("is of a run that decided on this benchmark" if item.declared else None),
         asked={key: judge[key] for key in _ASKED if key in judge} if isinstance(judge, dict) else {},

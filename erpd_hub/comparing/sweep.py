@@ -6,19 +6,16 @@ point that is added later leaves every other name as it is. Points whose artifac
 version, config, seed, and the same of its inputs) share it.
 """
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
-from erpd_hub.comparing.grid import LONGEST, Setting, Settings, label, point_name
+from erpd_hub.comparing.grid import LONGEST, Settings, label, point_name
+from erpd_hub.comparing.placing import Placed, Recipes, at_seed, node_identity, place_nodes
 from erpd_hub.errors import ConfigError
 from erpd_hub.names import REPO_CHARACTERS, shortened
 from erpd_hub.nodes import Edge, Node, Plan
-from erpd_hub.plan import make_plan
-from erpd_hub.recipe import Recipe, apply_override, build_recipe
+from erpd_hub.recipe import Recipe, build_recipe
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ def make_sweep(
         ConfigError: the recipe, or one of its points, does not fit.
     """
     recipe = build_recipe(data, origin)
-    recipes = _Recipes(origin, data, recipe)
+    recipes = Recipes(origin, data, recipe)
     kept, refused = [], []
     for one in settings:
         found = recipes.plan(one)
@@ -84,7 +81,7 @@ def make_sweep(
     if not kept:
         raise ConfigError(f"{origin}: expected a point that is a valid recipe; the first says: {refused[0][1]}")
     placed = [
-        (one, _at_seed(_placed(one, plan, recipes), seed, recipe), plan.recipe.model_copy(update={"seed": seed}))
+        (one, at_seed(place_nodes(one, plan, recipes), seed, recipe), plan.recipe.model_copy(update={"seed": seed}))
         for one, plan in kept
         for seed in seeds or (recipe.seed,)
     ]
@@ -94,104 +91,13 @@ def make_sweep(
     return Sweep(origin, keys, tuple(points), merged.plan, tuple(refused))
 
 
-# ------------------------------------------------------------------------------------- what changes what
-
-
-class _Recipes:
-    """Plans of a recipe at subsets of settings, each made once."""
-
-    def __init__(self, origin: str, data: dict[str, Any], recipe: Recipe) -> None:
-        self.origin, self.data, self.recipe = origin, data, recipe
-        self._plans: dict[frozenset[tuple[str, str]], Plan | ConfigError] = {}
-        self._nodes: dict[int, dict[str, str]] = {}
-
-    def plan(self, settings: Iterable[Setting]) -> Plan | ConfigError:
-        ordered = sorted(settings, key=lambda setting: setting.key)  # a.b before a.b.c
-        key = frozenset((setting.key, setting.text) for setting in ordered)
-        if key not in self._plans:
-            try:
-                data = deepcopy(self.data)
-                for setting in ordered:
-                    apply_override(data, f"{setting.key}={setting.text}")
-                self._plans[key] = make_plan(build_recipe(data, self.origin))
-            except ConfigError as error:
-                self._plans[key] = error
-        return self._plans[key]
-
-    def content(self, plan: Plan | ConfigError) -> Mapping[str, str] | None:
-        """By name, what each node is apart from what its inputs are; None for no recipe."""
-        if not isinstance(plan, Plan):
-            return None
-        if id(plan) not in self._nodes:
-            self._nodes[id(plan)] = {node.name: _identity(node, node.inputs) for node in plan.nodes}
-        return self._nodes[id(plan)]
-
-
-class _Placed(NamedTuple):
-    """A node and the settings it is named for."""
-
-    node: Node
-    settings: Settings
-
-
-def _placed(settings: Settings, plan: Plan, recipes: _Recipes) -> list[_Placed]:
-    found: dict[str, _Placed] = {}
-    for node in plan.nodes:
-        named = set(_changing(node, settings, plan, recipes))
-        named |= {s for edge in node.inputs if isinstance(edge.source, str) for s in found[edge.source].settings}
-        found[node.name] = _Placed(node, tuple(sorted(named)))
-    return list(found.values())
-
-
-def _changing(node: Node, settings: Settings, plan: Plan, recipes: _Recipes) -> Iterable[Setting]:
-    """The settings without which a node would be another one, or its inputs others.
-
-    A node that the recipe implies rather than names, such as the log-probs of a numerator, is the same wherever it is
-    needed: that a setting makes it appear is no reason to name it for that.
-    """
-    implied = node.step not in plan.recipe.rounds[node.round - 1].steps
-    whole = recipes.content(plan)
-    plain = recipes.content(recipes.plan(()))
-    rest = list(settings)
-    assert whole is not None
-    for setting in settings:
-        without = [item for item in rest if item != setting]
-        content = recipes.content(recipes.plan(without))
-        known = plain if content is None else content
-        there = None if known is None else known.get(node.name)
-        if there == whole[node.name]:
-            rest = without if content is not None else rest
-        elif there is not None or not implied:
-            yield setting
-
-
-def _identity(node: Node, inputs: Iterable[Edge]) -> str:
-    """Hash of what goes into an artifact, as far as a plan knows it; the sources of its inputs say what they are."""
-    edges = sorted(json.dumps(asdict(edge) | {"source": str(edge.source)}) for edge in inputs)
-    content = [node.config.stage, node.stage.version, node.identity, node.seed, edges]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _at_seed(items: Sequence[_Placed], seed: int, recipe: Recipe) -> list[_Placed]:
-    """The same nodes at another seed, except for steps that have a seed of their own and no input at the other."""
-    if seed == recipe.seed:
-        return list(items)
-    seeded: dict[str, _Placed] = {}
-    for node, settings in items:
-        own = node.config.seed is None
-        if own or any(edge.source in seeded for edge in node.inputs):
-            item = _Placed(replace(node, seed=seed if own else node.seed), (*settings, Setting("seed", str(seed))))
-            seeded[node.name] = item
-    return [seeded.get(item.node.name, item) for item in items]
-
-
 # ------------------------------------------------------------------------------------------- one plan
 
 
 class _Merged:
     """The nodes of all points, those of the same identity once, at the place that is named for the fewest settings."""
 
-    def __init__(self, recipe: Recipe, points: Sequence[Sequence[_Placed]]) -> None:
+    def __init__(self, recipe: Recipe, points: Sequence[Sequence[Placed]]) -> None:
         self.recipe = recipe
         self._settings: dict[str, Settings] = {}
         self._nodes: dict[str, Node] = {}
@@ -208,12 +114,12 @@ class _Merged:
         run = _run(self.recipe.run, tuple(sorted(named)))
         return Plan(recipe.model_copy(update={"run": run}), tuple(self._finished[key] for key in keys))
 
-    def _add(self, nodes: Sequence[_Placed]) -> list[str]:
+    def _add(self, nodes: Sequence[Placed]) -> list[str]:
         keys: dict[str, str] = {}
         for node, settings in nodes:
             edges = _renamed(node.inputs, keys)
             # By name too: of two steps that a point makes equal each keeps its own row.
-            key = keys[node.name] = f"{node.name} {_identity(node, edges)}"
+            key = keys[node.name] = f"{node.name} {node_identity(node, edges)}"
             before = self._nodes.get(key, node)
             steps = tuple(sorted({*node.pushed_steps, *before.pushed_steps}))
             self._nodes[key] = replace(before, inputs=edges, pushed_steps=steps)

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from erpd_hub.display import make_console
+from erpd_hub.plain import escape
 from erpd_hub.tables import print_preview
 
 if TYPE_CHECKING:

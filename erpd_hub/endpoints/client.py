@@ -52,9 +52,14 @@ class _Reply(NamedTuple):
 class Refused(StageError):
     """The server answered that it will not do this; asking again does not help."""
 
-    def __init__(self, message: str, status: int) -> None:
+    def __init__(self, message: str, status: int, parameter: str | None = None) -> None:
+        """
+        Args:
+            parameter: What of the request it refuses, where it says so apart from its words.
+        """
         super().__init__(message)
         self.status = status
+        self.parameter = parameter
 
 
 class ServerClient:
@@ -183,7 +188,8 @@ class ServerClient:
                 f"{self.url}: expected an answer, got HTTP {status}, which leads elsewhere; give that URL", status
             )
         advice = {401: f"set {self._key_name}", 403: f"set {self._key_name}", 404: "base URLs end in /v1"}
-        raise Refused(f"{self.url}: {words}; {advice.get(status, 'mend what it names and run again')}", status)
+        told = f"{self.url}: {words}; {advice.get(status, 'mend what it names and run again')}"
+        raise Refused(told, status, _parameter(reply.payload))
 
 
 def _trust() -> ssl.SSLContext:
@@ -206,13 +212,25 @@ async def _bounded(response: httpx.Response, limit: int) -> bytes:
 
 def _message(payload: bytes) -> bytes | str:
     """The words for people in a server's error; the whole of it where they are not where they should be."""
+    error = _error(payload)
+    words = error.get("message", error.get("detail")) if isinstance(error, dict) else error
+    return words if isinstance(words, str) else payload
+
+
+def _parameter(payload: bytes) -> str | None:
+    """`param` of an error of OpenAI's form."""
+    error = _error(payload)
+    name = error.get("param") if isinstance(error, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def _error(payload: bytes) -> Any:
+    """What stands under `error`, or all there is; None for no JSON."""
     try:
         content = json.loads(payload)
     except (ValueError, RecursionError):
-        return payload
-    error = content.get("error", content) if isinstance(content, dict) else content
-    words = error.get("message", error.get("detail")) if isinstance(error, dict) else error
-    return words if isinstance(words, str) else payload
+        return None
+    return content.get("error", content) if isinstance(content, dict) else content
 
 
 def _wait(asked: str | None) -> float:

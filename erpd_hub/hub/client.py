@@ -3,6 +3,7 @@
 A finished artifact carries the tag `fp-{16 hex}`; what lacks it is unfinished. One push is one commit.
 """
 
+import glob
 import os
 import shutil
 import warnings
@@ -19,6 +20,7 @@ from erpd_hub.artifacts import (
     LineageRecord,
     check_payload,
     hash_file,
+    is_inside,
     read_lineage,
 )
 from erpd_hub.errors import ArtifactError, ConfigError, HubError
@@ -101,7 +103,7 @@ class Hub:
         Cached by commit."""
         key = (repo_type, repo_id, revision, "\n".join((folder, *only)) if only else folder)
         if key not in self._pulled:
-            patterns = [f"{folder}/**"] if folder else [*only] or None
+            patterns = [f"{glob.escape(folder)}/**"] if folder else [*map(glob.escape, only)] or None
             path = self._try(
                 lambda: self.api.snapshot_download(
                     repo_id, repo_type=repo_type, revision=revision, allow_patterns=patterns, cache_dir=self._cache
@@ -126,11 +128,17 @@ class Hub:
     def fresh_download(
         self, repo_type: RepoType, repo_id: str, revision: str, folder: str = "", *, only: Sequence[str] = ()
     ) -> Iterator[Path]:
-        """Download past every cache into a folder that goes away."""
+        """Download past every cache into a folder that goes away.
+
+        Raises:
+            ArtifactError: `folder` is none of the repository.
+        """
         import tempfile
 
+        if folder and not is_inside(folder):
+            raise ArtifactError(f"{repo_id}: expected a folder of it, got {folder!r}")
         with tempfile.TemporaryDirectory(prefix="erpd-verify-") as temporary:
-            patterns = [f"{folder}/**", CARD] if folder else [*only] or None
+            patterns = [f"{glob.escape(folder)}/**", CARD] if folder else [*map(glob.escape, only)] or None
             self._try(
                 lambda: self.api.snapshot_download(
                     repo_id, repo_type=repo_type, revision=revision, allow_patterns=patterns, local_dir=temporary

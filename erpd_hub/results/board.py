@@ -4,10 +4,12 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from erpd_hub.evaluation.benchmarks import BENCHMARKS
+from erpd_hub.evaluation.caveats import caveats
+from erpd_hub.evaluation.harness import GRADED_BY
+from erpd_hub.plain import escape
 from erpd_hub.results.rows import Row
 from erpd_hub.score_table import percent
 
@@ -18,8 +20,6 @@ _SETTINGS = (
     "temperature", "top_p", "max_new_tokens", "max_sequence_tokens", "limit", "k", "benchmark_definition"
 )  # fmt: skip
 """What scores must share to be compared, beside what graded them."""
-_GRADED_BY = ("grader", "math-verify")
-"""Of the harness."""
 
 
 def select(
@@ -63,17 +63,15 @@ def _tree(rows: Sequence[Row]) -> Iterator[tuple[int, Row]]:
         else:
             roots.append(row)
     seen: set[int] = set()
-
-    def below(row: Row, last: bool, depth: int) -> Iterator[tuple[int, Row]]:
+    pending = [(row, last, 0 if row["role"] in ("base", "endpoint") else 1) for row, last in _marked(roots)][::-1]
+    while pending:  # a line of teachers may be longer than Python's stack
+        row, last, depth = pending.pop()
         if id(row) in seen:
-            return
+            continue
         seen.add(id(row))
         yield depth, row
-        for child, is_last in _marked(children.get(_place(row), []) if last else []):
-            yield from below(child, is_last, depth + 1)
-
-    for row, last in _marked(roots):
-        yield from below(row, last, 0 if row["role"] in ("base", "endpoint") else 1)
+        below = _marked(children.get(_place(row), []) if last else [])
+        pending += [(child, is_last, depth + 1) for child, is_last in below][::-1]
     yield from ((1, row) for row in rows if id(row) not in seen)  # of a circle, which no lineage has
 
 
@@ -146,7 +144,7 @@ def board_notes(rows: Iterable[Row]) -> Iterator[str]:
     if any(row.get("pinned") is False for row in rows):
         yield "(unpinned) an endpoint: nothing says which weights answered"
     if any(row.get("equal_k") is False for row in rows):
-        yield "! at K: problems have unequal K, so some weigh more than others"
+        yield "! at K: problems have unequal K, so the means of some rest on fewer samples"
     alarms = {f"judge {row['judge']}: {row['canaries_problem']}" for row in rows if row.get("canaries_problem")}
     yield from (escape(f"! at a judged score, which cannot be trusted: {alarm}") for alarm in sorted(alarms))
     if any(row.get("problems_state") == "other" for row in rows):
@@ -156,6 +154,9 @@ def board_notes(rows: Iterable[Row]) -> Iterator[str]:
         yield f"{escape(name)}: measured under another definition than the registered one of this name and version"
     if any(_is_partly_graded(row) for row in rows):
         yield "a/b in n: a of b problems have a graded sample, and score, errors and interval are over those alone"
+    for row in rows:
+        place = f"{row['run']}, {row['checkpoint']} on {row['benchmark']}"
+        yield from (escape(f"{place}: {caveat}") for caveat in caveats(row))
     measured: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for row in rows:
         measured.setdefault((row["benchmark"], row["version"]), []).append(_settings(row))
@@ -167,7 +168,7 @@ def board_notes(rows: Iterable[Row]) -> Iterator[str]:
 
 def _settings(row: Row) -> dict[str, Any]:
     harness = json.loads(row.get("harness") or "{}")
-    return {**{name: row.get(name) for name in _SETTINGS}, **{name: harness.get(name) for name in _GRADED_BY}}
+    return {**{name: row.get(name) for name in _SETTINGS}, **{name: harness.get(name) for name in GRADED_BY}}
 
 
 def _is_registered(row: Row) -> bool:

@@ -9,6 +9,7 @@ import re
 from typing import Any, NamedTuple
 
 from erpd_hub.evaluation.benchmarks import BENCHMARKS
+from erpd_hub.evaluation.caveats import caveats
 from erpd_hub.model_cards.text import yaml_block
 from erpd_hub.results.rows import Row
 
@@ -93,6 +94,7 @@ def notes(row: Row, variant: Variant) -> str:
         "" if row["equal_k"] else "problems have unequal K",
         "the model was selected on this benchmark" if row["selection"] else "",
         "problems differ from the registered state" if row["problems_state"] == "other" else "",
+        *caveats(row),
         f"run {row['run']}",
     ]
     return "; ".join(part for part in parts if part)

@@ -14,8 +14,9 @@ from erpd_hub.hub.merging import commit_merged
 from erpd_hub.model_cards.results import with_results
 from erpd_hub.results.entries import OURS, Source, eval_files, model_index
 from erpd_hub.results.origin import evaluation_of, source_of
+from erpd_hub.results.published import published_rows, shown_rows
 from erpd_hub.results.rows import Row
-from erpd_hub.results.verify import published_rows, same
+from erpd_hub.results.verify import same
 from erpd_hub.runner import Finished
 
 _FIGURES = ("avg", "stderr", "k", "n", "coverage", "truncated", "avg_judged", "stderr_judged")
@@ -32,7 +33,7 @@ def publish_results(hub: Hub, leaderboard: str, finished: Iterable[Finished]) ->
     namespace = leaderboard.split("/")[0]
 
     def rows() -> list[Row]:
-        return [row for published in published_rows(hub, leaderboard)[1].values() for row in published]
+        return shown_rows(published_rows(hub, leaderboard))[0]
 
     repositories = sorted(repo for repo in _repositories(finished) if repo.startswith(f"{namespace}/"))
     return [repo for repo in repositories if publish_results_of(hub, repo, rows)]

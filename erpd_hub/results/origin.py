@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from erpd_hub.artifacts import InputRecord, LineageRecord
 from erpd_hub.checkpoint_role import Role, role_of, weights_of
-from erpd_hub.errors import ErpdError
+from erpd_hub.errors import ArtifactError, ErpdError
 from erpd_hub.hub.client import Hub
 from erpd_hub.inputs import ENDPOINT
 from erpd_hub.lineage import Ancestor, ancestry, input_place
@@ -56,14 +56,27 @@ def record_of(hub: Hub, item: InputRecord) -> LineageRecord | None:
 
 
 def evaluation_of(hub: Hub, details: LineageRecord) -> LineageRecord:
-    """The evaluation itself: of a judged copy, what it is a copy of."""
+    """The evaluation itself: of a judged copy, what it is a copy of.
+
+    Raises:
+        ArtifactError: its lineage leads in a circle.
+    """
+    seen: set[InputRecord] = set()
     while details.stage != "evaluate":
         above = next((item for item in details.inputs if item.role == "details"), None)
-        record = record_of(hub, above) if above else None
+        record = record_of(hub, _new(above, seen)) if above else None
         if record is None:
             break
         details = record
     return details
+
+
+def _new(item: InputRecord, seen: set[InputRecord]) -> InputRecord:
+    """An input on the way up, remembered. Raises ArtifactError: the way has come by it before."""
+    if item in seen:
+        raise ArtifactError(f"{item.repo_id}@{str(item.revision)[:10]}: expected a lineage with an end, got a circle")
+    seen.add(item)
+    return item
 
 
 def checkpoint_of(evaluation: LineageRecord) -> InputRecord | None:
@@ -93,17 +106,22 @@ def origin_of(hub: Hub, details: LineageRecord) -> Origin | None:
 
 def _base(hub: Hub, item: InputRecord) -> Spot | None:
     """Up along the weights to where they began."""
+    seen: set[InputRecord] = set()
     while (record := record_of(hub, item)) is not None and record.stage != "base":
         above = weights_of(record)
         if above is None:
             break
-        item = above
+        item = _new(above, seen)
     return Spot(item.repo_id, item.revision) if item.repo_id and item.revision else None
 
 
 def _trained(hub: Hub, record: LineageRecord) -> LineageRecord:
     """Of a selection, what it chose; everything else itself."""
-    while record.stage == "select" and (chosen := _above(hub, record)) is not None:
+    seen: set[InputRecord] = set()
+    while record.stage == "select" and (item := weights_of(record)) is not None:
+        chosen = record_of(hub, _new(item, seen))
+        if chosen is None:
+            break
         record = chosen
     return record
 

@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from erpd_hub.comparing.paper import Experiment, Row, experiments, get_experiment
 from erpd_hub.config import EvaluateConfig
 from erpd_hub.errors import ErpdError
 from erpd_hub.evaluation.benchmarks import BENCHMARKS, get_benchmark
+from erpd_hub.evaluation.caveats import caveats
+from erpd_hub.plain import escape
 from erpd_hub.recipe import Recipe, load_recipe
 from erpd_hub.results.rows import Row as Measured
 
@@ -93,6 +94,7 @@ def _differences(item: Measured, recipe: Recipe) -> Iterator[str]:
         yield "problems other than registered"
     if item["selection"]:
         yield "selected on this benchmark"
+    yield from caveats(item)
 
 
 def _expected(name: str, recipe: Recipe) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from erpd_hub.artifacts import LineageRecord
 from erpd_hub.errors import ArtifactError
 from erpd_hub.evaluation.benchmarks import definition_hash
+from erpd_hub.evaluation.caveats import told_caveats
 from erpd_hub.evaluation.leaderboard import harness_text, leaderboard_row
 from erpd_hub.hub.client import Hub
 from erpd_hub.references import named_with_round
@@ -73,7 +74,12 @@ def reference_of(evaluation: LineageRecord) -> str:
 def canaries_problem(metrics: Mapping[str, Any]) -> str | None:
     """Why the judged score of details cannot be trusted; None where nothing speaks against it, or nobody judged."""
     judge = metrics.get("judge") or {}
-    return judge.get("canaries_problem") or ("its canaries raised an alarm" if judge.get("canaries_alarm") else None)
+    if judge.get("canaries_problem") or judge.get("canaries_alarm"):
+        return judge.get("canaries_problem") or "its canaries raised an alarm"
+    # A run may allow its judge some of them (max_canary_acceptance). Who reads a board has allowed nothing.
+    if accepted := judge.get("canary_acceptance"):
+        return f"took {100 * accepted:.1f} % of injected wrong answers for right, which its run allowed"
+    return None
 
 
 def _who(hub: Hub, record: LineageRecord, origin: Origin) -> dict[str, Any]:
@@ -116,6 +122,7 @@ def _settings(record: LineageRecord, evaluation: LineageRecord) -> dict[str, Any
         "limit": told.get("limit"),
         "problems_state": metrics.get("problems_state"),
         "harness": harness_text(metrics.get("harness", {})),
+        **told_caveats(metrics),
         "licence": metrics.get("licence"),
         "judge": judge.get("model"),
         "canary_acceptance": judge.get("canary_acceptance"),

@@ -87,6 +87,8 @@ def _draw_missing(
         with stop_signals(), closing(opened()) as engine:
             for index, completion in engine.generate(requests, job.decoding, job.format.stop):
                 draw = missing[index]
+                if engine.unseeded:
+                    job.unseeded.touch()
                 if completion.finish_reason == "error":
                     failed[draw.seed] = completion.text
                     continue

@@ -63,6 +63,11 @@ class Engine(Protocol):
 
     reproducible: bool
 
+    @property
+    def unseeded(self) -> bool:
+        """Whether some samples of the call under way are drawn without their seeds, which a server does not take."""
+        ...
+
     def generate(
         self, requests: Sequence[Request], decoding: Decoding, stop: Sequence[str]
     ) -> Iterator[tuple[int, Completion]]:

@@ -1,8 +1,7 @@
 """Several servers as one: every sample done once, by whichever of them is there.
 
-A server joins by answering: its model list and one token of the first prompt tell whether it can serve this call. It is
-asked how it is while it works, and after every failure; when it is gone its samples go back to the backlog, and it is
-asked again until it is back. All state belongs to one event loop, so there are no locks.
+Which servers are there is the business of `Membership`; when one is gone its samples go back to the backlog. All state
+belongs to one event loop, so there are no locks.
 """
 
 import asyncio
@@ -15,19 +14,14 @@ from typing import Any
 from erpd_hub.config import ServerEngine
 from erpd_hub.endpoints.client import Refused, ServerClient, key_in
 from erpd_hub.endpoints.replies import Setback
-from erpd_hub.errors import ErpdError, StageError
+from erpd_hub.errors import StageError
 from erpd_hub.sampling.backlog import Backlog, Job
 from erpd_hub.sampling.engine import Completion, Request
+from erpd_hub.sampling.membership import Membership
 from erpd_hub.sampling.server import Server
 from erpd_hub.sampling.server_reply import Wanted
 
 _KEY_NAME = "ERPD_SERVER_KEY"
-_HEALTH_PERIOD = 10.0
-"""Seconds between two questions to a server at work: one that lost its power closes no connection."""
-_SILENCES = 3
-"""Health checks without any answer before a server counts as gone: what it has in flight is lost with it."""
-_REJOIN_FIRST, _REJOIN_LAST = 0.5, 15.0
-"""Seconds between attempts to reach a server that is away, doubling."""
 _RETRY_FIRST, _RETRY_LAST = 0.5, 60.0
 """Seconds before a failed sample is sent again, doubling."""
 _AT_FAULT = (400, 413, 422)
@@ -54,13 +48,17 @@ class Fleet:
         self._wanted = wanted
         self._deliver = deliver
         self._backlog = Backlog(requests)
-        self._probe = min(requests, key=lambda request: len(request.prompt_ids))
-        self._longest = max(len(request.prompt_ids) for request in requests) + wanted.decoding.max_new_tokens
+        self._members = Membership(requests, wanted, spawn=self._spawn, left=self._gone, joined=self._joined)
         self._left = len(requests)
         self._taken = self._refused = 0
         self._servers: list[Server] = []
         self._tasks: set[asyncio.Task] = set()
         self._failure: BaseException | None = None
+
+    @property
+    def unseeded(self) -> bool:
+        """Whether a server takes no seeds."""
+        return any(not server.dialect.seeds for server in self._servers)
 
     async def run(self) -> None:
         """Raises:
@@ -78,9 +76,9 @@ class Fleet:
                 name = f"server {place} of {number}"
                 self._servers.append(Server(client, self._config, name, cap=self._config.concurrency))
             stack.push_async_callback(self._stop)
-            await asyncio.gather(*[self._spawn(self._first_join(server)) for server in self._servers])
+            await asyncio.gather(*[self._spawn(self._members.first_join(server)) for server in self._servers])
             for server in self._servers:
-                self._spawn(self._watch(server))
+                self._spawn(self._members.watch(server))
             await self._serve()
 
     async def _serve(self) -> None:
@@ -142,7 +140,7 @@ class Fleet:
             setback = error
             if setback.retry_after is None:
                 # If the server turns out to be gone, this task is cancelled here and the sample given back.
-                await asyncio.shield(self._inspect(server))
+                await asyncio.shield(self._members.inspect(server))
         if not self._release(server):
             return
         if setback is not None:
@@ -199,79 +197,15 @@ class Fleet:
         self._progress = self._loop.time()
         self._deliver(job.index, completion)
 
-    async def _watch(self, server: Server) -> None:
-        """Keep a server in the fleet for as long as it answers, and take it in again when it does."""
-        while True:
-            if server.served is None:
-                await self._rejoin(server)
-            silences = 0
-            while server.served is not None:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_HEALTH_PERIOD):
-                        await server.gone.wait()
-                if server.served is not None and server.inflight:
-                    silences = silences + 1 if await asyncio.shield(self._inspect(server)) == "silent" else 0
-                    if silences >= _SILENCES:
-                        self._leave(server, "it no longer answers")
-
-    def _inspect(self, server: Server) -> asyncio.Task:
-        """The health check under way, or a new one: hundreds of samples that fail together ask once."""
-        if server.inspection is None or server.inspection.done():
-            server.inspection = self._spawn(self._check_health(server))
-        return server.inspection
-
-    async def _check_health(self, server: Server) -> str:
-        state = await server.client.health()
-        if state == "down" and server.served is not None:
-            self._leave(server, "it is not well, or nobody listens")
-        return state
-
-    def _leave(self, server: Server, reason: str) -> None:
-        """Out of the fleet, its samples to the others; what is cancelled is given up by a server that still lives."""
-        logger.warning("%s is away (%s); %d samples go back", server.name, reason, len(server.inflight))
-        server.served, server.reason = None, reason
-        server.gone.set()
+    def _gone(self, server: Server, jobs: Sequence[Job]) -> None:
+        """A server is gone: what it had in flight goes to the others."""
         self._progress = self._loop.time()
         self._backlog.abandon(server)
-        for task, job in server.inflight.items():
-            task.cancel()
+        for job in jobs:
             self._lost(job)
-        server.inflight.clear()
         self._wake.set()
 
-    async def _first_join(self, server: Server) -> None:
-        """The start: a server that answers but cannot serve this stops the call before anything is drawn."""
-        try:
-            await self._join(server)
-        except Setback as setback:
-            server.reason = str(setback)
-            logger.warning("%s is away (%s); waiting for it", server.name, setback)
-
-    async def _rejoin(self, server: Server) -> None:
-        delay = _REJOIN_FIRST
-        while server.served is None:
-            await asyncio.sleep(delay)
-            delay = min(2 * delay, _REJOIN_LAST)
-            try:
-                await self._join(server)
-            except Setback as setback:
-                server.reason = str(setback)
-            except ErpdError as error:
-                logger.warning("%s is back, but cannot serve this call any more", server.name)
-                server.reason = str(error)
-        logger.warning("%s is here", server.name)
-
-    async def _join(self, server: Server) -> None:
-        """Raises: Setback, ConfigError: as `Server.admit`."""
-        server.served = await server.admit(self._probe, self._wanted, longest=self._longest)
-        if self._wanted.chat is None and not self._wanted.keeps_logprobs(server.processed):
-            logger.warning(
-                "%s gives no log-probs of what is drawn from: sampler_logprobs stay null; start it with "
-                "--logprobs-mode processed_logprobs to have them",
-                server.name,
-            )
-        server.gone.clear()
-        server.paused_until, server.refusals, server.cap = 0.0, 0, self._config.concurrency
+    def _joined(self) -> None:
         self._progress = self._loop.time()
         self._wake.set()
 

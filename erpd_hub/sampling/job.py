@@ -39,6 +39,11 @@ class Job:
     record_errors: bool = False
     """A sample that fails for good becomes a row that nobody can grade, and does not stop the stage."""
 
+    @property
+    def unseeded(self) -> Path:
+        """Exists where a server has drawn samples without their seeds."""
+        return self.context.work / "unseeded"
+
     @cached_property
     def open_draws(self) -> list[Draw]:
         """What is drawn here: what is not taken over, and in an extension only what ended by length."""

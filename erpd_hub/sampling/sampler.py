@@ -31,6 +31,7 @@ from erpd_hub.sampling.plan import (
     response_limit,
 )
 from erpd_hub.sampling.progress import Progress
+from erpd_hub.sampling.shard_grades import grade_again, note_grader
 from erpd_hub.sampling.stopping import context_tokens
 from erpd_hub.sampling.stored import TakenOver
 from erpd_hub.stages import StageContext
@@ -82,8 +83,8 @@ class Drawn(NamedTuple):
     """What there is to say of samples besides the samples."""
 
     how: dict[str, Any]
-    """As JSON: decoding, engine, k; of an extension `extend_to` and how many were `continued`; how many were
-    `taken_over`."""
+    """As JSON: decoding, engine, k; `seeds_sent` false where a server took none; of an extension `extend_to` and how
+    many were `continued`; how many were `taken_over`."""
     limits: Mapping[str, int]
     """Tokens that a response to each problem may have."""
 
@@ -168,6 +169,8 @@ def _how(job: Job, sampling: Sampling) -> dict[str, Any]:
     how: dict[str, Any] = {
         "decoding": sampling.decoding.model_dump(), "engine": describe_engine(sampling.engine), "k": sampling.k
     }  # fmt: skip
+    if job.unseeded.exists():
+        how["seeds_sent"] = False
     if (taken := job.taken_over) is not None:
         how["taken_over"] = sum(draw in taken for draw in job.draws)
     if job.earlier is not None:
@@ -183,22 +186,24 @@ def _distinct(draws: list[Draw]) -> list[Draw]:
 
 
 def draw_batches(job: Job, opened: Callable[[], Engine], batch_tokens: int) -> None:
-    """Draw the plan with a reproducible engine, this replica's share of its shards; finished shards are kept."""
+    """Draw the plan with a reproducible engine, this replica's share of its shards; finished shards are kept, with the
+    verdicts of today's grader."""
     batches = list(_batches(job, batch_tokens))
     mine = [
         (index, batch) for index, batch in enumerate(batches) if index % job.context.replicas == job.context.replica
     ]
-    missing = [(index, draws) for index, draws in mine if not shard_path(job.out, index).exists()]
+    missing = [(index, draws) for index, draws in mine if not grade_again(job, index, draws)]
     to_draw = sum(len(draws) for _, draws in missing if job.is_open(draws[0]))
     progress = job.progress(to_draw, sum(len(draws) for _, draws in mine) - to_draw)
     engine: Engine | None = None
     for index, draws in missing:
         if not job.is_open(draws[0]):
             write_rows(shard_path(job.out, index), job.kept_rows(draws), job.schema())
-            continue
-        engine = engine or opened()
-        write_rows(shard_path(job.out, index), _draw(job, draws, engine, progress), job.schema())
-        progress.log()
+        else:
+            engine = engine or opened()
+            write_rows(shard_path(job.out, index), _draw(job, draws, engine, progress), job.schema())
+            progress.log()
+        note_grader(job, index)
     if engine is not None:
         progress.log(now=True)
         engine.close()

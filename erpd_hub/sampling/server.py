@@ -116,7 +116,7 @@ class Server:
             try:
                 read_reply(await self.client.post(PAGE, body, seconds=seconds, limit=_BYTES_PER_REPLY))
             except Refused as error:
-                if error.status in (400, 422) and self.dialect.learn(str(error)):
+                if error.status in (400, 422) and self.dialect.learn(str(error), error.parameter):
                     continue
                 raise ConfigError(str(error)) from None
             if not self.dialect.seeds:

@@ -5,6 +5,7 @@ where the sample ended before an answer. Here the two become one text again, `<t
 graded as any other: without an answer after the reasoning there is none.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -17,6 +18,8 @@ from erpd_hub.sampling.stopping import cut_at_stop
 PAGE = "chat/completions"
 _PROBE_TOKENS = 16
 """Some servers refuse fewer."""
+_SEED = re.compile(r"(?<![\w/-])(?<!\w\.)(?:body\.)?seed(?![\w/-])(?!\.\w)")
+"""The parameter's name in words about it, and no part of another name, as in `bytedance-seed-2.0`."""
 
 
 @dataclass
@@ -27,12 +30,16 @@ class Dialect:
     """The newer name, which some servers insist on, is `max_completion_tokens`."""
     seeds: bool = True
 
-    def learn(self, refusal: str) -> bool:
-        """Whether a refusal (of a status that says the request is wrong) is a matter of names."""
+    def learn(self, refusal: str, parameter: str | None) -> bool:
+        """Whether a refusal (of a status that says the request is wrong) is a matter of names.
+
+        Args:
+            parameter: What is refused, where the server says it apart; otherwise the words have to name it.
+        """
         if self.limit == "max_tokens" and "max_completion_tokens" in refusal:
             self.limit = "max_completion_tokens"
             return True
-        if self.seeds and "seed" in refusal:
+        if self.seeds and (parameter.rpartition(".")[2] == "seed" if parameter else _SEED.search(refusal)):
             self.seeds = False
             return True
         return False

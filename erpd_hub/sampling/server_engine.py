@@ -62,6 +62,10 @@ class FleetEngine:
         self._tolerant = tolerant
         self._calls: set[_Call] = set()
 
+    @property
+    def unseeded(self) -> bool:
+        return any(call.unseeded for call in self._calls)
+
     def generate(
         self, requests: Sequence[Request], decoding: Decoding, stop: Sequence[str]
     ) -> Iterator[tuple[int, Completion]]:
@@ -101,6 +105,10 @@ class _Call:
         self._main = self._loop.create_task(self._fleet.run())
         self._thread = threading.Thread(target=self._work, name="erpd-servers", daemon=True)
         self._thread.start()
+
+    @property
+    def unseeded(self) -> bool:
+        return self._fleet.unseeded
 
     def results(self) -> Iterator[tuple[int, Completion]]:
         while True:

@@ -45,6 +45,7 @@ class LocalEngine:
     """Generates with a model in this process; every call is one batch, given back when its last row is done."""
 
     reproducible = True
+    unseeded = False
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model = model

@@ -52,6 +52,7 @@ class InProcessEngine:
     """One vLLM engine on the devices that this process sees."""
 
     reproducible = False
+    unseeded = False
 
     def __init__(
         self,

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_TAKEN = ("taken_over", "extend_to", "continued")
+_TAKEN = ("taken_over", "extend_to", "continued", "seeds_sent")
 
 
 def run(
@@ -94,11 +94,12 @@ def _otherwise(taken_over: Path, config: EvaluateConfig, benchmark: Benchmark) -
         return {}
     earlier = read_lineage(taken_over / LINEAGE)
     found = drawn_otherwise(earlier, describe_engine(config.engine), harness(benchmark), provenance.environment())
+    unseeded = {"seeds_sent": False} if earlier.metrics.get("seeds_sent") is False else {}
     if not found:
-        return {}
+        return unseeded
     logger.warning("%s: samples are taken over that were made otherwise than samples are made now: %s; evaluate under "
                    "another --name to draw all of them", benchmark.name, found)  # fmt: skip
-    return {"taken_over_otherwise": found}
+    return {"taken_over_otherwise": found, **unseeded}
 
 
 def _sampling(

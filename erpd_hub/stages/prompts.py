@@ -9,25 +9,22 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erpd_hub.arithmetic import num_problems, random_problems
 from erpd_hub.chain import chain_problems
-from erpd_hub.config import CodePrompts, GeneratedPrompts, HubPrompts, JsonlPrompts, PromptSelection, RangeFilter
+from erpd_hub.config import CodePrompts, GeneratedPrompts, HubPrompts, JsonlPrompts, PromptSelection
 from erpd_hub.errors import StageError
 from erpd_hub.evaluation.benchmarks import load_problems, searched_benchmarks
 from erpd_hub.evaluation.contamination import Hit, OverlapIndex
-from erpd_hub.evaluation.golds import normalise_gold
-from erpd_hub.evaluation.grading import check_golds
-from erpd_hub.evaluation.tables import Row, read_file, read_split, require_columns
+from erpd_hub.evaluation.tables import require_columns
 from erpd_hub.programs import program_problems, tests_of
 from erpd_hub.prompt_tests import write_tests
 from erpd_hub.prompts import PROMPT_SCHEMA, Problem, problem_key, read_prompts
-from erpd_hub.references import RepoRef, parse_reference
 from erpd_hub.samples import shard_path, write_rows
 from erpd_hub.stages import StageContext, StageResult
+from erpd_hub.stages.prompts_rows import bad_reasons, duplicates, passes, problem_of, source_name, source_rows
 
 if TYPE_CHECKING:
     from erpd_hub.evaluation.code.programs import Tests
@@ -117,14 +114,14 @@ def _take_generated(selection: _Selection, config: GeneratedPrompts, seed: int, 
 
 def _take_rows(selection: _Selection, config: JsonlPrompts | HubPrompts, source: Path) -> None:
     """Rows of a file or dataset as problems, without those that are filtered out, bad or there already."""
-    rows = _read(config, source)
+    rows = source_rows(config, source)
     columns = [config.problem_column, config.answer_column, *([config.id_column] if config.id_column else [])]
     require_columns(rows, [*columns, *(item.column for item in config.filters)], where="prompts")
-    kept = [(i, row) for i, row in enumerate(rows) if all(_passes(row, item) for item in config.filters)]
+    kept = [(i, row) for i, row in enumerate(rows) if all(passes(row, item) for item in config.filters)]
     selection.counts |= {"read": len(rows), "filtered": len(rows) - len(kept)}
-    name = _source_name(config)
-    problems = {index: _problem(row, config, name) for index, row in kept}
-    reasons = dict(zip(problems, _bad_reasons(list(problems.values()), config), strict=True))
+    name = source_name(config)
+    problems = {index: problem_of(row, config, name) for index, row in kept}
+    reasons = dict(zip(problems, bad_reasons(list(problems.values()), config), strict=True))
     _keep_good(selection, config, problems, {index: reason for index, reason in reasons.items() if reason is not None})
 
 
@@ -132,8 +129,8 @@ def _take_code(selection: _Selection, config: CodePrompts, source: Path) -> None
     """Programming problems, whose tests are read again for those that are drawn."""
     from erpd_hub.stages.prompts_code import read_code_rows, tests_at
 
-    rows = list(read_code_rows(config, source, _source_name(config)))
-    kept = {row.row: row for row in rows if all(_passes(row.columns, item) for item in config.filters)}
+    rows = list(read_code_rows(config, source, source_name(config)))
+    kept = {row.row: row for row in rows if all(passes(row.columns, item) for item in config.filters)}
     selection.counts |= {"read": len(rows), "filtered": len(rows) - len(kept)}
     bad = {index: row.reason for index, row in kept.items() if row.reason is not None}
     _keep_good(selection, config, {index: row.problem for index, row in kept.items()}, bad)
@@ -157,67 +154,13 @@ def _keep_good(
         index, reason = next(iter(bad.items()))
         raise StageError(f"prompts: expected no bad row, got {len(bad)}, the first is row {index}: {reason}")
     good = {index: problem for index, problem in problems.items() if index not in bad}
-    repeated = _duplicates(good)
+    repeated = duplicates(good)
     selection.problems = [problem for index, problem in good.items() if index not in repeated]
     dropped = {**bad, **repeated}
     selection.rejected = [
         {"row": index, "problem_id": problems[index].problem_id, "reason": dropped[index]} for index in sorted(dropped)
     ]
     selection.counts |= {"bad": len(bad), "duplicate": len(repeated)}
-
-
-def _read(config: JsonlPrompts | HubPrompts, source: Path) -> list[Row]:
-    if isinstance(config, HubPrompts):
-        return read_split(source, config_name=config.config_name, split=config.split)
-    return read_file(source) if source.is_file() else read_split(source, config_name=None, split="train")
-
-
-def _source_name(config: JsonlPrompts | HubPrompts | CodePrompts) -> str:
-    """The dataset's repository; a local file has no name that would mean anything elsewhere."""
-    reference = None if isinstance(config, JsonlPrompts) else parse_reference(config.dataset)
-    return reference.repo_id if isinstance(reference, RepoRef) else config.type
-
-
-def _problem(row: Row, config: JsonlPrompts | HubPrompts, source: str) -> Problem:
-    text, answer = _text(row.get(config.problem_column)), normalise_gold(row.get(config.answer_column))
-    problem_id = _text(row.get(config.id_column)) if config.id_column else ""
-    return Problem(problem_id or problem_key(text), source, text, answer)
-
-
-def _text(value: object) -> str:
-    return "" if value is None else str(value).strip()
-
-
-def _bad_reasons(problems: list[Problem], config: PromptSelection) -> list[str | None]:
-    golds = check_golds([problem.gold for problem in problems], extract=config.format.extract)
-    return [gold if problem.problem else "no problem" for problem, gold in zip(problems, golds, strict=True)]
-
-
-def _duplicates(problems: Mapping[int, Problem]) -> dict[int, str]:
-    """Rows that repeat an earlier one's problem, or its id, with the reason."""
-    seen: dict[str, int] = {}
-    found = {}
-    for index, problem in problems.items():
-        text, name = f"text {problem_key(problem.problem)}", f"id {problem.problem_id}"
-        if (first := seen.get(text, seen.get(name))) is not None:
-            found[index] = f"duplicate of row {first} ({'problem' if text in seen else 'id'})"
-        else:
-            seen |= {text: index, name: index}
-    return found
-
-
-def _passes(row: Mapping[str, Any], item: RangeFilter) -> bool:
-    """Whether a row's column lies in the filter; a number may also be text, such as `3/8`."""
-    value = row.get(item.column)
-    if item.values is not None and value not in item.values:
-        return False
-    if item.minimum is None and item.maximum is None:
-        return True
-    try:
-        number = Fraction(str(value))
-    except (ValueError, ZeroDivisionError):
-        return False
-    return (item.minimum is None or number >= item.minimum) and (item.maximum is None or number <= item.maximum)
 
 
 def _drop_earlier(selection: _Selection, earlier: set[str]) -> None:

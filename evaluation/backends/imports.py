@@ -1,7 +1,8 @@
 """Samples of lighteval and evalscope as a details folder of ours: rows of SAMPLE_SCHEMA with a record of their origin.
 
 Imported samples have no verdict of ours: `regrade` gives one. What their own grader said is in `theirs.jsonl` beside
-them. Neither tool keeps prompt ids; lighteval does not say what was cut off, so its responses count as finished.
+them. Neither tool keeps prompt ids or seeds, or says whether its prompts opened a think block, so whoever imports them
+does. lighteval does not say what was cut off, so its responses count as finished.
 """
 
 import json
@@ -26,7 +27,8 @@ from erpd_hub.artifacts import (
 from erpd_hub.errors import ArtifactError, ConfigError
 from erpd_hub.evaluation.backends.environments import Harness
 from erpd_hub.evaluation.backends.outputs import prediction_rows, review_rows
-from erpd_hub.samples import SAMPLE_SCHEMA, FinishReason, Sample, sample_seed, shard_path, write_rows
+from erpd_hub.evaluation.backends.tasks import Handed
+from erpd_hub.samples import SAMPLE_SCHEMA, FinishReason, shard_path, write_rows
 
 _SHARD_ROWS = 512
 
@@ -44,8 +46,21 @@ class Theirs(NamedTuple):
     """Of its own grader; lighteval's is the mean over the problem's samples."""
 
 
-def import_details(harness: Harness, source: Path, out: Path, *, benchmark: str, tool_version: str) -> int:
+def import_details(
+    harness: Harness,
+    source: Path,
+    out: Path,
+    *,
+    benchmark: str,
+    tool_version: str,
+    thinking: bool = False,
+    handed: Handed | None = None,
+) -> int:
     """Write a details folder from a tool's output folder (or one details file); returns the number of samples.
+
+    Args:
+        thinking: The prompts ended in an open think block, so that a response that closes none has no answer.
+        handed: The problems, where they came from us.
 
     Raises:
         ConfigError: `out` is not empty. ArtifactError: no samples, or files that are not the tool's.
@@ -54,11 +69,11 @@ def import_details(harness: Harness, source: Path, out: Path, *, benchmark: str,
         raise ConfigError(f"{out}: expected a folder that is empty or not there, got files")
     files, read = _files(harness, source)
     count = 0
-    shard: list[Sample] = []
+    shard: list[dict[str, Any]] = []
     out.mkdir(parents=True, exist_ok=True)
     with (out / "theirs.jsonl").open("w", encoding="utf-8") as scores:
         for theirs in read(source):
-            shard.append(_sample(theirs, benchmark))
+            shard.append(_row(theirs, benchmark))
             scores.write(json.dumps({"problem_id": theirs.problem_id, "k": theirs.k, "score": theirs.score}) + "\n")
             if len(shard) == _SHARD_ROWS:
                 write_rows(shard_path(out, count // _SHARD_ROWS), shard, SAMPLE_SCHEMA)
@@ -68,7 +83,8 @@ def import_details(harness: Harness, source: Path, out: Path, *, benchmark: str,
         write_rows(shard_path(out, count // _SHARD_ROWS), shard, SAMPLE_SCHEMA)
     if not count:
         raise ArtifactError(f"{harness}: expected samples, got none")
-    _record(out, files, {"harness": harness, "tool_version": tool_version, "benchmark": benchmark}, count)
+    config = {"harness": harness, "tool_version": tool_version, "benchmark": benchmark}
+    _record(out, files, config | ({"thinking": True} if thinking else {}), count, handed)
     return count
 
 
@@ -144,29 +160,27 @@ def _bare(gold: str) -> str:
     return inner if len(gold) > 2 and gold[0] == gold[-1] == "$" and "$" not in inner else gold
 
 
-def _sample(theirs: Theirs, benchmark: str) -> Sample:
-    return Sample(
-        benchmark=benchmark,
-        problem_id=theirs.problem_id,
-        k=theirs.k,
-        seed=sample_seed(0, benchmark, theirs.problem_id, theirs.k),
-        prompt_ids=None,
-        response_ids=theirs.response_ids,
-        sampler_logprobs=None,
-        finish_reason=theirs.finish_reason,
-        text=theirs.text,
-        gold=theirs.gold,
-        extracted=None,
-        verdict="ungradable",
-        label=None,
-        judge=None,
-    )
+def _row(theirs: Theirs, benchmark: str) -> dict[str, Any]:
+    """Of SAMPLE_SCHEMA; what is unknown is null, the seed as well."""
+    known = {
+        "benchmark": benchmark,
+        "problem_id": theirs.problem_id,
+        "k": theirs.k,
+        "response_ids": theirs.response_ids,
+        "finish_reason": theirs.finish_reason,
+        "text": theirs.text,
+        "gold": theirs.gold,
+        "verdict": "ungradable",
+    }
+    return dict.fromkeys(SAMPLE_SCHEMA.names) | known
 
 
-def _record(out: Path, files: list[Path], config: dict[str, Any], count: int) -> None:
+def _record(out: Path, files: list[Path], config: dict[str, Any], count: int, handed: Handed | None) -> None:
     """Say that the samples are imported, from what and of which version; the path itself is never recorded."""
     hashes = {f"{index:04d}{path.suffix}": hash_file(path) for index, path in enumerate(files)}
     origin = InputRecord(role="source", kind="external", digest=digest_files(hashes))
+    inputs = (origin, handed.dataset) if handed and handed.dataset else (origin,)
+    about = handed.about if handed else {}
     payload = payload_files(out)
     stage, version = "details-import", 1
     record = LineageRecord(
@@ -178,15 +192,15 @@ def _record(out: Path, files: list[Path], config: dict[str, Any], count: int) ->
         step="import",
         repo_type="dataset",
         repo_id=f"local/imported-{config['harness']}",
-        inputs=(origin,),
+        inputs=inputs,
         config={**config, "imported": True},
         identity=config,
         seed=0,
-        fingerprint=fingerprint(stage, version, inputs=[("source", origin.digest)], identity=config, seed=0),
+        fingerprint=fingerprint(stage, version, inputs=[(i.role, i.digest) for i in inputs], identity=config, seed=0),
         digest=digest_files(payload),
         code=provenance.code(),
         environment={},
-        metrics={"benchmark": config["benchmark"], "samples": count, "graded": False},
+        metrics={"benchmark": config["benchmark"], "samples": count, "graded": False, **about},
         files=payload,
     )
     write_json(out / LINEAGE, record.to_json())

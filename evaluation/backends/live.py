@@ -6,6 +6,7 @@ asks for nothing but the endpoint: the problems come from our pinned dataset, no
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from erpd_hub.evaluation.backends.opinions import is_integer_only
 from erpd_hub.evaluation.backends.outputs import read_evalscope_report
 from erpd_hub.evaluation.backends.tasks import write_problems
 from erpd_hub.evaluation.benchmarks import get_benchmark
+
+_ENDPOINT = "the endpoint"
+"""What stands in the place of its address."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ def run_evalscope(
         raise ConfigError(f"{out}: expected a folder that is empty or not there, got files")
     work = out.resolve() / "evalscope"
     (work / "data").mkdir(parents=True)
-    write_problems(benchmark, endpoint, work / "data" / "problems.jsonl", limit=limit)
+    handed = write_problems(benchmark, endpoint, work / "data" / "problems.jsonl", limit=limit)
     decoding = benchmark.decoding
     spec = {
         "model": server.model,
@@ -71,18 +75,34 @@ def run_evalscope(
         (work / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
         _run(work, server.url)
     finally:
-        _forget_address(work)
+        _forget_address(work, server.url)
     version = pinned_version("evalscope")
-    samples = import_details("evalscope", work / "run", out / "details", benchmark=name, tool_version=version)
+    details = out / "details"
+    samples = import_details("evalscope", work / "run", details, benchmark=name, tool_version=version, handed=handed)
     return {"version": f"evalscope {version}", "samples": samples, **read_evalscope_report(work / "run")}
 
 
-def _forget_address(work: Path) -> None:
-    """Remove what names the endpoint: the spec, the configs that evalscope dumps, and its logs."""
+def _forget_address(work: Path, url: str) -> None:
+    """Remove what names the endpoint: the spec, the configs that evalscope dumps, and its logs; in predictions, reviews
+    and reports, where an error may quote it, its words."""
     for folder in (work / "run" / "configs", work / "run" / "logs"):
         shutil.rmtree(folder, ignore_errors=True)
     for name in ("spec.json", "run.log"):
         (work / name).unlink(missing_ok=True)
+    for path in (work / "run").rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            content = path.read_text(encoding="utf-8", errors="surrogateescape")
+            if (told := _without_address(content, url)) != content:
+                path.write_text(told, encoding="utf-8", errors="surrogateescape")
+
+
+def _without_address(content: str, url: str) -> str:
+    """A name without a dot, such as `vllm`, is a word of samples too: only where it stands as a host."""
+    parts = urlsplit(url)
+    for told in (url, url.replace("/", "\\/"), parts.netloc, parts.hostname or url):
+        if "." in told or ":" in told:
+            content = re.sub(rf"(?<![\w.-]){re.escape(told)}(?![\w-])", _ENDPOINT, content)
+    return re.sub(rf"""(host[=: '"\\]+){re.escape(parts.hostname or url)}(?![\w-])""", rf"\1{_ENDPOINT}", content)
 
 
 def _run(work: Path, url: str) -> None:
@@ -108,5 +128,5 @@ def _run(work: Path, url: str) -> None:
         last = (work / "run.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
         words = " | ".join(last)
         for told in (url, urlsplit(url).netloc, urlsplit(url).hostname or url):
-            words = words.replace(told, "the endpoint")
+            words = words.replace(told, _ENDPOINT)
         raise ErpdError(f"evalscope: its run failed: {words[-500:]}")

@@ -119,7 +119,7 @@ def ask_about_answers(grader: Foreign, rows: Sequence[Row], answers: Sequence[st
 
 def our_answer(row: Row, extract: Extract) -> str | None:
     """The answer that our rule sees in a stored sample."""
-    return extract_answer(row["text"], extract=extract, thinking=_thinking(row))
+    return extract_answer(row["text"], extract=extract, thinking=is_thinking(row))
 
 
 def is_integer_only(benchmark: str) -> bool:
@@ -142,7 +142,7 @@ def ask_here(grader: GraderName, rows: Sequence[Row], extract: Extract) -> list[
     """Opinions of `ours`, `math-verify` or `exact`."""
     if grader == "exact":
         return [_exact(row, our_answer(row, extract)) for row in rows]
-    responses = [Response(row["gold"] or "", row["text"], row["finish_reason"], _thinking(row)) for row in rows]
+    responses = [Response(row["gold"] or "", row["text"], row["finish_reason"], is_thinking(row)) for row in rows]
     method: Literal["reader first", "math-verify"] = "reader first" if grader == "ours" else "math-verify"
     return [_from_grade(grade) for grade in grade_many(responses, extract=extract, method=method)]
 
@@ -159,6 +159,9 @@ def _from_grade(grade: Grade) -> Opinion:
     return Opinion(grade.label, grade.extracted, grade.reason or grade.verdict)
 
 
-def _thinking(row: Row) -> bool:
-    """Whether the prompt opened a think block, as far as a stored sample tells: it shows only where none was closed."""
+def is_thinking(row: Row) -> bool:
+    """Whether the prompt opened a think block: as whoever imported the sample says (`thinking`), or as far as a stored
+    one tells, which shows it only where none was closed."""
+    if "thinking" in row:
+        return bool(row["thinking"])
     return row["verdict"] in ("no_answer", "truncated") and row["extracted"] is None and "</think>" not in row["text"]

@@ -17,7 +17,7 @@ from erpd_hub.config.benchmarks import LiveCodeBenchSource
 from erpd_hub.errors import ArtifactError, ErpdError
 from erpd_hub.evaluation.backends.confinement import bare_environment
 from erpd_hub.evaluation.backends.environments import pinned_version, require_python
-from erpd_hub.evaluation.backends.opinions import Opinion, Row
+from erpd_hub.evaluation.backends.opinions import Opinion, Row, is_thinking
 from erpd_hub.evaluation.backends.outputs import read_evalscope_report, review_rows
 from erpd_hub.evaluation.backends.regrade import Cause, Difference, Disagreement, Regraded, Tally
 from erpd_hub.evaluation.backends.replay import run_script, write_lines
@@ -71,7 +71,8 @@ def run_programs(stored: Stored) -> dict[str, Any]:
         ArtifactError: no samples. ErpdError: evalscope is not built, docker does not answer, or the run failed.
     """
     tests = _tests_of(stored)
-    rows = [row for row in stored.rows() if row["finish_reason"] != "error"]
+    every = list(stored.rows())
+    rows = [row for row in every if row["finish_reason"] != "error"]
     if not rows:
         raise ArtifactError(f"{stored.name}: expected samples of programs, got none")
     with tempfile.TemporaryDirectory(prefix="erpd-replay-") as folder:
@@ -91,7 +92,7 @@ def run_programs(stored: Stored) -> dict[str, Any]:
         "avg_by_sample": fmean(graded) if graded else None,
         "k": report["k"],
         "n": report["n"],
-        "left_out": 0,
+        "left_out": len(every) - len(rows),
         "withheld": 0,
     }
     return {**report, "backends": [run]}
@@ -175,5 +176,5 @@ def _cause(row: Row, opinion: Opinion) -> Cause:
         return "no verdict"
     if row["verdict"] == "truncated":
         return "truncation"
-    ours = extract_program(row["text"], thinking=False)
+    ours = extract_program(row["text"], thinking=is_thinking(row))
     return "execution" if (ours or "").strip() == (opinion.answer or "").strip() else "extraction"

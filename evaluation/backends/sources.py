@@ -82,6 +82,7 @@ def _stored(folder: Path, record: LineageRecord | None, endpoint: str, own: Mapp
     def dataset() -> Path:
         return _dataset(name, record, endpoint, own)
 
+    told = {"thinking": True} if record and record.config.get("imported") and record.config.get("thinking") else {}
     concealed = benchmark is not None and benchmark.grader == "math" and is_concealed(first)
     problems = tuple(load_problems(benchmark, dataset())) if benchmark and concealed else ()
 
@@ -91,7 +92,7 @@ def _stored(folder: Path, record: LineageRecord | None, endpoint: str, own: Mapp
                 raise ConfigError(
                     f"{folder.name}: expected samples of one benchmark, got {name} and {row['benchmark']}"
                 )
-            yield row
+            yield {**row, **told}
 
     extract: Extract = benchmark.format.extract if benchmark else "boxed"
     return Stored(name, extract, benchmark, rows, record.fingerprint if record else None, dataset)

@@ -4,14 +4,9 @@ A worker says "taken" when it begins with a job, from when on the job has its se
 takes its worker with it is the text's fault; one that was never taken is tried again, once.
 """
 
-import json
-import os
 import queue
-import selectors
 import subprocess
 import tempfile
-import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +16,7 @@ from typing import Any, Literal
 from erpd_hub.errors import ErpdError
 from erpd_hub.evaluation.backends.confinement import bare_environment, confined, end_group
 from erpd_hub.evaluation.backends.foreign.guard import REFUSED_CODE
+from erpd_hub.line_pipes import LinePipes
 
 STARTUP_SECONDS = 300.0  # a harness takes half a minute to import on a crowded machine
 
@@ -93,8 +89,8 @@ class _Worker:
         self._command = command
         self._work = work
         self._process: subprocess.Popen[bytes] | None = None
+        self._pipes: LinePipes | None = None
         self._closed = False
-        self._unread = b""
 
     def ask(self, job: dict[str, Any], seconds: float) -> Reply:
         reply = self._try(job, seconds)
@@ -109,20 +105,22 @@ class _Worker:
             return Lost("no_worker")
         if self._process is None or self._process.poll() is not None:
             self._start()
-        # In a thread: a worker that does not read would hold up whoever fills its pipe.
-        threading.Thread(target=self._send, args=(json.dumps(job).encode() + b"\n",), daemon=True).start()
-        if self._receive(STARTUP_SECONDS) is None:
+        pipes = self._pipes
+        assert pipes is not None, "it was started"
+        pipes.send(job)
+        try:
+            pipes.receive(STARTUP_SECONDS)
+        except (TimeoutError, EOFError):
             self._kill()
             return Lost("no_worker")
-        line = self._receive(seconds)
-        if line is None:
+        try:
+            reply: dict[str, Any] = pipes.receive(seconds)
+        except (TimeoutError, EOFError):
             return Lost(self._kill())
-        reply: dict[str, Any] = json.loads(line)
         return reply
 
     def _start(self) -> None:
         self._kill()
-        self._unread = b""
         work = str(self._work)
         with (self._work / _LOG).open("wb") as log:
             self._process = subprocess.Popen(
@@ -135,31 +133,7 @@ class _Worker:
                 start_new_session=True,  # Ctrl-C is the parent's to handle, and what it starts is killed with it
                 bufsize=0,
             )
-
-    def _send(self, line: bytes) -> None:
-        process = self._process
-        assert process is not None and process.stdin is not None, "a job goes to a started worker"
-        view = memoryview(line)
-        try:
-            while view:
-                view = view[os.write(process.stdin.fileno(), view) :]
-        except (OSError, ValueError):
-            return  # it ended meanwhile, which `_receive` notices
-
-    def _receive(self, seconds: float) -> bytes | None:
-        """The next line; None when the time is up or the process has ended."""
-        assert self._process is not None and self._process.stdout is not None, "it was started"
-        deadline = time.monotonic() + seconds
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._process.stdout, selectors.EVENT_READ)
-            while b"\n" not in self._unread:
-                if not selector.select(max(deadline - time.monotonic(), 0.0)):
-                    return None
-                if not (data := os.read(self._process.stdout.fileno(), 1 << 16)):
-                    return None
-                self._unread += data
-        line, _, self._unread = self._unread.partition(b"\n")
-        return line
+        self._pipes = LinePipes(self._process)
 
     def _kill(self) -> Loss:
         """End the process and whatever it started; says how it had ended."""
@@ -167,9 +141,8 @@ class _Worker:
             return "no_worker"
         process, self._process = self._process, None
         code = end_group(process)
-        for pipe in (process.stdin, process.stdout):
-            assert pipe is not None, "both are pipes"
-            pipe.close()
+        if self._pipes is not None:
+            self._pipes.close()
         if code is None:
             return "timeout"
         return "refused" if code == REFUSED_CODE else "crash"

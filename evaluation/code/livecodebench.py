@@ -21,13 +21,6 @@ from erpd_hub.prompts import Problem
 if TYPE_CHECKING:
     from erpd_hub.config.benchmarks import LiveCodeBenchSource
 
-SYSTEM_PROMPT = (
-    "You are an expert Python programmer. You will be given a question (problem specification) and will generate a "
-    "correct Python program that matches the specification and passes all tests. You will NOT return anything except "
-    "for the program."
-)
-"""[S evalscope 1.12, LiveCodeBench] The registry's entries carry it."""
-
 _WITH_STARTER = (
     "You will use the following starter code to write the solution to the problem and enclose your code within "
     "delimiters."

@@ -29,6 +29,9 @@ from erpd_hub.evaluation.code.protection import Protection, protection, try_laye
 
 Status = Literal["ok", "timeout", "memory", "runtime error", "compile error", "output limit"]
 
+SANDBOX_VERSION = 1
+"""Recorded with every score of programs; raised when a program may get another verdict than before."""
+
 MAX_SOURCE_BYTES = 1 << 20
 """Of a program; longer ones are compile errors. LiveCodeBench's longest answers are some tens of thousands."""
 _EXITS: dict[int, Status] = {82: "memory", 83: "compile error"}  # supervisor/child.py
@@ -42,9 +45,9 @@ class Limits:
     """What one run of a program may use."""
 
     seconds: float = 6.0
-    """CPU time of all its threads. [S LiveCodeBench: 6 s of wall time] CPU, so that a crowded machine fails nobody."""
+    """CPU time of all its threads, so that other work does not count. [S LiveCodeBench: 6 s of wall time]"""
     wall_seconds: float = 18.0
-    """[I] For one that sleeps or waits."""
+    """[I] For one that sleeps or waits. One that computes meets it first where it gets less than a third of a core."""
     memory_mb: int = 2048
     """Address space, twice what AtCoder allows to be resident. [I]"""
     output_mb: int = 16

@@ -5,16 +5,23 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from erpd_hub.config.judge import JudgeSettings
 from erpd_hub.evaluation.details import is_concealed
 from erpd_hub.evaluation.judge import ruling_of
-from erpd_hub.evaluation.judge.journal import question_key
-from erpd_hub.evaluation.judge.prompt import Question, Reply, read_verdict
+from erpd_hub.evaluation.judge.audit import canary_report
+from erpd_hub.evaluation.judge.canaries import canaries, rewordings
+from erpd_hub.evaluation.judge.journal import Ruling, Status, question_key
+from erpd_hub.evaluation.judge.prompt import PROMPT_VERSION, Question, Reply, read_verdict
 from erpd_hub.evaluation.judge.selection import Row, is_asked
 
 LEFT_OUT = "(left out"
 """Begins the place of a reply that details without golds do not show: what it said cannot be checked."""
+_THRESHOLD = "max_canary_acceptance"
 _KEY_CHARS = 16
 """Of a question's key, in the `judge` column."""
+_STATUS_OF: dict[str, Status] = {"A": "accepted", "B": "rejected"}
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What reading files raises that anybody may have written."""
 
 
 class _Kept(NamedTuple):
@@ -22,6 +29,8 @@ class _Kept(NamedTuple):
 
     model: str
     prompt_version: int
+    threshold: float
+    """Share of canaries that the judge was allowed."""
     entries: dict[str, dict[str, Any]]
     """By key."""
 
@@ -35,7 +44,7 @@ def unfounded(rows: Iterable[Row], folder: Path) -> list[str]:
     """
     try:
         kept = _kept(folder)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except _UNREADABLE as error:
         return [_unread(error)]
     short = {key[:_KEY_CHARS]: entry for key, entry in kept.entries.items()}
     return [
@@ -46,21 +55,46 @@ def unfounded(rows: Iterable[Row], folder: Path) -> list[str]:
 
 
 def misreported(judge: Mapping[str, Any], folder: Path) -> list[str]:
-    """Where model and canaries in a record (`metrics.judge`) are not those of the replies in the folder `judge/`."""
+    """Where a record (`metrics.judge`) is not what the replies in the folder `judge/` come to: the model, and what it
+    made of every canary and rewording of this prompt version."""
     try:
         kept = _kept(folder)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        if kept.prompt_version != PROMPT_VERSION:
+            return [f"judge/: asked under prompt version {kept.prompt_version}, whose canaries are not known here"]
+        asked = {
+            "canary": {question_key(question, kept.model): question.problem_id for question in canaries()},
+            "reworded": {question_key(question, kept.model): question.problem_id for question in rewordings()},
+        }
+        problems = [problem for purpose, keys in asked.items() for problem in _incomplete(purpose, keys, kept)]
+        told = _rulings(asked["canary"], kept), _rulings(asked["reworded"], kept).values()
+        found = canary_report(*told, threshold=kept.threshold)
+    except _UNREADABLE as error:
         return [_unread(error)]
-    problems = []
     if judge.get("model") != kept.model:
         problems.append(f"judge/: replies of {kept.model!r}, recorded {judge.get('model')!r}")
-    said = [_said(entry, concealed=False) for entry in kept.entries.values() if entry.get("purpose") == "canary"]
-    accepted, answered = said.count("accepted"), len(said) - said.count("unjudged")
-    shares = [accepted / total if total else None for total in (len(said), answered)]  # of all, or of those judged
-    if judge.get("canary_acceptance") not in shares:
-        told = f"{accepted} of {len(said)} canaries accepted"
-        problems.append(f"judge/: {told}, recorded as the share {judge.get('canary_acceptance')}")
-    return problems
+    return problems + [
+        f"judge/: {name}: {value!r} by the replies, recorded {judge.get(name)!r}"
+        for name, value in found.items()
+        if judge.get(name) != value
+    ]
+
+
+def _incomplete(purpose: str, keys: Mapping[str, str], kept: _Kept) -> Iterator[str]:
+    """What of the questions to a judge was left out, or put in."""
+    there = {key for key, entry in kept.entries.items() if entry.get("purpose") == purpose}
+    if missing := sorted(name for key, name in keys.items() if key not in there):
+        yield f"judge/: {len(missing)} of {len(keys)} {purpose} questions are missing, {missing[0]} first"
+    if others := there - keys.keys():
+        yield f"judge/: {len(others)} {purpose} questions that are none"
+
+
+def _rulings(keys: Mapping[str, str], kept: _Kept) -> dict[str, Ruling]:
+    """Of the questions that there are, by name, as the replies have it."""
+    return {
+        name: Ruling(_said(kept.entries[key], concealed=False), None, ())
+        for key, name in keys.items()
+        if key in kept.entries
+    }
 
 
 def _unread(error: Exception) -> str:
@@ -70,7 +104,8 @@ def _unread(error: Exception) -> str:
 def _kept(folder: Path) -> _Kept:
     settings = json.loads((folder / "judge" / "judge.json").read_text())
     entries = dict(_replies(folder / "judge" / "replies.jsonl"))
-    return _Kept(settings["model"], settings["prompt_version"], entries)
+    threshold = float(settings.get(_THRESHOLD, JudgeSettings.model_fields[_THRESHOLD].default))
+    return _Kept(settings["model"], settings["prompt_version"], threshold, entries)
 
 
 def _replies(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -102,12 +137,16 @@ def _problem(row: Row, kept: _Kept, short: Mapping[str, dict[str, Any]]) -> str 
     return None if status == said else f"a ruling of {status!r}, where the judge said {said!r}"
 
 
-def _said(entry: Mapping[str, Any], *, concealed: bool) -> str:
+def _said(entry: Mapping[str, Any], *, concealed: bool) -> Status:
     """The status that follows from the replies of an entry; only where golds are left out may a reply be, too."""
     replies = entry.get("replies") or [""]
     if concealed and str(replies[-1]).startswith(LEFT_OUT):
-        return str(entry.get("status"))
+        return _status(entry.get("status"))
     if entry.get("reason"):
         return "unjudged"
     verdict = read_verdict(Reply(str(replies[-1]), True, None, None))
-    return {"A": "accepted", "B": "rejected"}.get(str(verdict), "unjudged")
+    return "unjudged" if verdict is None else _STATUS_OF[verdict]
+
+
+def _status(word: Any) -> Status:
+    return word if word in ("accepted", "rejected") else "unjudged"

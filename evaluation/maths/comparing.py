@@ -9,11 +9,14 @@ import re
 from collections.abc import Iterator
 
 from erpd_hub.evaluation.answers import is_prose
+from erpd_hub.evaluation.maths.approximations import approximations_hold
+from erpd_hub.evaluation.maths.hopeless import is_hopeless
 from erpd_hub.evaluation.maths.nodes import Node, Unreadable
 from erpd_hub.evaluation.maths.number_sets import named_in_words
+from erpd_hub.evaluation.maths.opinions import Opinion
 from erpd_hub.evaluation.maths.regions import inequality_symbol, same_wholes
 from erpd_hub.evaluation.maths.syntax import read
-from erpd_hub.evaluation.maths.trees import Opinion, compare_trees
+from erpd_hub.evaluation.maths.trees import compare_trees
 from erpd_hub.evaluation.maths.words import GOLD_BOUNDS
 
 _WHOLE = re.compile(r"[+-]?\d{1,3}(?:(?:,\d{3})+|(?: \d{3})+)(?:\.\d+)?")
@@ -65,9 +68,13 @@ def can_read(gold: str) -> bool:
 
 
 def _compare_read(gold: Node, answer: Node, *, whole: bool) -> Opinion:
+    if not approximations_hold(answer):
+        return False
     opinion = compare_trees(gold, answer)
     if opinion is not True and whole and inequality_symbol(gold) and inequality_symbol(answer):
         return same_wholes(gold, answer)
+    if opinion is None and is_hopeless(answer) and not is_hopeless(gold):
+        return False  # nothing else could tell more of it in good time
     return opinion
 
 

@@ -9,9 +9,9 @@ from fractions import Fraction
 from random import Random
 
 from erpd_hub.evaluation.maths.modular import PRIMES, residue
-from erpd_hub.evaluation.maths.nodes import Node, Unreadable
+from erpd_hub.evaluation.maths.nodes import Node, TooLarge, Unreadable
 from erpd_hub.evaluation.maths.numbers import Value, divided, is_real, nearest_integer, same
-from erpd_hub.evaluation.maths.values import Point, TooLarge, evaluate
+from erpd_hub.evaluation.maths.values import Point, evaluate
 
 _NUMBER_POINTS = 8
 _INTEGER_POINTS = 14

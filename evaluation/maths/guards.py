@@ -1,7 +1,10 @@
 """What no second opinion may overrule: an answer that says more than the maths in it, or another kind of thing."""
 
 import re
+from collections.abc import Iterator
 
+from erpd_hub.evaluation.maths.comparing import compare
+from erpd_hub.evaluation.maths.nodes import Unreadable
 from erpd_hub.evaluation.maths.words import FUNCTIONS, REFUSED
 
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
@@ -10,23 +13,30 @@ _DOTS = re.compile(r"\\[lc]?dots(?![a-z])|\.\.\.|\u2026")
 _BASE = re.compile(r"\d\s*_\s*\{?\s*(\d+)")
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?)[\s{}$~]*([A-Za-z]{2,})?")
 _TEXT = re.compile(r"\\(?:text|math)(?:bf|it|rm|sf|normal)?\s*\{|\\[,;:! ]")
+_TEXT_COMMAND = re.compile(r"\\(?:text(?:bf|it|rm|sf|normal)?|mathrm|mbox)\s*\{([^{}]*)\}")
+_BRACKETED = re.compile(r"[(\[]([^()\[\]]*)[)\]]")
+_HEDGE = re.compile(r"\b(?:or|and|also|but|maybe|perhaps|possibly|probably|alternatively)\b", re.IGNORECASE)
 _MAX_CHARACTERS = 600
 _MAX_DEPTH = 20
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_SEVERAL = re.compile(r"[,;]|\b(?:and|or)\b")
 
 
 def refuses(gold: str, answer: str) -> bool:
     """Whether an answer that the reader cannot read is not to be accepted for the maths in it.
 
     It has a word that changes what is said (`5 if n is odd`), it lists several things with numbers where the gold has
-    one, or one in two units (`5 feet 6 inches`), it has dots, primes or a base that the gold has not, it is longer or
-    deeper than any answer that algebra could read in good time, it is a set where the gold is a tuple, or an interval
-    has other brackets.
+    one, or one in two units (`5 feet 6 inches`), it names another number beside it (`5 (or 6)`), it has dots, primes or
+    a base that the gold has not, it is longer or deeper than any answer that algebra could read in good time, it is a
+    set where the gold is a tuple, or an interval has other brackets.
     """
     if len(answer) > _MAX_CHARACTERS or _depth(answer) > _MAX_DEPTH:
         return True
     if _words(answer) & REFUSED - _words(gold) or (_numbers(answer) > 1 and not re.search("[,;]", gold)):
         return True
     if _marks(answer) - _marks(gold) or (len(_amounts(gold)) == 1 and len(_amounts(answer)) > 1):
+        return True
+    if any(not _is_said_by(gold, aside) for aside in _asides(answer)):
         return True
     kinds = _kind(gold), _kind(answer)
     return None not in kinds and kinds[0] != kinds[1]
@@ -63,6 +73,33 @@ def _amounts(text: str) -> list[str]:
     plain = not re.search(r"[^\s{}$.~,]", rest) and all(word for _, word in parts[:-1])
     named = any(word.casefold() in FUNCTIONS | {"sqrt", "pi"} for _, word in parts)
     return [] if named or not plain else [digits for digits, _ in parts]
+
+
+def _asides(text: str) -> Iterator[str]:
+    """What a text says behind its first number in words, in brackets with words, or after `or` and its like."""
+    yield from _TEXT_COMMAND.findall(_after_number(text))
+    rest = _after_number(_TEXT_COMMAND.sub(r" \1 ", text))
+    yield from (inside for inside in _BRACKETED.findall(rest) if _words(inside))
+    if hedge := _HEDGE.search(rest):
+        yield rest[hedge.end() :].rstrip(" .)]")
+
+
+def _after_number(text: str) -> str:
+    """What follows the first number."""
+    first = _NUMBER.search(text)
+    return text[first.end() :] if first else ""
+
+
+def _is_said_by(gold: str, aside: str) -> bool:
+    """Whether an aside has no number, the gold itself once more, or of several golds one."""
+    numbers = set(_NUMBER.findall(aside))
+    if not numbers or (_SEVERAL.search(gold) and numbers <= set(_NUMBER.findall(gold))):
+        return True
+    maths = re.search(r"[-\\\d].*", _WORD.sub(" ", aside), re.DOTALL)
+    try:
+        return maths is not None and compare(gold, maths[0].rstrip(" .,:;)]")) is True
+    except (Unreadable, RecursionError):
+        return False
 
 
 def _kind(text: str) -> tuple[str, str] | None:

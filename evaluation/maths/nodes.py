@@ -12,9 +12,24 @@ minus), `builder` (head and condition: `\\{x : x > 0\\}`), `dots`.
 from dataclasses import dataclass
 from fractions import Fraction
 
+_HOPELESS = 10_000_000  # bits of a number, or factors of a product, that no algebra gets through in seconds
+
 
 class Unreadable(Exception):
     """A text that this reader has no certain reading of."""
+
+
+class TooLarge(Unreadable):
+    """A number beyond the bounds."""
+
+
+class Hopeless(TooLarge):
+    """A number that no other algebra could work with either, such as a tower of powers."""
+
+
+def beyond(what: str, size: int) -> TooLarge:
+    """The error of a number or a product of this size."""
+    return Hopeless(what) if size > _HOPELESS else TooLarge(what)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,11 @@ from erpd_hub.evaluation.maths.number_sets import PREFIX
 
 
 def opened(node: Node) -> Node:
-    """A node without a set of one thing around it, and with `x = 1, 2` and `a ± b` written out."""
-    if node.op == "set" and len(node.args) == 1 and node.args[0].op != "dots":
+    """A node without a set of one thing around it, and with `x = 1, 2` and `a ± b` written out.
+
+    A set whose one thing is a set is another one: `{{1, 2}}` is not `{1, 2}`.
+    """
+    if node.op == "set" and len(node.args) == 1 and node.args[0].op not in ("dots", "set"):
         return opened(node.args[0])
     if node.op == "rel" and node.value == ("in",):
         return opened(node.args[1])

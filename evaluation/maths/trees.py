@@ -3,13 +3,14 @@
 Lists without brackets are unordered; a tuple is ordered and is no set; an interval has its brackets.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from itertools import permutations
 
 from erpd_hub.evaluation.maths.equality import equal_expressions, is_expression, proportional
 from erpd_hub.evaluation.maths.nodes import Node
+from erpd_hub.evaluation.maths.opinions import Opinion, all_of
 from erpd_hub.evaluation.maths.regions import inequality_symbol, same_regions, same_wholes
 from erpd_hub.evaluation.maths.residues import congruent
 from erpd_hub.evaluation.maths.shapes import (
@@ -36,8 +37,6 @@ from erpd_hub.evaluation.maths.shapes import (
 )
 
 _MAX_ITEMS = 40
-
-Opinion = bool | None  # None where the trees are not understood well enough
 
 
 def compare_trees(gold: Node, answer: Node) -> Opinion:
@@ -115,9 +114,9 @@ def _collections(gold: Node, answer: Node) -> Opinion:
     if gold.op == answer.op == "group":
         if len(golds) == 2 and gold.value != answer.value:
             return False
-        return _all(compare_trees(a, b) for a, b in zip(golds, answers, strict=True))
+        return all_of(_things(a, b) for a, b in zip(golds, answers, strict=True))
     if "group" in (gold.op, answer.op):
-        return _all(compare_trees(a, b) for a, b in zip(valued(golds), valued(answers), strict=True))
+        return all_of(_things(a, b) for a, b in zip(valued(golds), valued(answers), strict=True))
     return _matched(golds, answers)
 
 
@@ -137,13 +136,19 @@ def _values(gold: Node, answer: Node) -> Opinion:
     return equal
 
 
+def _things(gold: Node, answer: Node) -> Opinion:
+    """Two things of lists, where a set of one number is not the number."""
+    one, other = (gold, answer) if gold.op == "set" else (answer, gold)
+    return False if one.op == "set" and is_expression(other) else compare_trees(gold, answer)
+
+
 def _matched(golds: Sequence[Node], answers: Sequence[Node]) -> Opinion:
     """Whether each gold has an answer of its own; equality is transitive, so the first that fits will do."""
     named = len({name_of(item) for item in golds} - {None}) > 1
     left, unsure = list(answers), False
     for gold in golds:
         for index, answer in enumerate(left):
-            opinion = compare_trees(gold, answer)
+            opinion = _things(gold, answer)
             if opinion is None and named and name_of(gold) != name_of(answer) and name_of(answer) is not None:
                 opinion = False
             unsure = unsure or opinion is None
@@ -166,7 +171,7 @@ def _statements(gold: Node, answer: Node) -> Opinion:
     if (opinion := _regions(gold, answer)) is not None:
         return opinion
     for other in (answer, reversed(answer)):
-        if gold.value == other.value and _all(
+        if gold.value == other.value and all_of(
             equal_expressions(a, b) if is_expression(a) and is_expression(b) else a == b
             for a, b in zip(gold.args, other.args, strict=True)
         ):
@@ -239,12 +244,3 @@ def _progressions(golds: Sequence[Node], answers: Sequence[Node]) -> Opinion:
     if one[0][:length] != other[0][:length] or length < 2:
         return None
     return compare_trees(one[1], other[1])
-
-
-def _all(opinions: Iterator[Opinion] | list[Opinion]) -> Opinion:
-    unsure = False
-    for opinion in opinions:
-        if opinion is False:
-            return False
-        unsure = unsure or opinion is None
-    return None if unsure else True

@@ -10,7 +10,7 @@ from fractions import Fraction
 from functools import reduce
 from math import comb, factorial, gcd, lcm
 
-from erpd_hub.evaluation.maths.nodes import Node, Unreadable
+from erpd_hub.evaluation.maths.nodes import Hopeless, Node, TooLarge, Unreadable, beyond
 from erpd_hub.evaluation.maths.numbers import BASE_PRECISION, Value, inexact, is_real, less, magnitude, nearest_integer
 
 _BITS = 24_000  # of an exact numerator or denominator: 2025! has 19,000
@@ -20,10 +20,6 @@ _MAX_WHOLE = 10**50  # in a greatest common divisor
 _SMALL = 20  # bits of magnitude up to which that precision is enough
 
 Point = Mapping[str, Fraction]
-
-
-class TooLarge(Unreadable):
-    """A number beyond the bounds."""
 
 
 def evaluate(node: Node, point: Point | None = None) -> Value:
@@ -113,21 +109,27 @@ class _Evaluation:
         return self.of(node.args[0]) / 100
 
     def _pow(self, node: Node) -> Value:
-        base, exponent = self.of(node.args[0]), self.of(node.args[1])
+        base, exponent = self.of(node.args[0]), self._exponent(node.args[1])
         if isinstance(exponent, Fraction) and exponent.denominator == 1:
             return self._integer_power(base, exponent.numerator)
         return self._power(base, exponent)
+
+    def _exponent(self, node: Node) -> Value:
+        try:
+            return self.of(node)
+        except TooLarge as error:
+            raise Hopeless("tower") from error
 
     def _integer_power(self, base: Value, exponent: int) -> Value:
         if isinstance(base, Fraction):
             if base == 0 and exponent < 0:
                 raise ZeroDivisionError
-            size = max(base.numerator.bit_length(), base.denominator.bit_length())
-            if abs(base) != 1 and base != 0 and (size - 1) * abs(exponent) > _BITS:
-                raise TooLarge("power")
+            size = (max(base.numerator.bit_length(), base.denominator.bit_length()) - 1) * abs(exponent)
+            if abs(base) != 1 and base != 0 and size > _BITS:
+                raise beyond("power", size)
             return base**exponent if abs(base) != 1 else base ** (exponent % 2)
         if abs(exponent) * max(magnitude(base), 1) > _MAGNITUDE * 40:
-            raise TooLarge("power")
+            raise beyond("power", abs(exponent) * max(magnitude(base), 1))
         return base**exponent
 
     def _power(self, base: Value, exponent: Value) -> Value:
@@ -163,7 +165,7 @@ class _Evaluation:
         if count < 0:
             raise ValueError("negative")
         if count > limit:
-            raise TooLarge("count")
+            raise beyond("count", count)
         return count
 
     def _fact(self, node: Node) -> Value:
@@ -176,7 +178,9 @@ class _Evaluation:
         return Fraction(product)
 
     def _binom(self, node: Node) -> Value:
-        top, bottom = self._count(node.args[0], limit=20_000), self._count(node.args[1], limit=20_000)
+        top, bottom = self._count(node.args[0], limit=_MAX_WHOLE), self._count(node.args[1], limit=_MAX_WHOLE)
+        if (size := min(bottom, top - bottom) * top.bit_length()) > 10 * _BITS:
+            raise beyond("count", size)
         return Fraction(comb(top, bottom))
 
     def _max(self, node: Node) -> Value:
