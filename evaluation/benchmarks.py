@@ -152,7 +152,7 @@ def load_problems(benchmark: Benchmark, folder: Path | None) -> list[Problem]:
     A row without an answer, or with one known to be bad, stays, with an empty gold: ungradable, so it shows.
 
     Raises:
-        ArtifactError: the folder lacks the split, a problem's text, or its ids are not unique.
+        ArtifactError: the folder lacks the split, a problem's text, or its id column is not unique.
         ConfigError: a column is missing.
     """
     source = benchmark.source
@@ -216,16 +216,25 @@ def _problems(name: str, source: HubSource | FileSource, rows: list[Row], *, whe
     columns = [source.problem_column, source.answer_column, *([source.id_column] if source.id_column else [])]
     require_columns(rows, columns, where=f"{name} ({where})")
     problems = []
+    seen: Counter[str] = Counter()
     for index, row in enumerate(rows):
         text = str(row.get(source.problem_column) or "").strip()
         if not text:
-            raise ArtifactError(f"{where}: expected a problem in row {index}, got none")
+            raise ArtifactError(f"{where}: expected a problem in row {index}, got none; leave the row out")
         problem_id = str(row[source.id_column]) if source.id_column else problem_key(text)
+        seen[problem_id] += 1
+        if seen[problem_id] > 1:
+            problem_id = _repeated(source, problem_id, seen[problem_id], where=f"{where}: row {index}")
         problems.append(Problem(problem_id, name, text, _gold(source, problem_id, row.get(source.answer_column))))
-    repeated, times = Counter(problem.problem_id for problem in problems).most_common(1)[0] if problems else ("", 0)
-    if times > 1:
-        raise ArtifactError(f"{where}: expected a different id in each row, got {repeated!r} twice; set `id_column`")
     return problems
+
+
+def _repeated(source: HubSource | FileSource, problem_id: str, times: int, *, where: str) -> str:
+    """The id of a problem that has been there before: a row counts as often as the dataset has it, and is named."""
+    if source.id_column:
+        raise ArtifactError(f"{where}: expected a different id in each row, got {problem_id!r} twice; set `id_column`")
+    logger.warning("%s repeats an earlier problem; it counts by itself, as %s-%d", where, problem_id, times)
+    return f"{problem_id}-{times}"
 
 
 def _gold(source: HubSource | FileSource, problem_id: str, answer: object) -> str:

@@ -221,7 +221,7 @@ def test_an_endpoint_that_never_answers_ends_after_its_patience(tmp_path):
         server = JudgeServer()
         server.url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
         with pytest.raises(StageError, match="no reply within"):
-            ask(server, tmp_path, patience=0.5, timeout=0.3)
+            ask(server, tmp_path, patience=0.5)
 
 
 def test_an_endpoint_that_is_always_busy_ends_after_its_patience(tmp_path):

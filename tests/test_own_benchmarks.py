@@ -12,7 +12,7 @@ from erpd_hub.benchmark_files import find_benchmark
 from erpd_hub.config import EvaluateConfig, SelectConfig
 from erpd_hub.config.benchmarks import BenchmarkEntry, parse_ad_hoc
 from erpd_hub.errors import ArtifactError, ConfigError
-from erpd_hub.evaluation.benchmarks import BENCHMARKS, get_benchmark, load_problems
+from erpd_hub.evaluation.benchmarks import BENCHMARKS, get_benchmark, load_problems, make_benchmark
 from erpd_hub.evaluation.details import is_concealed
 from erpd_hub.fields import identity, recorded
 from erpd_hub.hub.client import connect
@@ -53,6 +53,16 @@ def test_a_file_of_few_lines(tmp_path: Path) -> None:
     assert str(tmp_path) not in json.dumps([node.identity, recorded(node.config)])
     assert node.identity["benchmark_entries"]["mine"] == benchmark.identity
     assert plan.node("r1/evaluate/base/addition").config.definitions == {}
+
+
+def test_a_problem_that_a_dataset_repeats_counts_as_often_and_is_named(tmp_path: Path, caplog) -> None:
+    rows = [{"problem": "1+1?", "answer": "2"}, {"problem": "2+2?", "answer": "4"}, {"problem": "1+1?", "answer": "3"}]
+    file = write(tmp_path / "rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    benchmark = make_benchmark("mine", BenchmarkEntry.model_validate({"source": {"path": "rows.jsonl"}}))
+    first, other, again = load_problems(benchmark, file)
+    assert again.problem_id == f"{first.problem_id}-2" != other.problem_id
+    assert (first.gold, again.gold) == ("2", "3")
+    assert "rows.jsonl: row 2 repeats an earlier problem" in caplog.text
 
 
 def test_any_part_of_a_definition_is_in_the_fingerprint(tmp_path: Path) -> None:

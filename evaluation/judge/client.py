@@ -189,7 +189,7 @@ class _Asker:
                 await self.client.post(
                     "chat/completions",
                     request_body(settings, messages),
-                    seconds=settings.timeout,
+                    seconds=min(settings.timeout, settings.patience),
                     limit=_BYTES_PER_REPLY + _BYTES_PER_TOKEN * settings.max_tokens,
                 )
             )

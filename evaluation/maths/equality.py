@@ -18,6 +18,7 @@ _INTEGER_POINTS = 14
 _INTEGER_OPS = frozenset(("fact", "dfact", "binom", "gcd", "lcm"))
 _STEP_OPS = frozenset(("floor", "ceil"))
 _REAL_NAMES = frozenset("xyztrs")
+_WHOLE_NAMES = frozenset("ijklmnpqKLMN")
 _MAX_SYMBOLS = 8
 _DIGITS = 6  # of a decimal that stands for the number that it rounds
 _EXPRESSIONS = frozenset(
@@ -125,23 +126,35 @@ def _equal_at_points(gold: Node, answer: Node, equal: Callable[[Value, Value], b
 
 
 def _points(gold: Node, answer: Node) -> list[Point]:
-    """Points with the same symbols' values each time: numbers between 1 and 5, integers where only these make sense."""
+    """Points with the same symbols' values each time: numbers between 1 and 5, integers where only these make sense.
+
+    Under a factorial every symbol counts something. Under a floor, or as an exponent of -1, only those do that have an
+    integer's name: of another letter an answer without the floor would be equal.
+    """
     names = sorted(gold.symbols | answer.symbols)
     nodes = gold.walk() + answer.walk()
     ops = {node.op for node in nodes}
     random = Random(20_260_525)
-    counted = bool(ops & _INTEGER_OPS) or any(_alternates(node) for node in nodes)
-    steps = bool(ops & _STEP_OPS)
+    counted, steps = bool(ops & _INTEGER_OPS), bool(ops & _STEP_OPS)
+    jumps = steps or any(_alternates(node) for node in nodes)
+    whole = set(names) if counted else set(names) & _WHOLE_NAMES if jumps else set()
     points: list[Point] = []
-    if counted or steps:
-        top = 12 if counted else 10**4
+    if counted or jumps:
+        top = 10**4 if steps and not counted else 12
         small = [{name: Fraction(random.randint(1, 9)) for name in names} for _ in range(_INTEGER_POINTS)]
         points += small + [{name: Fraction(random.randint(1, top)) for name in names} for _ in range(_INTEGER_POINTS)]
-    if not counted and not (steps and not set(names) & _REAL_NAMES):
-        points += [{name: Fraction(random.randint(101, 499), 100) for name in names} for _ in range(_NUMBER_POINTS)]
+    if whole < set(names):
+        numbers = [{name: _number(random, whole=name in whole) for name in names} for _ in range(_NUMBER_POINTS)]
+        points += numbers
         if ops & {"abs", "max", "min"} or steps or any(_is_even_root_of_a_power(node) for node in nodes):
-            points += [{name: -value for name, value in point.items()} for point in points[-4:]]
+            points += [
+                {name: value if name in whole else -value for name, value in point.items()} for point in numbers[-4:]
+            ]
     return points
+
+
+def _number(random: Random, *, whole: bool) -> Fraction:
+    return Fraction(random.randint(1, 12)) if whole else Fraction(random.randint(101, 499), 100)
 
 
 def _is_even_root_of_a_power(node: Node) -> bool:

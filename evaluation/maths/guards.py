@@ -16,6 +16,7 @@ _TEXT = re.compile(r"\\(?:text|math)(?:bf|it|rm|sf|normal)?\s*\{|\\[,;:! ]")
 _TEXT_COMMAND = re.compile(r"\\(?:text(?:bf|it|rm|sf|normal)?|mathrm|mbox)\s*\{([^{}]*)\}")
 _BRACKETED = re.compile(r"[(\[]([^()\[\]]*)[)\]]")
 _HEDGE = re.compile(r"\b(?:or|and|also|but|maybe|perhaps|possibly|probably|alternatively)\b", re.IGNORECASE)
+_RATIO = re.compile(r"[0-9]{1,18}(?:\s*:\s*[0-9]{1,18})+")
 _MAX_CHARACTERS = 600
 _MAX_DEPTH = 20
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
@@ -38,8 +39,23 @@ def refuses(gold: str, answer: str) -> bool:
         return True
     if any(not _is_said_by(gold, aside) for aside in _asides(answer)):
         return True
+    ratios = _ratio(gold), _ratio(answer)
+    if ratios[0] and ratios[1] and not _are_proportional(*ratios):
+        return True
     kinds = _kind(gold), _kind(answer)
     return None not in kinds and kinds[0] != kinds[1]
+
+
+def _ratio(text: str) -> list[int]:
+    """The parts of `3 : 4 : 5`; none for what is no ratio of whole numbers."""
+    bare = _TEXT.sub("", text).replace("$", "").strip()
+    return [int(part) for part in bare.split(":")] if _RATIO.fullmatch(bare) else []
+
+
+def _are_proportional(ratio: list[int], other: list[int]) -> bool:
+    return len(ratio) == len(other) and all(
+        part * other[0] == ratio[0] * same for part, same in zip(ratio, other, strict=True)
+    )
 
 
 def _depth(text: str) -> int:
