@@ -243,8 +243,17 @@ def _explain(model: type[BaseModel], error: Any, raw: Any, place: str) -> str:
         return f"{path.rstrip('.')}: {message}"
     if error["type"] == "union_tag_invalid":
         return f"{path}.type: expected one of {error['ctx']['expected_tags']}, got {error['ctx']['tag']!r}"
+    if error["type"] == "string_pattern_mismatch":
+        message = _FORMS.get(error["ctx"]["pattern"], f"text that matches {error['ctx']['pattern']}")
     expected = message.removeprefix("Input should be ")
     return f"{path}: expected {expected}, got {error['input']!r}"
+
+
+_FORMS = {
+    rf"^{NAME}$": "lower-case letters, digits and dashes",
+    r"^[\w][\w.-]*$": "letters, digits, dots and dashes",
+}
+"""What a pattern asks for, in words."""
 
 
 def _real_path(location: tuple[str | int, ...], raw: Any) -> Iterator[str | int]:

@@ -50,9 +50,10 @@ def _row(number: int, line: bytes, text_key: str, gold_key: str, thinking: bool)
         return _malformed(number, "expected a JSON object, got what is no JSON")
     if not isinstance(data, dict):
         return _malformed(number, f"expected a JSON object, got {type(data).__name__}")
-    for key in (text_key, gold_key):
+    for key, option in ((text_key, "--text-key"), (gold_key, "--gold-key")):
         if key not in data:
-            return _malformed(number, f"expected the key {key!r}, got none", data)
+            there = ", ".join(repr(name)[:40] for name in list(data)[:5]) or "none"
+            return _malformed(number, f"expected the key {key!r}, got {there}; {option} names another", data)
     text, gold = data[text_key], _gold(data[gold_key])
     if gold is None:
         return _malformed(number, f"{gold_key}: expected text or a number, got {type(data[gold_key]).__name__}", data)

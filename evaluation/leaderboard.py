@@ -105,6 +105,20 @@ def leaderboard_row(
     return {name: available.get(name) for name in LEADERBOARD_SCHEMA.names}
 
 
+def hub_features() -> list[dict[str, str]]:
+    """The columns as a dataset card names them, so that files of several versions load as one table."""
+    return [
+        {"name": column.name, "list": _dtype(column.type.value_type)}
+        if pa.types.is_list(column.type)
+        else {"name": column.name, "dtype": _dtype(column.type)}
+        for column in LEADERBOARD_SCHEMA
+    ]
+
+
+def _dtype(kind: pa.DataType) -> str:
+    return {"double": "float64"}.get(str(kind), str(kind))
+
+
 def leaderboard_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """The rows as one parquet file; the same rows give the same bytes."""
     buffer = BytesIO()

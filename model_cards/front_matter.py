@@ -5,6 +5,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from erpd_hub.checkpoint_role import weight_roles
+from erpd_hub.evaluation.leaderboard import hub_features
 from erpd_hub.model_cards.licences import licence_fields
 from erpd_hub.model_cards.text import yaml_block
 
@@ -26,6 +27,7 @@ def dump_leaderboard(repo_id: str) -> str:
             "pretty_name": PurePosixPath(repo_id).name,
             "tags": ["erpd", "erpd-leaderboard"],
             "configs": [{"config_name": "default", "data_files": data_files}],
+            "dataset_info": {"features": hub_features()},
         }
     )
 

@@ -9,6 +9,7 @@ import yaml
 from erpd_hub import model_cards
 from erpd_hub.artifacts import LineageRecord
 from erpd_hub.errors import ArtifactError
+from erpd_hub.evaluation.leaderboard import LEADERBOARD_SCHEMA
 
 HOSTILE = "<script>alert(1)</script> ![x](http://evil) | `` ` \n---\nlicense: evil\n```\n# owned"
 
@@ -118,6 +119,23 @@ def test_leaderboard_card() -> None:
     assert model_cards.validate(card, "dataset").to_dict() == front_matter(card)
     assert front_matter(card)["configs"][0]["data_files"][0]["path"] == "data/*.parquet"
     assert "# erpd-leaderboard\n" in card
+
+
+def test_a_leaderboard_written_by_two_versions_loads_as_one_table(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from datasets import load_dataset
+
+    (tmp_path / "README.md").write_text(model_cards.render_leaderboard("local/erpd-leaderboard"))
+    (tmp_path / "data").mkdir()
+    row = {"run": "new", "avg": 0.5, "interval": [0.4, 0.6], "loss": "ce"}
+    table = pa.Table.from_pylist([row], schema=LEADERBOARD_SCHEMA)
+    pq.write_table(table, tmp_path / "data" / "new.parquet")
+    pq.write_table(table.drop_columns(["loss", "strategy"]), tmp_path / "data" / "old.parquet")
+    rows = load_dataset(str(tmp_path), split="train")
+    assert rows.column_names == LEADERBOARD_SCHEMA.names
+    assert sorted(rows["loss"], key=str) == [None, "ce"]
+    assert list(rows["interval"]) == [[0.4, 0.6]] * 2
 
 
 def test_load_dataset_reads_what_the_card_says(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ TOKEN = "token-of-alice"
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="needs Chromium: apt-get install chromium")
 
 HOSTILE = """---
-license: "<script>window.pwned = 'header'</script>"
+library_name: "<script>window.pwned = 'header'</script>"
 tags: ["<img src=x onerror=window.pwned='tag'>"]
 ---
 # A card <script>window.pwned = 'script'</script>

@@ -10,6 +10,7 @@ import typer
 from erpd_hub.cli.backends import Backends
 from erpd_hub.cli.options import AsJson, DryRun, Endpoint, Gpus, LaunchHow, Namespace, Public
 from erpd_hub.cli.recipes import carry_out
+from erpd_hub.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,7 +85,10 @@ def _words(arguments: list[str], given: dict[str, Any]) -> list[str]:
     checkpoints, words = split_words(arguments)
     if checkpoints:
         given = {**given, "checkpoints": checkpoints}
-    return words + [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+    words = words + [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+    if not any(word.startswith("benchmarks=") for word in words):
+        raise ConfigError("evaluate: expected a benchmark, got none; -b NAME (`erpd-hub benchmarks list`)")
+    return words
 
 
 def _beside(

@@ -71,7 +71,9 @@ class EvaluateConfig(StepConfig):
         if endpoint is None:
             return self
         if not isinstance(self.engine, ServerEngine):
-            raise ValueError(f"engine: expected type server with urls for {endpoint}, got {self.engine.type}")
+            raise ValueError(
+                f"engine: expected type server with urls for {endpoint}, got {self.engine.type}; --url URL"
+            )
         if self.engine.model is not None:
             raise ValueError(f"engine.model: expected none, as {endpoint} names the model, got {self.engine.model!r}")
         for name in ("extend_to", "max_sequence_tokens"):
