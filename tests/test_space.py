@@ -45,7 +45,8 @@ def space(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
 @pytest.fixture
 def source(space, micro) -> Iterator[Any]:
     hub = connect("local")
-    yield space.data.Source(HfApi(endpoint=hub.api.endpoint, token=False), "local")
+    api = HfApi(endpoint=hub.api.endpoint, token=False)
+    yield space.data.Source(api, "local", run="micro")  # other tests add runs to this home
 
 
 class Tags(HTMLParser):
