@@ -187,6 +187,17 @@ def test_deleting_large_files_rewrites_history(ada: HfApi, repo: str) -> None:
     assert content(ada, repo, "b.bin") == b"\0two"
 
 
+def test_deleting_large_files_leaves_commits_that_nothing_refers_to(ada: HfApi, repo: str) -> None:
+    """Lineage names commits by their id, whatever became of the branch."""
+    ada.create_branch(repo, branch="side")
+    left = ada.create_commit(repo, [CommitOperationAdd("left.txt", b"1")], commit_message="left", revision="side").oid
+    ada.delete_branch(repo, branch="side")
+    add(ada, repo, {"a.bin": b"\0one"})
+    (file,) = ada.list_lfs_files(repo)
+    ada.permanently_delete_lfs_files(repo, [file])
+    assert "left.txt" in ada.list_repo_files(repo, revision=left)
+
+
 def test_a_very_large_file_arrives_in_parts(ada: HfApi, url: str, folder: Path, repo: str) -> None:
     size = 2 << 30
     oid = "e" * 64

@@ -4,6 +4,7 @@
 """
 
 import fcntl
+import gc
 import hashlib
 import json
 import os
@@ -13,14 +14,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Barrier
 
 import httpx
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
+from erpd_hub.hub.server.database import Database
 from erpd_hub.hub.server.fsck import check
 
 REPO_ROOT = Path(__file__).parent.parent
@@ -169,3 +173,23 @@ def content_id(content: bytes, *, lfs: bool) -> str:
     return (
         hashlib.sha256(content).hexdigest() if lfs else hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
     )
+
+
+def test_bursts_of_requests_leave_no_open_files(tmp_path: Path) -> None:
+    """Worker threads come and go, and each has a connection of its own to the database."""
+    database = Database(tmp_path / "hub.sqlite")
+    together = Barrier(20)  # or fewer threads would do
+
+    def ask(_: int) -> None:
+        together.wait()
+        database.read().execute("SELECT 1")
+
+    opened = []
+    for _ in range(4):
+        with ThreadPoolExecutor(20) as pool:
+            list(pool.map(ask, range(20)))
+        gc.collect()
+        names = [str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+        opened.append(sum("hub.sqlite" in name for name in names))
+    assert opened[-1] == opened[0]
+    database.close()

@@ -155,3 +155,16 @@ def test_web_pages_cannot_reach_a_server_without_a_token(url: str, repo: str) ->
     served = httpx.get(f"{url}/{repo}/resolve/main/index.html")
     assert served.headers["content-type"].startswith("text/plain")
     assert "sandbox" in served.headers["content-security-policy"]
+
+
+def test_a_card_that_cannot_be_sent_spoils_no_listing(url: str, repo: str) -> None:
+    """The server reads cards that no client has checked."""
+    for header in ('tags: ["\\ud800"]', '"\\ud800": 1', "x: 0x" + "f" * 6000):
+        card = f"---\n{header}\n---\n".encode()
+        line = {"key": "file", "value": {"path": "README.md", "content": base64.b64encode(card).decode()}}
+        body = "\n".join(map(json.dumps, [{"key": "header", "value": {"summary": "s"}}, line]))
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        done = httpx.post(f"{url}/api/models/{repo}/commit/main", content=body, headers=headers)
+        assert done.status_code == 200, done.text
+        assert httpx.get(f"{url}/api/models?full=true&cardData=true", headers=headers).status_code == 200
+        assert httpx.get(f"{url}/", headers=headers).status_code == 200

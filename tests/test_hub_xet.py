@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 from huggingface_hub import HfApi
+from test_hub_accounts import TOKENS, write_accounts
 from test_hub_server_process import TOKEN, running
 
 from erpd_hub.hub.server.accounts import Accounts
@@ -23,7 +24,8 @@ from erpd_hub.hub.server.xorbs import MAX_CHUNK_BYTES, hash_text, read_chunks, r
 UPLOAD = """
 import sys
 from huggingface_hub import HfApi
-HfApi(sys.argv[1], token="x").upload_file(path_or_fileobj=sys.argv[3], path_in_repo=sys.argv[4], repo_id=sys.argv[2])
+url, repo, file, path, token = sys.argv[1:]
+HfApi(url, token=token).upload_file(path_or_fileobj=file, path_in_repo=path, repo_id=repo)
 """
 END = b"\xff" * 32 + bytes(16)
 
@@ -44,11 +46,11 @@ def repo(url: str) -> str:
     return HfApi(url, token=TOKEN).create_repo("local/xet").repo_id
 
 
-def upload(url: str, repo: str, file: Path, home: Path) -> None:
+def upload(url: str, repo: str, file: Path, home: Path, token: str = "x") -> None:
     """In a process of its own, with nothing set but where the cache is: the tests' own process has Xet off."""
     environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_XET"}
     environment |= {"HF_HOME": str(home), "HF_HUB_DISABLE_PROGRESS_BARS": "1", "NO_PROXY": "127.0.0.1"}
-    command = [sys.executable, "-c", UPLOAD, url, repo, str(file), file.name]
+    command = [sys.executable, "-c", UPLOAD, url, repo, str(file), file.name, token]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
 
@@ -67,6 +69,18 @@ def test_a_file_arrives_and_what_it_shares_with_the_next_is_not_sent_twice(
     row = HfApi(url, token=TOKEN).get_paths_info(repo, ["a.bin"], expand=True)[0]
     assert row.lfs.sha256 == hashlib.sha256(content).hexdigest()
     assert row.xet_hash is None  # or clients would look for reads that are not here
+
+
+def test_two_accounts_of_one_cache_upload_the_same_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(random.Random(1).randbytes(300_000))
+    with running(tmp_path, "--accounts", str(write_accounts(tmp_path))) as url:
+        for name in ("ada", "bob"):
+            repo = HfApi(url, token=TOKENS[name]).create_repo(f"{name}/same").repo_id
+            upload(url, repo, tmp_path / "a.bin", tmp_path / "home", token=TOKENS[name])
+            resolved = httpx.get(
+                f"{url}/{repo}/resolve/main/a.bin", headers={"Authorization": f"Bearer {TOKENS[name]}"}
+            )
+            assert resolved.content == (tmp_path / "a.bin").read_bytes()
 
 
 def test_after_deleting_files_clients_send_everything_again(url: str, tmp_path: Path) -> None:
@@ -212,7 +226,8 @@ def test_random_bytes_never_break_the_reader() -> None:
 
 def test_garbage_collection_takes_xorbs_that_no_shard_followed(tmp_path: Path) -> None:
     hub = Hub(tmp_path, Accounts())
-    epoch = hub.xorbs.epoch()
+    address = hub.xorbs.address("ada")
+    assert address != hub.xorbs.address("bob")
     hub.xorbs.add("ada", "a" * 64, chunk(b"x"))
     hub.close()
     assert collect(tmp_path, min_age_s=3600, dry_run=False).blobs == 0
@@ -220,5 +235,5 @@ def test_garbage_collection_takes_xorbs_that_no_shard_followed(tmp_path: Path) -
     os.utime(waiting, (0, 0))
     assert collect(tmp_path, min_age_s=3600, dry_run=False).blobs == 1
     again = Hub(tmp_path, Accounts())
-    assert again.xorbs.epoch() != epoch  # or a client would not send those chunks again
+    assert again.xorbs.address("ada") != address  # or a client would not send those chunks again
     again.close()

@@ -19,7 +19,7 @@ app.command()(hub_storage.gc)
 def serve(
     root: Annotated[Path | None, typer.Option(help="Where it keeps its data; default: below ERPD_HOME.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port; 0 picks a free one.")] = 8899,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.")] = 8899,
     accounts: Annotated[
         Path | None,
         typer.Option(help="YAML: users: {NAME: {token, fullname, orgs}}, orgs: {NAME: {default_visibility}}."),

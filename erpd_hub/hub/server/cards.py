@@ -14,6 +14,7 @@ from erpd_hub.hub.server.repos import Kind
 MAX_HEADER_CHARS = 256 << 10
 """Also how much of a README is looked at."""
 MAX_NESTING = 50
+_LARGEST_INTEGER = 2**63
 
 _HEADER = re.compile(r"\A\ufeff?\s*---[ \t]*\r?\n(.*?)^---[ \t]*\r?$", re.DOTALL | re.MULTILINE)
 
@@ -113,11 +114,22 @@ def _plain(value: object, depth: int) -> object:
     if depth == 0:
         raise CardError(f"the header is nested deeper than {MAX_NESTING} levels")
     if isinstance(value, dict):
-        return {str(key): _plain(item, depth - 1) for key, item in value.items()}
+        return {_text(str(key)): _plain(item, depth - 1) for key, item in value.items()}
     if isinstance(value, list | tuple | set):
         return [_plain(item, depth - 1) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, datetime.date):
         return value.isoformat()
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
+    if isinstance(value, int) and abs(value) >= _LARGEST_INTEGER:
+        raise CardError("a number has more than 63 bits")
+    return value if isinstance(value, int | float | bool | None) else _text(str(value))
+
+
+def _text(value: str) -> str:
+    """A text that can be sent; YAML's escapes may spell half of a character."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise CardError("a text has a lone surrogate") from None
+    return value

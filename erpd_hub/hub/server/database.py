@@ -5,11 +5,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from weakref import WeakSet
 
 from erpd_hub.hub.server import schema
 from erpd_hub.hub.server.seal import break_seal, make_seal
 
 BUSY_TIMEOUT_S = 30.0
+
+
+class _Connection(sqlite3.Connection):
+    """One that may be referred to weakly: a thread's own is closed with the thread, and threads come and go."""
 
 
 class Database:
@@ -19,7 +24,7 @@ class Database:
         self._path = path
         self._local = threading.local()
         self._writer = threading.Lock()
-        self._opened: list[sqlite3.Connection] = []
+        self._opened: WeakSet[_Connection] = WeakSet()
         break_seal(path.parent)
         with self.write() as db:
             schema.upgrade(db)
@@ -57,20 +62,20 @@ class Database:
 
     def close(self) -> None:
         """Close every thread's connection; no request may be running."""
-        for connection in self._opened:
+        for connection in list(self._opened):
             connection.close()
-        self._opened.clear()
         make_seal(self._path.parent)
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=256
-        )
+            self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=256,
+            factory=_Connection,
+        )  # fmt: skip
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA recursive_triggers = ON")  # or a row replaced would not leave its table's total
         connection.execute("PRAGMA trusted_schema = ON")  # the triggers call a function of ours
         connection.create_function("toggled", -1, schema.toggled, deterministic=True)
-        self._opened.append(connection)
+        self._opened.add(connection)
         return connection

@@ -10,14 +10,16 @@ from erpd_hub.hub.server.trees import TreeStore
 
 
 def drop_files(db: sqlite3.Connection, trees: TreeStore, repo: Repo, dropped: Collection[str]) -> None:
-    """Rewrite every ref's history without the large files of these sha256; what no ref reaches afterwards goes."""
+    """Rewrite every ref's history without the large files of these sha256; the commits rewritten go.
+
+    Other commits stay, also those that no ref reaches: lineage names commits by their id.
+    """
     rewriter = _Rewriter(db, trees, repo, dropped)
     for ref in repos.list_refs(db, repo):
         repos.move_ref(db, repo, ref.name, rewriter.rewrite(repos.get_commit(db, repo, ref.target)))
     kept = {row.oid for ref in repos.list_refs(db, repo) for row in _history(db, repo, ref.target)}
-    for (oid,) in db.execute("SELECT oid FROM commits WHERE repo = ?", (repo.id,)).fetchall():
-        if oid not in kept:
-            db.execute("DELETE FROM commits WHERE repo = ? AND oid = ?", (repo.id, oid))
+    for oid in rewriter.rewritten - kept:
+        db.execute("DELETE FROM commits WHERE repo = ? AND oid = ?", (repo.id, oid))
 
 
 def _history(db: sqlite3.Connection, repo: Repo, oid: str) -> list[Commit]:
@@ -33,6 +35,11 @@ class _Rewriter:
         self._new: dict[str | None, str | None] = {None: None}
         """New ids by old ones."""
         self._stripped: dict[str, Folder] = {}
+
+    @property
+    def rewritten(self) -> set[str]:
+        """Commits that have another id now."""
+        return {old for old, new in self._new.items() if old is not None and old != new}
 
     def rewrite(self, head: Commit) -> str:
         """The new id of a commit, after its ancestors got theirs."""

@@ -83,15 +83,17 @@ def _delete(call: Call) -> Response:
         raise bad_request("expected deletions: {sha: [...], rewriteHistory: true or false}")
     with call.hub.db.write() as db:
         own = [sha for sha in asked["sha"] if isinstance(sha, str) and possession.unlink(db, repo, sha)]
-        if rewrites:
+        if rewrites and own:
             drop_files(db, call.hub.trees, repo, set(own))
         freed = [sha for sha in own if not _is_needed(db, call.hub.blobs, sha)]
         for sha in freed:
             db.execute("DELETE FROM blobs WHERE sha256 = ?", (sha,))
     if freed:
         xet.forget(call.hub.root)
-    for sha in freed:
-        call.hub.blobs.path(sha).unlink(missing_ok=True)
+    with call.hub.db.write() as db:  # again, since somebody may have committed the same content meanwhile
+        for sha in freed:
+            if not _is_needed(db, call.hub.blobs, sha):
+                call.hub.blobs.path(sha).unlink(missing_ok=True)
     return reply({})
 
 

@@ -20,8 +20,9 @@ TOKEN_LIFETIME_S = 3600
 
 def write_token(call: Call) -> Response:
     call.commit_repo(call.rest_text())
-    token, expires = call.hub.signer.token(call.member().name, TOKEN_LIFETIME_S)
-    address = f"{call.base_url}/{SEGMENT}/{call.hub.xorbs.epoch()}"
+    owner = call.member().name
+    token, expires = call.hub.signer.token(owner, TOKEN_LIFETIME_S)
+    address = f"{call.base_url}/{SEGMENT}/{call.hub.xorbs.address(owner)}"
     headers = {"X-Xet-Cas-Url": address, "X-Xet-Access-Token": token, "X-Xet-Token-Expiration": str(expires)}
     return reply({"casUrl": address, "accessToken": token, "exp": expires}, headers=headers)
 
@@ -78,7 +79,7 @@ def _owner(call: Call) -> str:
     owner = call.hub.signer.owner(token.strip()) if scheme.lower() == "bearer" else None
     if owner is None:
         raise HubError(401, "The Xet access token is invalid or has expired")
-    if call.target.rest[:1] != (call.hub.xorbs.epoch(),):
+    if call.target.rest[:1] != (call.hub.xorbs.address(owner),):
         raise _not_here()
     return owner
 

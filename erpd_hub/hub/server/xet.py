@@ -1,11 +1,11 @@
 """Where uploaded xorbs wait until a shard says which files they are.
 
-    xorbs/epoch               part of the address clients are given
+    xorbs/epoch               what the addresses that clients are given are made of
     xorbs/{owner}/{hash}      a xorb as it came
     xorbs/{owner}/{hash}.in   the same chunks, by their place in stored blobs, once a file has taken them all
 
 A client remembers for weeks which chunks it has sent to an address and does not send them again. So a xorb stays
-readable after its bytes became part of a blob; and whoever removes blobs calls `forget`, which changes the address.
+readable after its bytes became part of a blob; and whoever removes blobs calls `forget`, which changes the addresses.
 Owners are accounts: nobody can refer to the chunks of another account, or put chunks in its way.
 """
 
@@ -52,7 +52,12 @@ class XorbStore:
         self._db = db
         self._lock = threading.Lock()
 
-    def epoch(self) -> str:
+    def address(self, owner: str) -> str:
+        """Part of the address that an account is given. Each has its own: what a client has sent for one account it
+        would otherwise not send for another one of the same machine, whose chunks are not the first one's."""
+        return sha256(f"{self._epoch()} {owner}".encode()).hexdigest()[:16]
+
+    def _epoch(self) -> str:
         path = self._folder / "epoch"
         with self._lock:
             if not path.exists():
