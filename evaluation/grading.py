@@ -29,6 +29,7 @@ GRADER_VERSION = 4
 """Raised when the same answer may get another grade."""
 
 Grader = Literal["none", "integer", "string", "phrase", "reader", "math-verify", "function"]
+_LAYERS: dict[str, Grader] = {"reader": "reader", "phrase": "phrase"}
 
 MAX_ANSWER_CHARACTERS = 2000
 """Longer answers are wrong: no final answer of a contest is, and parsing time grows with length."""
@@ -165,7 +166,7 @@ def _grade_by_rules(gold: str, answer: str, *, algebra: bool) -> Grade | None:
 
 def _grade_by_algebra(found: Comparison, answer: str) -> Grade:
     outcome, layer, ms = found
-    grader: Grader = layer if layer in ("reader", "phrase") else "math-verify"  # type: ignore[assignment]
+    grader = _LAYERS.get(layer, "math-verify")
     if outcome in ("equal", "different"):
         return replace(_settled(outcome == "equal", answer, grader), ms=ms)
     if outcome == "unparsed":

@@ -121,7 +121,7 @@ def _wait(workers: list[Worker]) -> list[tuple[Worker, bool]]:
     """Workers that have something to read, and (False) those that have not and whose time is up."""
     with selectors.DefaultSelector() as selector:
         for worker in workers:
-            selector.register(worker.process.stdout, selectors.EVENT_READ, worker)  # type: ignore[arg-type]
+            selector.register(worker.replies, selectors.EVENT_READ, worker)
         patience = min(worker.deadline for worker in workers) - time.monotonic()
         readable = [key.data for key, _ in selector.select(max(patience, 0.0))]
     now = time.monotonic()

@@ -13,6 +13,12 @@ from typing import Literal, NamedTuple
 
 Outcome = Literal["equal", "different", "unparsed", "bad_gold", "slow_gold", "timeout", "crash", "no_worker"]
 Method = Literal["reader first", "math-verify"]
+Phase = Literal["sent", "loading", "taken", "gold"]
+
+_OUTCOMES: dict[str, Outcome] = {
+    "equal": "equal", "different": "different", "unparsed": "unparsed", "bad_gold": "bad_gold",
+}  # fmt: skip
+_PHASES: dict[str, Phase] = {"loading": "loading", "taken": "taken", "gold": "gold"}
 
 _STARTUP_SECONDS = 120.0  # importing sympy takes 3 s on an idle core, far longer on a crowded one
 _PASSED_ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LANG", "LC_ALL", "TMPDIR")  # no tokens in there
@@ -45,14 +51,18 @@ class Job:
 class Worker:
     """A child process and the jobs it has, the first of which is at work."""
 
-    process: subprocess.Popen = field(default_factory=lambda: start_process())
+    process: subprocess.Popen[bytes] = field(default_factory=lambda: start_process())
     jobs: deque[Job] = field(default_factory=deque)
-    phase: Literal["sent", "loading", "taken", "gold"] = "sent"
+    phase: Phase = "sent"
     deadline: float = 0.0
     started: float = 0.0
     unread: bytes = b""
     worn: bool = False
     """Whether it has grown so large that it is not kept."""
+
+    def __post_init__(self) -> None:
+        assert self.process.stdin is not None and self.process.stdout is not None, "both are pipes"
+        self.requests, self.replies = self.process.stdin, self.process.stdout
 
     def send(self, jobs: Sequence[Job], seconds: float, method: Method) -> None:
         self.jobs.extend(jobs)
@@ -62,11 +72,11 @@ class Worker:
             json.dumps({"gold": job.gold, "answer": job.answer, "seconds": seconds, "method": method}) for job in jobs
         ]
         with contextlib.suppress(BrokenPipeError):  # a dead worker is seen when it is read
-            _write(self.process.stdin.fileno(), "".join(line + "\n" for line in lines).encode())  # type: ignore[union-attr]
+            _write(self.requests.fileno(), "".join(line + "\n" for line in lines).encode())
 
     def read_lines(self) -> list[str] | None:
         """Complete lines that have arrived; None when the process has ended."""
-        data = os.read(self.process.stdout.fileno(), 1 << 16)  # type: ignore[union-attr]
+        data = os.read(self.replies.fileno(), 1 << 16)
         if not data:
             return None
         *lines, self.unread = (self.unread + data).split(b"\n")
@@ -75,11 +85,11 @@ class Worker:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
-        self.process.stdin.close()  # type: ignore[union-attr]
-        self.process.stdout.close()  # type: ignore[union-attr]
+        self.requests.close()
+        self.replies.close()
 
 
-def start_process() -> subprocess.Popen:
+def start_process() -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "erpd_hub.evaluation.grading_worker"],
         stdin=subprocess.PIPE,
@@ -106,12 +116,13 @@ def advance(worker: Worker, seconds: float) -> list[tuple[Job, Comparison]]:
         if line == "worn":
             worker.worn = True
             continue
-        if line in ("loading", "taken", "gold"):
-            _progress(worker, line, seconds)
+        if line in _PHASES:
+            _progress(worker, _PHASES[line], seconds)
             continue
-        outcome, _, layer = line.partition(" ")
+        word, _, layer = line.partition(" ")
         now = time.monotonic()
-        found.append((worker.jobs.popleft(), Comparison(outcome, layer, 1000 * (now - worker.started))))  # type: ignore[arg-type]
+        outcome = _OUTCOMES.get(word, "crash")  # a worker that says anything else has failed
+        found.append((worker.jobs.popleft(), Comparison(outcome, layer, 1000 * (now - worker.started))))
         worker.phase, worker.started, worker.deadline = "sent", now, now + _STARTUP_SECONDS
         if worker.jobs:
             worker.jobs[0].attempts += 1
@@ -125,12 +136,12 @@ def end(worker: Worker, *, timed_out: bool) -> list[tuple[Job, Comparison]]:
     return [(worker.jobs.popleft(), Comparison(outcome, "none", ms))]
 
 
-def _progress(worker: Worker, line: str, seconds: float) -> None:
+def _progress(worker: Worker, phase: Phase, seconds: float) -> None:
     now = time.monotonic()
-    worker.phase = line  # type: ignore[assignment]
-    if line == "loading":
+    worker.phase = phase
+    if phase == "loading":
         worker.deadline = now + _STARTUP_SECONDS
-    elif line == "taken":
+    elif phase == "taken":
         worker.deadline, worker.started = now + seconds, now
 
 

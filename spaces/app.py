@@ -10,7 +10,6 @@ import gradio as gr
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-import charts  # noqa: F401  (a broken plotly is seen at the start)
 import compare
 import dynamics
 import leaderboard

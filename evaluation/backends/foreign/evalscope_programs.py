@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import guard
-from evalscope.api.benchmark import BenchmarkMeta
 from evalscope.api.dataset import Sample
 from evalscope.api.registry import register_benchmark
 from evalscope.benchmarks.live_code_bench.live_code_bench_adapter import LiveCodeBenchAdapter
 from evalscope.config import TaskConfig
 from evalscope.run import run_task
-from evalscope_run import NAME, StoredSamples
+from evalscope_run import NAME, StoredSamples, described
 
 TESTS = "evaluation_sample"
 """Where evalscope's grader looks for them; there while it grades and not before, since they may have many MB."""
@@ -67,20 +66,8 @@ class ProgramsAdapter(LiveCodeBenchAdapter):
 
 def main(spec_path: Path, out: str) -> None:
     spec = json.loads(spec_path.read_text(encoding="utf-8"))
-    meta = BenchmarkMeta(
-        name=NAME,
-        pretty_name=NAME,
-        description="",
-        dataset_id=str(spec_path.parent / "data"),
-        subset_list=["problems"],
-        metric_list=["acc"],
-        few_shot_num=0,
-        train_split=None,
-        eval_split="test",
-        prompt_template="{question}",
-        review_timeout=spec["seconds"],
-        sandbox_config=spec["container"],
-    )
+    limits = {"review_timeout": spec["seconds"], "sandbox_config": spec["container"]}
+    meta = described(spec_path.parent, metric_list=["acc"], **limits)
     register_benchmark(meta)(ProgramsAdapter)
     run_task(
         TaskConfig(

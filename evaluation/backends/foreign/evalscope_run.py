@@ -66,21 +66,25 @@ class StoredSamples(ModelAPI):
         return ModelOutput.from_content(model="stored", content=next(self._texts[str(input[-1].content)]))
 
 
-def main(spec_path: Path, out: str) -> None:
-    spec = json.loads(spec_path.read_text(encoding="utf-8"))
-    meta = BenchmarkMeta(
+def described(folder: Path, **settings: Any) -> BenchmarkMeta:
+    """Our problems, in `folder`/data, as a benchmark of evalscope's; `settings` are further fields of its."""
+    return BenchmarkMeta(
         name=NAME,
         pretty_name=NAME,
         description="",
-        dataset_id=str(spec_path.parent / "data"),
+        dataset_id=str(folder / "data"),
         subset_list=["problems"],
-        metric_list=[{"acc": {"numeric": True}}],
         few_shot_num=0,
         train_split=None,
         eval_split="test",
         prompt_template="{question}",
-        system_prompt=spec["system_prompt"],
+        **settings,
     )
+
+
+def main(spec_path: Path, out: str) -> None:
+    spec = json.loads(spec_path.read_text(encoding="utf-8"))
+    meta = described(spec_path.parent, metric_list=[{"acc": {"numeric": True}}], system_prompt=spec["system_prompt"])
     register_benchmark(meta)(IntegerAdapter if spec["integer"] else MathsAdapter)
     samples = spec_path.with_name("samples.jsonl")
     asked = _stored(samples) if samples.is_file() else _endpoint(spec)
