@@ -7,6 +7,7 @@
 PYTHON ?= python3
 TORCH_INDEX ?=
 ARGS ?=
+JOBS ?= 2
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -22,7 +23,7 @@ SOURCES := pyproject.toml constraints-cpu.txt
 
 help:
 	@echo "make quickstart   install into .venv/ and run the quick start on this machine"
-	@echo "make test         install the test tools too and run the tests (ARGS= for pytest)"
+	@echo "make test         install the test tools too and run the tests (ARGS= for pytest, JOBS= processes)"
 	@echo "make test-vllm    the tests against a real vLLM, in an environment of its own, .venv-vllm/"
 	@echo "make test-lighteval, test-evalscope   parity with these harnesses, each in a locked environment of its own"
 	@echo "make test-browser the embedded Hub's pages and the Space in a headless Chromium"
@@ -39,8 +40,9 @@ help:
 quickstart: .venv/.installed-run
 	$(BIN)/erpd-hub run quickstart $(ARGS)
 
+# A file's tests stay in one process, so that what they share is made once.
 test: .venv/.installed-test
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 # vLLM and the rest pin each other's dependencies, so they never share an environment. ERPD_SMOLLM2 is where the tests
 # look for real weights; without them those that need some are skipped.
