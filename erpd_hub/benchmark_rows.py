@@ -4,7 +4,7 @@ from pathlib import Path
 
 from erpd_hub.errors import ArtifactError
 from erpd_hub.evaluation.benchmarks import Benchmark, load_problems
-from erpd_hub.hub.client import connect
+from erpd_hub.hub.connecting import connect
 from erpd_hub.inputs import OutsideInputs, ResolvedInput
 from erpd_hub.nodes import Edge
 from erpd_hub.prompts import Problem

@@ -4,7 +4,7 @@ The records alone are read for it, so that what is missing, or would collide on 
 first byte is copied.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
@@ -12,6 +12,10 @@ from erpd_hub.artifacts import InputRecord, LineageRecord
 from erpd_hub.errors import ArtifactError, ConfigError
 from erpd_hub.hub.client import Hub
 from erpd_hub.lineage import Place, input_place
+
+MAX_PARTS = 10_000
+"""Records come from whoever runs the endpoint, who can make up a next one for ever."""
+_Key = tuple[Place, tuple[str, ...]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,31 +49,68 @@ def closure(hub: Hub, place: Place) -> list[Part]:
     """An artifact's parts, parents before children, each once.
 
     Raises:
-        ArtifactError: something that a record names is not there.
+        ArtifactError: something that a record names is not there, or comes from itself.
         ConfigError: two of them have the same name, and would become one repository.
     """
-    found: dict[tuple[Place, tuple[str, ...]], Part] = {}
-    _add(hub, place, None, found)
+    done: dict[_Key, Part] = {}  # in the order they are finished
+    opened: dict[_Key, _Step] = {}  # the way from `place` down to what is looked at
+    pending = [_Step(hub, place)]
+    while pending:  # a chain may be longer than Python's stack
+        step = pending[-1]
+        if step.key in done:
+            pending.pop()
+        elif step.key in opened:
+            pending.pop()
+            del opened[step.key]
+            above = {index: done[parent.key] for index, parent in step.parents.items()}
+            digest = step.record.digest if step.record else step.digest
+            done[step.key] = Part(step.hub, step.place, step.record, step.files, digest, above)
+        else:
+            step.read()
+            opened[step.key] = step
+            for parent in reversed(step.parents.values()):
+                if parent.key in opened:
+                    raise ArtifactError(f"{parent.place}: its lineage leads back to it; nothing was copied")
+                pending.append(parent)
+        if len(done) + len(pending) > MAX_PARTS:
+            raise ArtifactError(f"{place}: expected a lineage of at most {MAX_PARTS} artifacts, got more")
+    _check_names(done.values())
+    return list(done.values())
+
+
+def _check_names(parts: Iterable[Part]) -> None:
     names: dict[tuple[str, str], str] = {}
-    for part in found.values():
+    for part in parts:
         known = names.setdefault((part.place.repo_type, part.name), part.place.repo_id)
         if known != part.place.repo_id:
             raise ConfigError(f"{part.name}: {known} and {part.place.repo_id} would become one; rename one of them")
-    return list(found.values())
 
 
-def _add(hub: Hub, place: Place, item: InputRecord | None, found: dict[tuple[Place, tuple[str, ...]], Part]) -> Part:
-    files, digest = (item.files, item.digest) if item is not None else ((), "")
-    if (place, files) in found:
-        return found[place, files]
-    _check_folder(place)
-    foreign = item is not None and item.kind == "external"
-    record = None if foreign else hub.lineage(place.repo_type, place.repo_id, place.revision, place.folder)
-    if record is None and (not foreign or hub.resolve(place.repo_type, place.repo_id, place.revision) is None):
-        raise ArtifactError(f"{place}: named by a lineage record, but not on {hub.identity}; nothing was copied")
-    above = {index: _add(source, at, one, found) for index, one, source, at in _inputs(hub, record)}
-    part = found[place, files] = Part(hub, place, record, files, record.digest if record else digest, above)
-    return part
+class _Step:
+    """What is to become a part once its parents are."""
+
+    def __init__(self, hub: Hub, place: Place, item: InputRecord | None = None) -> None:
+        self.hub = hub
+        self.place = place
+        self.foreign = item is not None and item.kind == "external"
+        self.files, self.digest = (item.files, item.digest) if item is not None else ((), "")
+        self.key: _Key = (place, self.files)
+        self.record: LineageRecord | None = None
+        self.parents: dict[int, _Step] = {}
+
+    def read(self) -> None:
+        """Its record and what that names.
+
+        Raises:
+            ArtifactError: it is not there.
+        """
+        at, hub = self.place, self.hub
+        _check_folder(at)
+        self.record = None if self.foreign else hub.lineage(at.repo_type, at.repo_id, at.revision, at.folder)
+        if self.record is None and (not self.foreign or hub.resolve(at.repo_type, at.repo_id, at.revision) is None):
+            raise ArtifactError(f"{at}: named by a lineage record, but not on {hub.identity}; nothing was copied")
+        inputs = _inputs(hub, self.record)
+        self.parents = {index: _Step(source, place, item) for index, item, source, place in inputs}
 
 
 def _inputs(hub: Hub, record: LineageRecord | None) -> Iterator[tuple[int, InputRecord, Hub, Place]]:

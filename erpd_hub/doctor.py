@@ -21,7 +21,8 @@ from typing import Any, Literal
 
 from erpd_hub.errors import ErpdError
 from erpd_hub.home import home
-from erpd_hub.hub.client import Hub, connect
+from erpd_hub.hub.client import Hub
+from erpd_hub.hub.connecting import connect
 
 SCHEMA = "erpd-hub/doctor/v1"
 State = Literal["ok", "note", "broken"]

@@ -3,7 +3,7 @@
 from typing import Any
 
 from erpd_hub.errors import ConfigError
-from erpd_hub.hub.client import connect
+from erpd_hub.hub.connecting import connect
 from erpd_hub.lineage import locate
 
 SIGNAL_KEYS = ("numerator", "denominator", "strategy", "on_noise", "noise_ratio")

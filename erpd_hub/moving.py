@@ -21,18 +21,15 @@ from erpd_hub.artifacts import (
     LineageRecord,
     OriginRecord,
     digest_files,
-    fingerprint_tag,
     hash_file,
-    step_tag,
 )
 from erpd_hub.closure import Part, closure
 from erpd_hub.errors import ArtifactError, ConfigError
-from erpd_hub.hub.client import Hub, RepoType
-from erpd_hub.lineage import Place
+from erpd_hub.hub.client import Hub
+from erpd_hub.hub.rights import check_may_write
+from erpd_hub.lineage import Place, input_place
+from erpd_hub.moving_target import NOT_COPIED, check_target, head_with, is_older, is_private, key_tag, stays, tags_of
 from erpd_hub.references import RepoRef, parse_reference
-
-NOT_COPIED = (".gitattributes", LINEAGE, CARD)
-"""Files of an artifact's folder that the other side has of its own."""
 
 
 class Copied(NamedTuple):
@@ -55,16 +52,21 @@ class Move:
     public: bool = False
 
     def plan(self, place: Place) -> list[Part]:
-        """What is to be on the other side, parents first.
+        """What is to be on the other side, parents first; all that can be refused is refused here.
 
         Raises:
-            ArtifactError: something that a record names is missing. ConfigError: it could not be told apart there.
+            ArtifactError: something that a record names is missing, or a repository there is somebody's.
+            ConfigError: it could not be told apart there, may not be written, or would become public.
+            HubError: the other side does not know who writes.
         """
         if not isinstance(parse_reference(f"{self.namespace}/{place.repo_id.split('/')[-1]}"), RepoRef):
             raise ConfigError(f"--namespace: expected a user or an organisation, got {self.namespace!r}")
-        parts = closure(self.source, place)
         if self.target.identity == self.source.identity and place.repo_id.split("/")[0] == self.namespace:
             raise ConfigError(f"{place}: expected another Hub or namespace to copy to, got the same")
+        check_may_write(self.target, self.namespace)
+        parts = closure(self.source, place)
+        for part in parts:
+            check_target(self.target, part, f"{self.namespace}/{part.name}", public=self.public)
         return parts
 
     def run(self, place: Place) -> Iterator[Copied]:
@@ -84,20 +86,34 @@ class Move:
         if part.record is None:
             return self._copy_foreign(part)
         record = self._moved(part, part.record, there)
-        key, tags = self._tags(part, part.record)
+        key = key_tag(part)
+        tags = [tag for tag in tags_of(part) if tag != key]
         present = self.target.tags(record.repo_type, record.repo_id)
         if (sha := present.get(key)) is None:
-            self._check_ours(record.repo_type, record.repo_id)
             sha = self._push(part, record, [*tags, key])
             return Place(record.repo_type, record.repo_id, sha, record.folder), "copied"
         found = self.target.lineage(record.repo_type, record.repo_id, sha, record.folder)
-        if found is None or (found.fingerprint, found.digest) != (record.fingerprint, record.digest):
+        if found is None or _identity(found) != _identity(record):
             other = f"its {key} is another artifact than {part.place}"
             raise ArtifactError(f"{record.repo_id}: {other}; copy to another namespace")
+        how: Literal["copied", "there"] = "there"
+        if any(self._is_left_behind(found.inputs[index], there[above]) for index, above in part.above.items()):
+            moving = [tag for tag, at in present.items() if at == sha and tag != key]
+            sha, how = self._push(part, record, [*moving, key]), "copied"
         for tag in tags:
             if tag not in present:  # named at the source since; one that is here may have moved on
                 self.target.tag(record.repo_type, record.repo_id, tag, sha)
-        return Place(record.repo_type, record.repo_id, sha, record.folder), "there"
+        return Place(record.repo_type, record.repo_id, sha, record.folder), how
+
+    def _is_left_behind(self, named: InputRecord, place: Place) -> bool:
+        """Whether a record over there names a commit of an input that its copy has left: the repository was deleted
+        and copied again, its history rewritten, or it was upstream's until now."""
+        if input_place(named) == place:
+            return False
+        if named.upstream or named.repo_id == place.repo_id:
+            return True
+        assert named.repo_type and named.repo_id, "it has a place"
+        return self.target.resolve(named.repo_type, named.repo_id, named.revision) is None
 
     def _moved(self, part: Part, record: LineageRecord, there: dict[Part, Place]) -> LineageRecord:
         """The record as it is to be on the other side."""
@@ -117,18 +133,11 @@ class Move:
         at = {"repo_id": place.repo_id, "revision": place.revision, "upstream": False}
         return item.model_copy(update={**at, "origin": origin})
 
-    def _tags(self, part: Part, record: LineageRecord) -> tuple[str, list[str]]:
-        """The tag that says the artifact is there, which comes last, and the others of its commit."""
-        tags = part.hub.tags(part.place.repo_type, part.place.repo_id)
-        names = [name for name, sha in tags.items() if sha == part.place.revision]
-        finished = fingerprint_tag(record.fingerprint)
-        if record.saved_step is not None and finished not in names:
-            finished = step_tag(record.fingerprint, record.saved_step)
-        return finished, [name for name in names if name != finished]
-
     def _push(self, part: Part, record: LineageRecord, tags: list[str]) -> str:
         """One commit of the artifact's own files, with the record and the card of its new place."""
+        from erpd_hub.lineage_views import card_graph
         from erpd_hub.model_cards import recipe_of, render
+        from erpd_hub.model_cards.pictures import pictures_in
 
         assert part.record is not None
         folder = part.hub.pull_artifact(part.record, part.place.repo_id, part.place.revision, part.place.folder)
@@ -142,23 +151,27 @@ class Move:
             if not record.folder:
                 card = folder / CARD
                 recipe = recipe_of(card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else ""
-                (staged / CARD).write_text(render(record.model_dump(mode="json", by_alias=True), recipe=recipe))
-            private = self._private(part)
+                said = record.model_dump(mode="json", by_alias=True)
+                graph = card_graph(self.target, [record])
+                text = render(said, recipe=recipe, graph=graph, pictures=pictures_in(staged))
+                (staged / CARD).write_text(text, encoding="utf-8")
             message = f"{record.stage} of {record.run}, copied"
-            return self.target.push(staged, record, tags=tags, message=message, private=private)
+            branch = f"older-{tags[-1]}" if is_older(self.target, part, record) else None
+            return self.target.push(
+                staged, record, tags=tags, message=message, private=self._private(part), branch=branch
+            )
 
     def _copy_foreign(self, part: Part) -> tuple[Place, Literal["copied", "there"]]:
         """What is not ours stays where it is if the other side has that very commit; else its files are copied."""
         place = part.place
-        if self.target.resolve(place.repo_type, place.repo_id, place.revision) == place.revision:
+        if stays(self.target, place):
             return place, "there"
-        repo_id, tag = f"{self.namespace}/{part.name}", f"digest-{part.digest[:16]}"
+        repo_id, tag = f"{self.namespace}/{part.name}", key_tag(part)
         if sha := self.target.tags(place.repo_type, repo_id).get(tag):
             return Place(place.repo_type, repo_id, sha), "there"
-        if (sha := self._head_with(part, repo_id)) is not None:  # a copy that was killed before its tag
+        if (sha := head_with(self.target, part, repo_id)) is not None:  # a copy that was killed before its tag
             self.target.tag(place.repo_type, repo_id, tag, sha)
             return Place(place.repo_type, repo_id, sha), "there"
-        self._check_ours(place.repo_type, repo_id)
         folder = part.hub.pull(place.repo_type, place.repo_id, place.revision, only=part.files)
         names = part.files or tuple(part.hub.tree(place.repo_type, place.repo_id, place.revision))
         if digest_files({name: hash_file(folder / name) for name in names}) != part.digest:
@@ -169,33 +182,8 @@ class Move:
         )  # fmt: skip
         return Place(place.repo_type, repo_id, sha), "copied"
 
-    def _head_with(self, part: Part, repo_id: str) -> str | None:
-        """The newest commit over there, if it holds just what is to be copied."""
-        repo_type = part.place.repo_type
-        head = self.target.resolve(repo_type, repo_id)
-        if head is None:
-            return None
-        listed = self.target.listed_files(repo_type, repo_id, head, only=part.files)
-        return head if digest_files(listed) == part.digest else None
-
     def _private(self, part: Part) -> bool:
-        place = part.place
-        if not self.public:
-            return True
-        return bool(part.hub.ask(lambda: part.hub.api.repo_info(place.repo_id, repo_type=place.repo_type)).private)
-
-    def _check_ours(self, repo_type: RepoType, repo_id: str) -> None:
-        """Refuse to write over what is neither empty nor holds artifacts.
-
-        Raises:
-            ArtifactError: it is somebody's repository.
-        """
-        head = self.target.resolve(repo_type, repo_id)
-        if head is None or any(name.startswith(("fp-", "digest-")) for name in self.target.tags(repo_type, repo_id)):
-            return
-        files = self.target.tree(repo_type, repo_id, head).keys()
-        if not all(name in NOT_COPIED or name.endswith("/" + LINEAGE) for name in files) and LINEAGE not in files:
-            raise ArtifactError(f"{repo_id}: expected none there, or one of artifacts; copy to another namespace")
+        return not self.public or is_private(part)
 
     def _cards(self, places: list[Place]) -> None:
         """The cards of repositories with artifacts in folders, each once."""
@@ -211,3 +199,7 @@ def _files(folder: Path) -> Iterator[str]:
         name = path.relative_to(folder).as_posix()
         if path.is_file() and name not in NOT_COPIED and not name.startswith(".eval_results/"):
             yield name
+
+
+def _identity(record: LineageRecord) -> tuple[str, str, int]:
+    return record.fingerprint, record.digest, len(record.inputs)

@@ -49,7 +49,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self) -> None:
         fault = self.server.next_fault(f"{self.command} {self.path}")
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if fault in ("429", "500"):
+        if fault is not None and fault.isdigit():
             return self._answer(int(fault), [("Retry-After", "0")], b"busy")
         if fault == "reset":
             return self._reset()

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from erpd_hub.hub.client import connect
+from erpd_hub.hub.connecting import connect
 from erpd_hub.inputs import fetch_artifact
 from erpd_hub.lineage import locate, verify
 from erpd_hub.model_cards import validate

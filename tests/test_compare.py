@@ -16,7 +16,7 @@ from erpd_hub.evaluation.backends.imports import import_details
 from erpd_hub.evaluation.comparability import Evaluation, Side
 from erpd_hub.evaluation.compare import report
 from erpd_hub.evaluation.paired import compare
-from erpd_hub.hub.client import connect
+from erpd_hub.hub.connecting import connect
 
 METRICS = {
     "benchmark": "sums", "benchmark_version": 1, "problems_sha256": "a" * 64, "decoding": {"temperature": 0.6},

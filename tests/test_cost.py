@@ -19,7 +19,7 @@ from erpd_hub.artifacts import (
 )
 from erpd_hub.errors import ArtifactError
 from erpd_hub.home import run_folder
-from erpd_hub.hub.client import connect
+from erpd_hub.hub.connecting import connect
 from erpd_hub.planning.cost import cost, measured_rates
 
 KINDS = {

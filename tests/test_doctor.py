@@ -8,7 +8,7 @@ from conftest import cli
 from erpd_hub import doctor
 from erpd_hub.doctor import diagnose
 from erpd_hub.home import home
-from erpd_hub.hub.client import connect
+from erpd_hub.hub.connecting import connect
 
 
 def _by_name(report):

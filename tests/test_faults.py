@@ -210,7 +210,7 @@ def test_a_kill_before_the_leaderboard_is_made_good_by_the_next_run(micro, tmp_p
     cli("before-the-leaderboard", *words, home=home, script=(KILL_AT,), expect=-signal.SIGKILL)
     cli(*words, home=home)
     code = (
-        "from erpd_hub.hub.client import connect\n"
+        "from erpd_hub.hub.connecting import connect\n"
         "from erpd_hub.results.published import published_rows\n"
         "rows = published_rows(connect('local'), 'local/erpd-leaderboard')[1]['data/micro.parquet']\n"
         "print([row['checkpoint'] for row in rows])"

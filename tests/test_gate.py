@@ -10,7 +10,7 @@ from erpd_hub import config as c
 from erpd_hub.choices import conditions, decide, needed
 from erpd_hub.errors import ConfigError
 from erpd_hub.evaluation.paired import compare
-from erpd_hub.hub.client import connect
+from erpd_hub.hub.connecting import connect
 from erpd_hub.model_cards import render
 from erpd_hub.pipeline import run_plan
 from erpd_hub.plan import make_plan

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -220,12 +221,31 @@ def test_an_upload_link_is_for_one_upload_and_for_a_while(ada: HfApi, url: str, 
     query = httpx.URL(link).params
     upload = Upload(int(query["repo"]), "ada", _object(content)["oid"], len(content))
     expired = f"{link.partition('?')[0]}?{signer.query(upload, lifetime_s=-1)}"
+    gone = f"{link.partition('?')[0]}?{signer.query(upload._replace(account='gone'))}"
     forged = [link.replace(f"{name}={query[name]}", f"{name}={value}") for name, value in _FORGED.items()]
-    for refused in (expired, *forged):
+    for refused in (expired, gone, *forged):
         assert refused != link
         assert httpx.put(refused, content=content).status_code == 403
     ada.delete_repo(repo)
     assert httpx.put(link, content=content).status_code == 403
+    for purpose, owner, status in (("xet", "ada", 404), ("xet", "gone", 401), ("session", "ada", 401)):
+        token, _ = signer.token(purpose, owner, 60)
+        headers = {"Authorization": f"Bearer {token}"}
+        assert httpx.post(f"{url}/xet/0/v1/shards", content=b"", headers=headers).status_code == status
+
+
+def test_little_is_taken_from_a_stranger(ada: HfApi, url: str) -> None:
+    repo = ada.create_repo(fresh("ada")).repo_id
+    card = {"content": "x" * (2 << 20), "repoType": "model"}
+    assert httpx.post(f"{url}/api/validate-yaml", json=card).status_code == 413
+    assert httpx.post(f"{url}/api/validate-yaml", json=card, headers=_headers("ada")).status_code == 200
+    address = httpx.URL(url)
+    for user, status in ((None, b"401"), ("eve", b"403")):
+        token = f"Authorization: Bearer {TOKENS[user]}\r\n" if user else ""
+        with socket.create_connection((address.host, address.port), timeout=30) as connection:
+            start = f"POST /api/models/{repo}/commit/main HTTP/1.1\r\nHost: {address.host}\r\n{token}"
+            connection.sendall(f"{start}Content-Length: 1000000\r\n\r\n".encode())
+            assert connection.recv(100).split()[1] == status, "before the body"
 
 
 _FORGED = {"repo": "1", "account": "eve", "size": "1", "expires": "9999999999", "signature": "00"}
@@ -289,6 +309,9 @@ def test_the_command_line_takes_the_file_and_says_what_is_wrong(tmp_path: Path) 
     refused = subprocess.run([*command, "--accounts", str(path)], capture_output=True, text=True, timeout=60)
     assert refused.returncode == 2
     assert "users.a.token: expected" in refused.stderr
+    assert "serving" not in refused.stderr
+    nowhere = subprocess.run([*command, "--root", "/proc/none"], capture_output=True, text=True, timeout=60)
+    assert (nowhere.returncode, "--root /proc/none: expected a folder to write to" in nowhere.stderr) == (2, True)
     absent = subprocess.run([*command, "--accounts", str(path) + "x"], capture_output=True, text=True, timeout=60)
     assert (absent.returncode, "No such file" in absent.stderr) == (2, True)
 
@@ -314,7 +337,8 @@ def test_a_file_others_can_read_is_warned_about(tmp_path: Path) -> None:
     path = write_accounts(tmp_path)
     path.chmod(0o644)
     process = start(tmp_path / "root", tmp_path / "ready.json", "--accounts", str(path))
-    line = process.stderr.readline().decode()
+    warning, greeting = (process.stderr.readline().decode() for _ in range(2))
     process.terminate()
     process.wait(timeout=20)
-    assert "chmod 600" in line
+    assert "chmod 600" in warning
+    assert "to ada, bob, eve and the organizations engines, shut at http://127.0.0.1:" in greeting

@@ -9,14 +9,16 @@ from pathlib import Path
 
 import httpx
 import pytest
-from huggingface_hub import CommitOperationAdd, CommitOperationCopy, HfApi
+from huggingface_hub import CommitOperationAdd, CommitOperationCopy, HfApi, get_session
 from huggingface_hub.errors import HfHubHTTPError, RevisionNotFoundError
 from huggingface_hub.lfs import _upload_multi_part
 from test_hub_accounts import TOKENS, write_accounts
 from test_hub_server_process import running
 
+from erpd_hub.hub import sessions
 from erpd_hub.hub.server.ignoring import ignore_rule
 from erpd_hub.hub.server.routes_multipart import action, part_bytes
+from erpd_hub.hub.server.safetensors import MAX_COUNTED_BYTES
 from erpd_hub.hub.server.signing import Signer, Upload
 
 
@@ -78,6 +80,18 @@ def test_a_stranger_proposes_and_the_owner_merges(ada: HfApi, eve: HfApi, repo: 
     assert sorted(ada.list_repo_files(repo)) == [".gitattributes", "changed.txt", "kept.txt", "new.bin"]
     assert (content(ada, repo, "kept.txt"), content(ada, repo, "changed.txt")) == (b"2", b"2")
     assert [ref.ref for ref in ada.list_repo_refs(repo, include_pull_requests=True).pull_requests] == ["refs/pr/1"]
+    with pytest.raises(HfHubHTTPError, match="merged; open another"):
+        add(eve, repo, {"late.txt": b"1"}, revision="refs/pr/1")
+
+
+def test_a_closed_pull_request_is_not_merged(ada: HfApi, repo: str) -> None:
+    add(ada, repo, {"a": b"1"}, create_pr=True)
+    ada.change_discussion_status(repo, 1, "closed")
+    with pytest.raises(HfHubHTTPError, match="neither merged nor closed"):
+        ada.merge_pull_request(repo, 1)
+    ada.change_discussion_status(repo, 1, "open")
+    ada.merge_pull_request(repo, 1)
+    assert content(ada, repo, "a") == b"1"
 
 
 def test_conflicting_changes_are_named_and_not_merged(ada: HfApi, repo: str) -> None:
@@ -212,12 +226,12 @@ def test_a_very_large_file_arrives_in_parts(ada: HfApi, url: str, folder: Path, 
     add_it = CommitOperationAdd("parts.bin", data)
     oid = add_it.upload_info.sha256.hex()
     query = Signer(folder / "root").query(Upload(1, "ada", oid, len(data)))
-    offer = action(url, oid, len(data), query, 100_000)
+    offer = action(url, oid, len(data), query)
     with pytest.raises(HfHubHTTPError):  # completing comes last
-        _upload_multi_part(add_it, {"chunk_size": str(len(data)), "1": f"{url}/lfs-upload/{oid}/4?{query}&part=100000"},
+        _upload_multi_part(add_it, {"chunk_size": str(len(data)), "1": f"{url}/lfs-upload/{oid}/4?{query}"},
                            len(data), offer["href"])  # fmt: skip
     assert httpx.post(offer["href"], json={}).status_code == 400
-    _upload_multi_part(add_it, offer["header"], 100_000, offer["href"])
+    _upload_multi_part(add_it, offer["header"], int(offer["header"]["chunk_size"]), offer["href"])
     line = {"key": "lfsFile", "value": {"path": "parts.bin", "algo": "sha256", "oid": oid, "size": len(data)}}
     body = "\n".join(map(json.dumps, [{"key": "header", "value": {"summary": "s"}}, line]))
     assert httpx.post(f"{url}/api/models/{repo}/commit/main", content=body, headers=headers).status_code == 200
@@ -244,6 +258,12 @@ def test_headers_of_a_sharded_model_come_in_one_answer(ada: HfApi, url: str, rep
     add(ada, repo, {"1.safetensors": struct.pack("<Q", 1 << 60)})
     assert httpx.get(f"{url}/api/models/{repo}/safetensors-metadata/model.safetensors.index.json").status_code == 400
     assert ada.model_info(repo).safetensors is None
+    long = json.dumps({"__metadata__": {"x": "x" * MAX_COUNTED_BYTES[0]}, "a": {"dtype": "F32", "shape": [1]}}).encode()
+    for length, total in ((len(long), None), (0, 6)):
+        one = struct.pack("<Q", length) + long if length else safetensors({"a": ("F32", [2, 3])})
+        add(ada, repo, {"model.safetensors": one})
+        found = ada.model_info(repo).safetensors
+        assert (found and found.total) == total
 
 
 def test_evaluation_results_and_their_leaderboard(ada: HfApi, repo: str) -> None:
@@ -282,6 +302,16 @@ def test_gitignore_patterns(gitignore: str, ignored: list[str], kept: list[str])
     rule = ignore_rule(gitignore)
     assert [path for path in ignored + kept if rule(path)] == ignored
     assert not ignore_rule("*a" * 200 + "b")("a" * 255)
+    assert not ignore_rule("a" * 2000)("a" * 2000), "no path is as long, so nobody needs it compiled"
+
+
+def test_the_pipelines_requests_have_an_end() -> None:
+    """It builds on `default_client_factory`, which huggingface_hub does not publish."""
+    sessions.bound_silence()
+    asked = httpx.Request("GET", "http://x", extensions={"timeout": {"read": None}})
+    for hook in get_session().event_hooks["request"]:
+        hook(asked)
+    assert asked.extensions["timeout"]["read"] == sessions.longest_silence()
 
 
 def test_a_new_space_says_how_it_runs(ada: HfApi) -> None:
@@ -294,6 +324,12 @@ def test_errors_carry_the_clients_request_id(ada: HfApi) -> None:
     answer = httpx.get(f"{ada.endpoint}/api/models/ada/absent", headers={"X-Request-Id": "one-2"})
     assert (answer.headers["x-request-id"], answer.headers["x-error-code"]) == ("one-2", "RepoNotFound")
     assert len(httpx.get(f"{ada.endpoint}/api/models", headers={"X-Request-Id": "a b"}).headers["x-request-id"]) == 32
+
+
+def test_a_long_readme_has_the_tags_of_its_header(ada: HfApi, repo: str) -> None:
+    add(ada, repo, {"README.md": b"---\nlicense: mit\n---\n" + b"word " * 300_000})
+    assert "license:mit" in ada.model_info(repo).tags
+    assert [found.id for found in ada.list_models(author="ada", filter="license:mit")] == [repo]
 
 
 def test_a_card_of_wrong_types_is_refused(ada: HfApi, repo: str) -> None:

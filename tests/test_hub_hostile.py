@@ -346,10 +346,25 @@ def test_too_much_is_refused(url: str, names: dict[str, str]) -> None:
             assert 400 <= status < 500
     large = json.dumps({"content": "x" * (33 << 20)}).encode()
     assert sender.send("POST", "/api/validate-yaml", large, [])[0] == 413
-    files = [{"path": f"a{number}", "sample": "", "size": 1} for number in range(20_000)]
-    many = json.dumps({"files": files}).encode()
-    status, headers, body = Sender(url).send("POST", f"/api/models/{names['repo']}/preupload/main", many, [])
-    check("POST", "/api/preupload", status, headers, body)
+    api, lfs = f"/api/models/{names['repo']}", f"/{names['repo']}.git/info/lfs/objects/batch"
+    files = [{"path": f"a{number}", "sample": "", "size": 1} for number in range(1001)]
+    objects = [{"oid": f"{number:064x}", "size": 1 << 40} for number in range(1001)]
+    batch = {"operation": "upload", "transfers": ["multipart"]}
+    one_file = {"key": "header", "value": {"summary": "s", "x": [[]] * 400_000}}
+    refused: list[tuple[str, object, int]] = [
+        ("/api/validate-yaml", {"content": "", "x": [[]] * 400_000}, 413),
+        (f"{api}/commit/main", one_file, 413),
+        (f"{api}/preupload/main", {"files": files}, 413),
+        (f"{api}/preupload/main", {"files": [], "gitIgnore": "a\n" * 40_000}, 413),
+        (lfs, batch | {"objects": objects}, 413),
+        (lfs, batch | {"objects": objects[:100]}, 413),
+        (f"{api}/super-squash/main", {"message": "x" * 2000}, 422),
+        (f"{api}/tag/main", {"tag": "t", "message": "x" * 100_000}, 422),
+    ]
+    for path, value, expected in refused:
+        status, headers, body = Sender(url).send("POST", path, json.dumps(value).encode(), [])
+        check("POST", path, status, headers, body)
+        assert status == expected, f"{path}: {status} {body[:200]!r}"
 
 
 def test_a_client_that_goes_away_leaves_nothing(url: str, names: dict[str, str]) -> None:

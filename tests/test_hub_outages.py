@@ -16,7 +16,8 @@ from test_hub_server_process import running, start, wait_ready
 
 from erpd_hub.errors import ConfigError, HubError
 from erpd_hub.hub import retry, sessions
-from erpd_hub.hub.client import Hub, connect
+from erpd_hub.hub.client import Hub
+from erpd_hub.hub.connecting import connect
 
 TAGS = ["fp-0123456789abcdef", "step-5"]
 
@@ -154,6 +155,25 @@ def test_a_hub_killed_in_the_middle_of_a_push_and_started_again(
         assert (commits, set(tree), tags) == (3, {".gitattributes", *files}, set(TAGS))
     servers[-1].terminate()
     assert servers[-1].wait(timeout=30) == 0
+
+
+def test_an_upload_that_fails_for_longer_than_the_client_tries_is_tried_again(
+    proxy: FaultyProxy, quick: None, files: dict[str, Path]
+) -> None:
+    hub = connect(proxy.url)
+    faults = ["500"] * 8
+    proxy.start_over(lambda number, line: faults.pop() if faults and line.startswith("PUT") else None)
+    push(hub, "local/patient", files)
+    assert not faults
+    assert state(hub, "local/patient")[0] == 2
+
+
+def test_a_full_disk_is_said(proxy: FaultyProxy, quick: None, files: dict[str, Path]) -> None:
+    files["a/model.safetensors"].write_bytes(b"of this test alone" * 10_000)  # what the Hub has is not sent again
+    proxy.start_over(lambda number, line: "507" if line.startswith("PUT") else None)
+    with pytest.raises(HubError, match="; free space on its disk"):
+        push(connect(proxy.url), "local/full", files)
+    assert sum(line.startswith("PUT") for line in proxy.seen) <= 2, "each large file once"
 
 
 RECIPE = """

@@ -8,13 +8,16 @@ from typing import NamedTuple
 import httpx
 import pytest
 from browser import BROWSER, Browser, browser
-from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from published import as_input, push
 from test_hub_server_process import running
 
-from erpd_hub.hub.client import Hub, connect
+from erpd_hub.artifacts import OriginRecord
+from erpd_hub.hub.client import Hub
+from erpd_hub.hub.connecting import connect
 from erpd_hub.hub.server.pages import markdown
-from erpd_hub.hub.server.pages.graph import Node, draw
+from erpd_hub.hub.server.pages.graph import BOX_WIDTH, Node, draw
+from erpd_hub.hub.server.pages.lineages import MAX_EDGES
 from erpd_hub.hub.tokens import token_variable
 
 TOKEN = "token-of-alice"
@@ -82,6 +85,9 @@ def fill(hub: Hub) -> None:
     operations = [CommitOperationAdd(name, content) for name, content in files.items()]
     message = "<script>window.pwned='commit'</script>"
     api.create_commit("alice/hostile", operations, commit_message=message, repo_type="dataset")
+    changes = [CommitOperationAdd("new<b>.txt", b"1"), CommitOperationDelete("notes.txt")]
+    api.create_commit("alice/hostile", changes, commit_message=message, commit_description=HOSTILE,
+                      repo_type="dataset", create_pr=True)  # fmt: skip
     api.create_repo("alice/secret", private=True)
     api.upload_file(path_or_fileobj=b"# hidden words\n", path_in_repo="README.md", repo_id="alice/secret")
     base_sha, base = push(hub, {"model.safetensors": b"b" * 2000}, stage="base", kind="checkpoint", run="t",
@@ -89,8 +95,9 @@ def fill(hub: Hub) -> None:
     prompts_sha, prompts = push(hub, {"data/train.parquet": b"rows"}, stage="prompts", kind="prompts", run="t",
                                 repo_type="dataset", repo_id="alice/t-r1-prompts")  # fmt: skip
     inputs = [as_input("init", base_sha, base), as_input("prompts", prompts_sha, prompts)]
+    origin = OriginRecord(repo_id="local/t-r1-teacher", revision="c" * 40)
     push(hub, {"model.safetensors": b"t" * 2000}, inputs=inputs, stage="teacher", kind="checkpoint", run="t",
-         repo_type="model", repo_id="alice/t-r1-teacher")  # fmt: skip
+         repo_type="model", repo_id="alice/t-r1-teacher", origin=origin)  # fmt: skip
     for name, kind in (("t-r1-base", "model"), ("t-r1-teacher", "model")):  # the prompts stay private
         api.update_repo_settings(f"alice/{name}", repo_type=kind, private=False)
 
@@ -105,7 +112,8 @@ PAGES = ("/", "/?q=hostile&kind=dataset", "/alice", "/datasets/alice/hostile", "
          "/datasets/alice/hostile/tree/main/plots", "/datasets/alice/hostile/blob/main/notes.txt",
          "/datasets/alice/hostile/blob/main/plots/loss.png", "/datasets/alice/hostile/commits/main",
          "/alice/t-r1-teacher", "/alice/t-r1-teacher/lineage/main", "/-/runs/alice/t", "/-/login",
-         "/datasets/alice/hostile/blob/main/x%3Cscript%3E.txt", "/alice/none")  # fmt: skip
+         "/datasets/alice/hostile/blob/main/x%3Cscript%3E.txt", "/alice/none", "/datasets/alice/hostile/commit/main",
+         "/datasets/alice/hostile/discussions", "/datasets/alice/hostile/discussions/1")  # fmt: skip
 
 
 @needs_browser
@@ -156,6 +164,9 @@ def test_a_run_is_drawn_and_its_boxes_lead_to_their_commits(site: Site, chromium
         assert re.fullmatch(r"/alice/t-r1-(base|teacher)/tree/[0-9a-f]{40}", link)
         assert httpx.get(site.url + link).status_code == 200
     assert chromium.value("document.querySelectorAll('.edge').length") == 2
+    right = "[...document.querySelectorAll('.node text')].map(t => t.getBBox().x + t.getBBox().width)"
+    assert any("copied" in text for text in boxes)
+    assert max(chromium.value(right)) <= BOX_WIDTH - 6, "inside of its box"
 
 
 @needs_browser
@@ -184,13 +195,16 @@ def test_a_cookie_reads_pages_and_files_and_is_nothing_to_the_api(site: Site) ->
         assert TOKEN not in cookie
         assert "hidden words" in client.get("/alice/secret").text
         assert client.get("/alice/secret/resolve/main/README.md").text == "# hidden words\n"
+        assert client.get("/alice/secret/resolve/main/README.md").headers["cache-control"] == "private, no-cache"
         assert client.get("/api/models/alice/secret").status_code == 401
+        bearer = {"Authorization": f"Bearer {client.cookies['erpd-hub-session']}"}
+        assert client.post("/xet/0/v1/shards", headers=bearer).status_code == 401
         assert client.delete("/api/repos/delete").status_code >= 400
-        client.cookies.set("erpd-hub-session", client.cookies["erpd-hub-session"].replace("session-", "session-0"))
-    foreign = httpx.post(f"{site.url}/-/login", data={"token": TOKEN}, headers={"Origin": "http://evil.test"})
-    assert foreign.status_code == 403
-    assert "set-cookie" not in foreign.headers
-    forged = {"Cookie": "erpd-hub-session=9999999999.00.session-00"}
+    for origin in ("http://evil.test", "null"):
+        foreign = httpx.post(f"{site.url}/-/login", data={"token": TOKEN}, headers={"Origin": origin})
+        assert foreign.status_code == 403
+        assert "set-cookie" not in foreign.headers
+    forged = {"Cookie": "erpd-hub-session=9999999999.00.00"}
     assert httpx.get(f"{site.url}/alice/secret", headers=forged).status_code == 404
 
 
@@ -213,7 +227,26 @@ def test_every_page_has_a_policy_under_which_nothing_foreign_loads(site: Site) -
         assert policy["default-src"] == "'none'"
         assert set(policy) == {"default-src", "style-src", "img-src", "form-action", "base-uri", "frame-ancestors"}
         assert set(policy.values()) == {"'none'", "'self'"}
-        assert (headers["x-content-type-options"], headers["referrer-policy"]) == ("nosniff", "no-referrer")
+        assert (headers["x-content-type-options"], headers["referrer-policy"]) == ("nosniff", "same-origin")
+
+
+def test_the_urls_that_clients_print_are_pages(site: Site) -> None:
+    api: HfApi = site.hub.api
+    made = api.upload_file(path_or_fileobj=b"1", path_in_repo="b.txt", repo_id="alice/t-r1-base", revision="main",
+                           commit_message="A <b> change", create_pr=True)  # fmt: skip
+    for page in (made.commit_url, made.pr_url):
+        text = httpx.get(page).text
+        assert "A &lt;b&gt; change" in text
+        assert re.findall(r"blob/[0-9a-f]{40}/(.+?)\"", text) == ["b.txt"]
+    api.change_discussion_status("alice/t-r1-base", made.pr_num, "closed")
+    assert "closed" in httpx.get(made.pr_url).text
+    removed = httpx.get(f"{site.url}/datasets/alice/hostile/discussions/1").text
+    assert "notes.txt</del>" in removed and "new&lt;b&gt;.txt" in removed
+    for page in ("/alice/t-r1-base/discussions/99", "/alice/t-r1-base/commit/" + "0" * 40, "/alice/secret/commit/main"):
+        assert httpx.get(site.url + page).status_code == 404
+    for page in ("/", "/alice/t-r1-base", "/-/style.css"):
+        answer = httpx.head(site.url + page)
+        assert (answer.status_code, answer.content) == (200, b"")
 
 
 def test_pages_change_nothing_and_stay_inside_the_repository(site: Site) -> None:
@@ -226,6 +259,19 @@ def test_pages_change_nothing_and_stay_inside_the_repository(site: Site) -> None
     assert (
         httpx.get(f"{site.url}/datasets/alice/hostile/media/main/plots/loss.png").headers["content-type"] == "image/png"
     )
+
+
+def test_a_drawing_has_so_many_lines(site: Site) -> None:
+    """A record may name an input as often as it likes."""
+    sha, base = push(site.hub, {"a": b"1"}, stage="base", kind="checkpoint", run="w", repo_type="model",
+                     repo_id="alice/w-base")  # fmt: skip
+    inputs = [as_input(f"role{number % 1200}", sha, base) for number in range(1500)]
+    push(site.hub, {"a": b"2"}, inputs=inputs, stage="teacher", kind="checkpoint", run="w", repo_type="model",
+         repo_id="alice/w-teacher")  # fmt: skip
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    for name, count in (("w-teacher", MAX_EDGES), ("t-r1-teacher", 2)):
+        page = httpx.get(f"{site.url}/alice/{name}/lineage/main", headers=headers).text
+        assert page.count('class="edge"') == count
 
 
 def test_a_moved_repository_is_found_under_its_new_name(site: Site) -> None:

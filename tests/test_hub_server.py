@@ -233,6 +233,10 @@ def test_ranges_and_the_resumed_download(api: HfApi, repo: str) -> None:
     assert httpx.get(url, headers={"Range": "bytes=-7"}).content == LARGE[-7:]
     assert httpx.get(url, headers={"Range": "bytes=5-9"}).content == LARGE[5:10]
     assert httpx.get(url, headers={"Range": "bytes=9-5"}).status_code == 200
+    tag = tail.headers["etag"]
+    for known, status in ((tag, 304), (f'"x", W/{tag}', 304), ('"x"', 200)):
+        answer = httpx.get(url, headers={"If-None-Match": known})
+        assert (answer.status_code, len(answer.content)) == (status, size if status == 200 else 0)
     beyond = httpx.get(url, headers={"Range": f"bytes={size}-"})
     assert (beyond.status_code, beyond.headers["content-range"]) == (416, f"bytes */{size}")
     partial = io.BytesIO()
@@ -248,6 +252,15 @@ def test_a_moved_repository_redirects(api: HfApi, repo: str, tmp_path: Path) -> 
     assert Path(api.hf_hub_download(repo, "f.txt", cache_dir=tmp_path)).read_bytes() == b"f"
     add(api, repo, {"g.txt": b"g"})
     assert api.file_exists(f"{repo}-new", "g.txt")
+    spelt = f"{repo[:-1]}%{ord(repo[-1]):02x}"
+    for path in (f"/api/models/{spelt}", f"/{spelt}/resolve/main/f.txt", f"/{spelt}/tree/main"):
+        assert httpx.get(api.endpoint + path, follow_redirects=True).status_code == 200
+    target = {"target": {"type": "model", "name": repo}, "files": []}
+    source = api.create_repo(f"{repo}-source").repo_id
+    copied = httpx.post(f"{api.endpoint}/api/models/{source}/lfs-files/duplicate", json=target)
+    assert (copied.status_code, copied.json()) == (200, {"failed": []})
+    slug = api.create_collection("c", namespace="local").slug
+    assert [item.item_id for item in api.add_collection_item(slug, repo, "model").items] == [f"{repo}-new"]
     api.create_repo(repo)
     assert api.model_info(repo).id == repo
 

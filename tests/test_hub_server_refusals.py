@@ -13,6 +13,9 @@ import pytest
 from huggingface_hub import HfApi
 from test_hub_server_process import TOKEN, running
 
+from erpd_hub.hub.server.cards import MAX_HEADER_BYTES, CardError, parse_header
+from erpd_hub.hub.server.remembered import Remembered
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -158,13 +161,30 @@ def test_web_pages_cannot_reach_a_server_without_a_token(url: str, repo: str) ->
 
 
 def test_a_card_that_cannot_be_sent_spoils_no_listing(url: str, repo: str) -> None:
-    """The server reads cards that no client has checked."""
-    for header in ('tags: ["\\ud800"]', '"\\ud800": 1', "x: 0x" + "f" * 6000):
+    """A commit brings none as a regular file; as a large one nobody has looked at it."""
+    for header in ('tags: ["\\ud800"]', '"\\ud800": 1', "x: 0x" + "f" * 6000, "a: *a", "license: [", "tags: {a: 1}"):
         card = f"---\n{header}\n---\n".encode()
-        line = {"key": "file", "value": {"path": "README.md", "content": base64.b64encode(card).decode()}}
-        body = "\n".join(map(json.dumps, [{"key": "header", "value": {"summary": "s"}}, line]))
-        headers = {"Authorization": f"Bearer {TOKEN}"}
-        done = httpx.post(f"{url}/api/models/{repo}/commit/main", content=body, headers=headers)
-        assert done.status_code == 200, done.text
-        assert httpx.get(f"{url}/api/models?full=true&cardData=true", headers=headers).status_code == 200
-        assert httpx.get(f"{url}/", headers=headers).status_code == 200
+        refused = commit(url, repo, put("README.md", card))
+        assert (refused.status_code, "Invalid metadata in README.md" in refused.text) == (400, True)
+        oid = hashlib.sha256(card).hexdigest()
+        assert httpx.put(upload_link(url, repo, oid, len(card)), content=card).status_code == 200
+        reference = {"path": "README.md", "algo": "sha256", "oid": oid, "size": len(card)}
+        assert commit(url, repo, {"key": "lfsFile", "value": reference}).status_code == 200
+        assert httpx.get(f"{url}/api/models?full=true&cardData=true").status_code == 200
+        assert httpx.get(f"{url}/").status_code == 200
+
+
+def test_yaml_that_takes_long_is_refused_at_once() -> None:
+    deep, number = "a: " + "[" * 100_000, "a: 1" + ":59" * 40_000
+    for text in (deep, number, "- " * 60_000, "a: [" + "[]," * MAX_HEADER_BYTES + "]"):
+        with pytest.raises(CardError):
+            parse_header(f"---\n{text}\n---\n")
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    kept = Remembered(10)
+    for key in "abab":
+        assert kept.get(key, lambda key=key: key * 4) == key * 4
+    assert kept.get("a", lambda: "made again") == "aaaa"
+    assert kept.get("c", lambda: "cccc") == "cccc"
+    assert kept.get("b", lambda: "anew") == "anew"  # the one not asked for longest went

@@ -13,11 +13,11 @@ import httpx
 import pytest
 from huggingface_hub import HfApi
 from test_hub_accounts import TOKENS, write_accounts
-from test_hub_server_process import TOKEN, running
+from test_hub_server_process import TOKEN, running, start, wait_ready
 
 from erpd_hub.hub.server.accounts import Accounts
 from erpd_hub.hub.server.call import Hub
-from erpd_hub.hub.server.errors import HubError
+from erpd_hub.hub.server.errors import Refusal
 from erpd_hub.hub.server.gc import collect
 from erpd_hub.hub.server.xorbs import MAX_CHUNK_BYTES, hash_text, read_chunks, read_shard, unpack
 
@@ -65,7 +65,7 @@ def test_a_file_arrives_and_what_it_shares_with_the_next_is_not_sent_twice(
         upload(url, repo, tmp_path / name, tmp_path / "home")
         assert httpx.get(f"{url}/{repo}/resolve/main/{name}").content == data
     waiting = [path for path in (folder / "root" / "xorbs").rglob("*") if path.is_file() and path.suffix != ".in"]
-    assert [path.name for path in waiting] == ["epoch"]  # all else is part of a blob, and on disk once
+    assert not waiting  # all is part of a blob, and on disk once
     row = HfApi(url, token=TOKEN).get_paths_info(repo, ["a.bin"], expand=True)[0]
     assert row.lfs.sha256 == hashlib.sha256(content).hexdigest()
     assert row.xet_hash is None  # or clients would look for reads that are not here
@@ -143,9 +143,8 @@ class Cas:
 
 
 def test_a_file_that_is_not_what_it_claims_is_refused(url: str, repo: str) -> None:
-    cas = Cas(url, repo)
-    name, answer = cas.xorb(chunk(b"hello ") + chunk(b"world") + b"XETBLOB")
-    assert answer.json() == {"was_inserted": True}
+    parts = chunk(b"hello ") + chunk(b"world") + b"XETBLOB"
+    name = hashlib.sha256(parts).hexdigest()
     sha256 = hashlib.sha256(b"hello world").hexdigest()
     refused = [
         shard("0" * 64, (name, 11, 0, 2)),
@@ -159,16 +158,18 @@ def test_a_file_that_is_not_what_it_claims_is_refused(url: str, repo: str) -> No
         os.urandom(480),
     ]
     for content in refused:
+        cas = Cas(url, repo)  # at another address after each file that could not be made
+        cas.xorb(parts)
         assert cas.shard(content).status_code == 400
+    cas = Cas(url, repo)
+    cas.xorb(parts)
     assert cas.shard(shard(None, (name, 11, 0, 2))).json() == {"result": 1}
     assert cas.shard(shard(sha256, (name, 6, 0, 1), (name, 5, 1, 2))).json() == {"result": 1}
     # The xorb is a blob now and its chunks are read from there; another file cannot pass for that blob.
     other, _ = cas.xorb(chunk(b"hellO world"))
+    swapped = hashlib.sha256(b"worldhello ").hexdigest()
+    assert cas.shard(shard(swapped, (name, 5, 1, 2), (name, 6, 0, 1))).status_code == 200
     assert cas.shard(shard(sha256, (other, 11, 0, 1))).status_code == 400
-    assert (
-        cas.shard(shard(hashlib.sha256(b"worldhello ").hexdigest(), (name, 5, 1, 2), (name, 6, 0, 1))).status_code
-        == 200
-    )
 
 
 @pytest.mark.parametrize(
@@ -201,10 +202,10 @@ def test_chunks_unpack_to_exactly_what_their_header_says() -> None:
         assert bytes(unpack(good, read_chunks(good)[0])) == content
         for size in (len(content) - 1, 1):
             bad = memoryview(chunk(packed, size=size, scheme=scheme))
-            with pytest.raises(HubError):
+            with pytest.raises(Refusal):
                 unpack(bad, read_chunks(bad)[0])
     bomb = memoryview(chunk(compress(bytes(MAX_CHUNK_BYTES * 8), codec="lz4", asbytes=True), size=1000, scheme=1))
-    with pytest.raises(HubError):
+    with pytest.raises(Refusal):
         unpack(bomb, read_chunks(bomb)[0])
 
 
@@ -219,7 +220,7 @@ def test_random_bytes_never_break_the_reader() -> None:
         for read in (lambda data: list(read_shard(bytes(data))), lambda data: read_chunks(memoryview(data))):
             try:
                 read(damaged)
-            except HubError as error:
+            except Refusal as error:
                 assert error.status == 400
     assert hash_text(raw_hash("0123456789abcdef" * 4)) == "0123456789abcdef" * 4
 
@@ -231,9 +232,23 @@ def test_garbage_collection_takes_xorbs_that_no_shard_followed(tmp_path: Path) -
     hub.xorbs.add("ada", "a" * 64, chunk(b"x"))
     hub.close()
     assert collect(tmp_path, min_age_s=3600, dry_run=False).blobs == 0
-    (waiting,) = (tmp_path / "xorbs").glob("*/*")
+    (waiting,) = (tmp_path / "xorbs").glob("*/*/*")
     os.utime(waiting, (0, 0))
     assert collect(tmp_path, min_age_s=3600, dry_run=False).blobs == 1
     again = Hub(tmp_path, Accounts())
     assert again.xorbs.address("ada") != address  # or a client would not send those chunks again
     again.close()
+
+
+def test_a_full_disk_ends_the_upload_and_stands_in_the_log(tmp_path: Path) -> None:
+    process = start(tmp_path / "root", tmp_path / "ready.json", max_file=1_000_000)
+    url = wait_ready(process, tmp_path / "ready.json")
+    HfApi(url, token=TOKEN).create_repo("local/full")
+    (tmp_path / "a.bin").write_bytes(random.Random(2).randbytes(1_500_000))
+    with pytest.raises(AssertionError, match="413"):  # 507 would be tried again for minutes
+        upload(url, "local/full", tmp_path / "a.bin", tmp_path / "home")
+    process.terminate()
+    log = process.communicate(timeout=30)[1].decode()
+    (line,) = {line.rpartition("/")[0] + line[line.index(" failed") :] for line in log.splitlines() if "failed" in line}
+    assert "POST /xet/" in line
+    assert "the disk is full" in line

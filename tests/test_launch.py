@@ -16,7 +16,7 @@ from conftest import MICRO, cli
 
 from erpd_hub.config import RolloutConfig, ScoreConfig, TeacherConfig, VLLMEngine
 from erpd_hub.errors import ArtifactError, ConfigError, StageError
-from erpd_hub.hub.client import connect
+from erpd_hub.hub.connecting import connect
 from erpd_hub.launching.launch import Launch, run_stage
 from erpd_hub.launching.machine import visible_gpus
 from erpd_hub.launching.processes import alone

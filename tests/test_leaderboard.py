@@ -21,7 +21,8 @@ from erpd_hub.cli import app
 from erpd_hub.evaluation.benchmarks import BENCHMARKS
 from erpd_hub.evaluation.judge.canaries import canaries
 from erpd_hub.evaluation.leaderboard import LEADERBOARD_SCHEMA, leaderboard_bytes
-from erpd_hub.hub.client import Hub, connect
+from erpd_hub.hub.client import Hub
+from erpd_hub.hub.connecting import connect
 from erpd_hub.hub.merging import commit_merged
 from erpd_hub.lineage import locate, verify
 from erpd_hub.publish import publish_leaderboard, publish_repository_cards

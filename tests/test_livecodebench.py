@@ -209,7 +209,7 @@ def test_evaluate_runs_the_programs_of_a_model(tmp_path: Path, dataset: Path, mo
     """The whole way: the dataset on a Hub, a chat model that is right on one problem and hostile on the other."""
     from completions_server import CompletionsServer, serving
 
-    from erpd_hub.hub.client import connect
+    from erpd_hub.hub.connecting import connect
     from erpd_hub.pipeline import run_plan
     from erpd_hub.plan import make_plan
     from erpd_hub.recipe import build_recipe

@@ -7,93 +7,29 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from conftest import cli
-from huggingface_hub import CommitOperationAdd
+from moving_hubs import PARTS, Hubs, Two, commits, two_hubs
 from published import as_input, push
-from test_hub_server_process import running
 
-from erpd_hub.artifacts import InputRecord, OriginRecord, digest_files, fingerprint_tag
-from erpd_hub.errors import ArtifactError, ConfigError, HubError
-from erpd_hub.hub.client import Hub, connect
-from erpd_hub.hub.retry import with_retries
-from erpd_hub.hub.tokens import check_tokens, token_variable
+from erpd_hub.artifacts import OriginRecord, fingerprint_tag
+from erpd_hub.hub.client import Hub
+from erpd_hub.hub.connecting import connect
 from erpd_hub.lineage import Place, locate, verify
 from erpd_hub.moving import Move
 
-PARTS = ("t-r1-base", "questions", "t-r1-prompts", "t-r1-teacher", "t-details")
 
-
-class Two(NamedTuple):
-    """A Hub with an artifact and all it comes from, and an empty one."""
-
-    source: Hub
-    target: Hub
-    details: Place
-    """Of a teacher's saved step, in a folder."""
-    teacher: Place
-
-
-def accounts(folder: Path, user: str, token: str) -> Path:
-    path = folder / f"{user}.yaml"
-    path.write_text(
-        f"users: {{{user}: {{token: {token}, fullname: {user.title()}, orgs: [lab]}}}}\norgs: {{lab: {{}}}}\n"
-    )
-    return path
+@pytest.fixture(scope="module")
+def hubs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hubs]:
+    with two_hubs(tmp_path_factory.mktemp("moving")) as found:
+        yield found
 
 
 @pytest.fixture
-def two(tmp_path, monkeypatch) -> Iterator[Two]:
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-    with (
-        running(tmp_path / "a", "--accounts", str(accounts(tmp_path, "alice", "token-of-alice"))) as here,
-        running(tmp_path / "b", "--accounts", str(accounts(tmp_path, "bob", "token-of-bob"))) as there,
-    ):
-        monkeypatch.setenv(token_variable(here), "token-of-alice")
-        monkeypatch.setenv(token_variable(there), "token-of-bob")
-        source, target = connect(here), connect(there)
-        yield Two(source, target, *_artifacts(source))
-
-
-def _artifacts(hub: Hub) -> tuple[Place, Place]:
-    api = hub.api
-    api.create_repo("alice/questions", repo_type="dataset", private=False)
-    rows = CommitOperationAdd("rows.jsonl", b'{"problem": "1+1", "answer": "2"}\n')
-    sha = api.create_commit("alice/questions", [rows], commit_message="rows", repo_type="dataset").oid
-    listed = hub.listed_files("dataset", "alice/questions", sha)
-    outside = InputRecord(role="source", kind="external", digest=digest_files(listed), repo_type="dataset",
-                          repo_id="alice/questions", revision=sha)  # fmt: skip
-    base_sha, base = push(hub, {"model.safetensors": b"base" * 30_000}, stage="base", kind="checkpoint", run="t",
-                          repo_type="model", repo_id="alice/t-r1-base")  # fmt: skip
-    prompts_sha, prompts = push(hub, {"data/train.parquet": b"rows"}, inputs=[outside], stage="prompts", kind="prompts",
-                                run="t", repo_type="dataset", repo_id="alice/t-r1-prompts")  # fmt: skip
-    above = [as_input("init", base_sha, base), as_input("prompts", prompts_sha, prompts)]
-    weights = {"model.safetensors": b"step" * 30_000}
-    step_sha, step = push(hub, weights, inputs=above, stage="teacher", kind="checkpoint", run="t",
-                          repo_type="model", repo_id="alice/t-r1-teacher")  # fmt: skip
-    for tag in ("step-8", "chosen"):
-        hub.tag("model", step.repo_id, tag, step_sha)
-    folder = "teacher/addition"
-    details_sha, details = push(
-        hub, {"data/train.parquet": b"samples"}, inputs=[as_input("checkpoints", step_sha, step)], stage="evaluate",
-        kind="details", run="t", repo_type="dataset", repo_id="alice/t-details", folder=folder,
-        metrics={"benchmark": "addition"}, config={"checkpoints": ["teacher"], "benchmarks": ["addition"]},
-    )  # fmt: skip
-    return Place("dataset", details.repo_id, details_sha, folder), Place("model", step.repo_id, step_sha)
-
-
-def commits(hub: Hub, namespace: str) -> dict[str, int]:
-    """Of every repository."""
-    return {
-        f"{kind}:{repo.id}": len(hub.api.list_repo_commits(repo.id, repo_type=kind))
-        for kind, repos in (("model", hub.api.list_models), ("dataset", hub.api.list_datasets))
-        for repo in repos(author=namespace)
-    }
+def two(hubs: Hubs, monkeypatch: pytest.MonkeyPatch) -> Two:
+    return hubs.start_over(monkeypatch)
 
 
 def test_a_copy_verifies_on_the_other_side_and_a_second_one_changes_nothing(two: Two) -> None:
@@ -182,6 +118,51 @@ def test_an_interrupted_copy_goes_on_from_there(two: Two) -> None:
     assert not [problem for finding in verify(two.target, done[-1].target) for problem in finding.problems]
 
 
+def all_right(hub: Hub, place: Place) -> bool:
+    return not [problem for finding in verify(hub, place) for problem in finding.problems]
+
+
+def test_main_of_a_copy_does_not_go_back(two: Two) -> None:
+    """The details are of a step that the source's teacher has left behind."""
+    step = two.source.lineage("model", two.teacher.repo_id, two.teacher.revision)
+    sha, _ = push(two.source, {"model.safetensors": b"last"}, inputs=step.inputs, stage="teacher",
+                  kind="checkpoint", run="t", repo_type="model", repo_id=step.repo_id)  # fmt: skip
+    final = Place("model", step.repo_id, sha)
+    newest = list(Move(two.source, two.target, "lab").run(final))[-1].target
+    done = list(Move(two.source, two.target, "lab").run(two.details))
+    assert two.target.resolve("model", newest.repo_id) == newest.revision
+    older = next(item.target for item in done if item.source == two.teacher)
+    assert two.target.lineage("model", older.repo_id, older.revision).digest == step.digest
+    assert older.revision in two.target.tags("model", older.repo_id).values()
+    assert all_right(two.target, newest)
+    assert all_right(two.target, done[-1].target)
+    before = commits(two.target, "lab")
+    for place in (two.details, final):
+        assert {item.how for item in Move(two.source, two.target, "lab").run(place)} == {"there"}
+    assert commits(two.target, "lab") == before
+    # In the other order main goes on.
+    list(Move(two.source, two.target, "bob").run(two.details))
+    newer = list(Move(two.source, two.target, "bob").run(final))[-1].target
+    assert two.target.resolve("model", newer.repo_id) == newer.revision
+
+
+def test_what_was_deleted_there_is_copied_again_and_named_by_its_children(two: Two) -> None:
+    first = list(Move(two.source, two.target, "lab").run(two.details))
+    tags = two.target.tags("model", "lab/t-r1-teacher")
+    two.target.api.delete_repo("lab/t-r1-base")
+    target = connect(two.target.identity)
+    steps = Move(two.source, target, "lab").run(two.details)
+    assert [next(steps).how for _ in range(4)] == ["copied", "there", "there", "copied"]
+    steps.close()  # between the teacher and its details, which name a commit that is still there
+    done = list(Move(two.source, target, "lab").run(two.details))
+    assert [item.how for item in done] == ["there"] * 4 + ["copied"]
+    assert all_right(target, done[-1].target)
+    moved = target.tags("model", "lab/t-r1-teacher")
+    assert moved == dict.fromkeys(tags, done[3].target.revision) != tags
+    assert {item.how for item in Move(two.source, target, "lab").run(two.details)} == {"there"}
+    assert first[0].target != done[0].target
+
+
 def test_a_copy_killed_at_any_moment_is_finished_by_the_next(two: Two, tmp_path: Path) -> None:
     to = two.target.identity
     command = [sys.executable, "-m", "erpd_hub.cli", "hub", "push", "alice/t-details/teacher/addition",
@@ -213,63 +194,3 @@ def test_pull_brings_an_artifact_to_the_embedded_hub(two: Two, tmp_path: Path) -
     verified = cli("lineage", "verify", "local/t-r1-teacher", home=tmp_path / "home").stdout
     assert "4 checked, 0 missing or altered" in verified
     assert "copied from alice/t-r1-teacher@" in cli("lineage", "local/t-r1-teacher", home=tmp_path / "home").stdout
-
-
-def test_a_record_cannot_name_a_folder_outside_its_repository(two: Two) -> None:
-    with pytest.raises(ArtifactError, match="expected a folder of the repository"):
-        Move(two.source, two.target, "lab").plan(replace(two.teacher, folder="../../etc"))
-
-
-def test_a_copy_to_itself_or_to_no_namespace_is_refused(two: Two) -> None:
-    with pytest.raises(ConfigError, match="expected another Hub or namespace"):
-        Move(two.source, two.source, "alice").plan(two.teacher)
-    for namespace in ("", "a b", "..", "./x"):
-        with pytest.raises(ConfigError):
-            Move(two.source, two.target, namespace).plan(two.teacher)
-
-
-def test_nothing_of_somebody_else_is_overwritten(two: Two) -> None:
-    two.target.api.create_repo("lab/t-r1-base")
-    two.target.api.upload_file(path_or_fileobj=b"notes", path_in_repo="notes.txt", repo_id="lab/t-r1-base")
-    before = commits(two.target, "lab")
-    with pytest.raises(ArtifactError, match="lab/t-r1-base: expected none there"):
-        list(Move(two.source, two.target, "lab").run(two.teacher))
-    assert before.items() <= commits(two.target, "lab").items()
-
-
-def test_a_missing_parent_is_said_before_anything_is_copied(two: Two) -> None:
-    two.source.api.delete_repo("alice/questions", repo_type="dataset")
-    with pytest.raises(ArtifactError, match=r"alice/questions@.*nothing was copied"):
-        list(Move(two.source, two.target, "lab").run(two.teacher))
-    assert commits(two.target, "lab") == {}
-
-
-def test_a_token_goes_to_its_own_endpoint_only(two: Two, monkeypatch) -> None:
-    here, there = two.source.identity, two.target.identity
-    monkeypatch.setenv("ERPD_HUB_TOKEN", "token-of-neither")
-    check_tokens(here, there)
-    assert (connect(here).api.token, connect(there).api.token) == ("token-of-alice", "token-of-bob")
-    for url in (here, there):
-        monkeypatch.delenv(token_variable(url))
-    with pytest.raises(ConfigError, match="one for both; set ERPD_HUB_TOKEN_127_0_0_1_"):
-        check_tokens(here, there)
-    assert token_variable("https://hub.example.org:8080/x") == "ERPD_HUB_TOKEN_HUB_EXAMPLE_ORG_8080"
-
-
-def test_an_endpoint_that_says_when_to_come_back_is_heard(monkeypatch) -> None:
-    import httpx
-    from huggingface_hub.errors import HfHubHTTPError
-
-    waited: list[float] = []
-    monkeypatch.setattr("erpd_hub.hub.retry.time.sleep", waited.append)
-    answers = ["30", "1200"]
-
-    def request() -> None:
-        response = httpx.Response(
-            429, headers={"Retry-After": answers.pop(0)}, request=httpx.Request("POST", "http://x")
-        )
-        raise HfHubHTTPError("Too Many Requests", response=response)
-
-    with pytest.raises(HubError, match="asks to wait 1200 s"):
-        with_retries(request, "x", revive=lambda: None)
-    assert waited == [30.0]

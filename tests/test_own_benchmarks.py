@@ -15,7 +15,7 @@ from erpd_hub.errors import ArtifactError, ConfigError
 from erpd_hub.evaluation.benchmarks import BENCHMARKS, get_benchmark, load_problems, make_benchmark
 from erpd_hub.evaluation.details import is_concealed
 from erpd_hub.fields import identity, recorded
-from erpd_hub.hub.client import connect
+from erpd_hub.hub.connecting import connect
 from erpd_hub.inputs import OutsideInputs
 from erpd_hub.launching.worker import Job
 from erpd_hub.lineage import locate, verify

@@ -13,7 +13,7 @@ import pytest
 from conftest import MICRO, cli
 from published import push_files
 
-from erpd_hub.hub.client import connect
+from erpd_hub.hub.connecting import connect
 from erpd_hub.lineage import ancestry, locate, verify
 from erpd_hub.samples import read_rows
 
@@ -134,7 +134,7 @@ def test_verify_finds_one_changed_byte_of_a_stored_file(micro, tmp_path, name):
 def _flip_a_byte(home, repo_id, name):
     """Change one byte of a file at the finished tag, in the server's store behind its back."""
     code = (
-        "from erpd_hub.hub.client import connect\n"
+        "from erpd_hub.hub.connecting import connect\n"
         "from erpd_hub.lineage import locate\n"
         f"hub = connect('local'); place = locate(hub, {repo_id!r})\n"
         f"print(hub.file(place.repo_type, place.repo_id, place.revision, {name!r}))"

@@ -6,7 +6,7 @@ import pytest
 from conftest import cli
 
 from erpd_hub.errors import ArtifactError
-from erpd_hub.hub.client import connect
+from erpd_hub.hub.connecting import connect
 from erpd_hub.lineage import locate, verify
 from erpd_hub.pipeline import run_plan
 from erpd_hub.plan import make_plan

@@ -12,7 +12,7 @@ from erpd_hub import config as c
 from erpd_hub.artifacts import InputRecord
 from erpd_hub.errors import HubError
 from erpd_hub.hub import retry
-from erpd_hub.hub.client import connect
+from erpd_hub.hub.connecting import connect
 from erpd_hub.inputs import ResolvedInput
 from erpd_hub.pipeline import run_plan
 from erpd_hub.plan import make_plan

@@ -17,7 +17,7 @@ from huggingface_hub import HfApi
 from test_hub_server_process import running
 
 from erpd_hub import spaces
-from erpd_hub.hub.client import connect
+from erpd_hub.hub.connecting import connect
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium: apt-get install chromium")
 

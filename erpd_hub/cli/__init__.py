@@ -1,6 +1,7 @@
 """The `erpd-hub` command. Its modules parse arguments and print; everything else is imported inside the command that
 needs it, so that help answers at once."""
 
+import errno
 import sys
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from erpd_hub.cli import (
     leaderboard,
     lineage,
     planning,
+    plot,
     prune,
     recipes,
     regrade,
@@ -27,6 +29,9 @@ from erpd_hub.cli import (
 )
 from erpd_hub.errors import ErpdError
 from erpd_hub.plain import PlainFormatter, plain_lines
+
+_PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""What the machine lacks for now: whoever frees it goes on."""
 
 app = typer.Typer(
     name="erpd-hub",
@@ -46,7 +51,8 @@ def main() -> None:
         sys.exit(error.exit_code)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        print(f"erpd-hub: {place}{error.strerror or error}; the same command goes on from here", file=sys.stderr)
+        remedy = "; the same command goes on from here" if error.errno in _PASSING else ""
+        print(f"erpd-hub: {place}{error.strerror or error}{remedy}", file=sys.stderr)
         sys.exit(1)
 
 
@@ -69,6 +75,7 @@ grade.register(app)
 planning.register(app)
 reproduce.register(app)
 compare.register(app)
+plot.register(app)
 prune.register(app)
 regrade.register(app)
 space.register(app)

@@ -1,6 +1,5 @@
 """`hub`: the embedded Hub."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -33,8 +32,6 @@ def serve(
     from erpd_hub.hub.server.__main__ import main as serve_main
 
     folder = root or hub_folder()
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    print(f"erpd-hub: serving {folder} on {host}; its URL stands in {folder / 'server.json'}", file=sys.stderr)
     arguments = ["--root", str(folder), "--host", host, "--port", str(port)]
     if accounts is not None:
         arguments += ["--accounts", str(accounts)]

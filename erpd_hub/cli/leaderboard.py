@@ -44,7 +44,7 @@ def show(
 ) -> None:
     """The table, grouped by lineage: base, teachers, and under each the students that its signal went into."""
     from erpd_hub.display import make_console, print_json
-    from erpd_hub.hub.client import connect
+    from erpd_hub.hub.connecting import connect
     from erpd_hub.plain import escape
     from erpd_hub.results.board import board_notes, board_tables, select
     from erpd_hub.results.published import shown_rows
@@ -78,7 +78,7 @@ def show(
 def verify(board: Board = "local", endpoint: Endpoint = "local", as_json: AsJson = False) -> None:
     """Download every row's samples afresh and compute the row again; exit code 1 where one does not follow."""
     from erpd_hub.display import make_console, print_json
-    from erpd_hub.hub.client import connect
+    from erpd_hub.hub.connecting import connect
     from erpd_hub.plain import escape
     from erpd_hub.results.verify import RowFinding, verify_rows
 

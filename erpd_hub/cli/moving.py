@@ -63,7 +63,7 @@ def _move(
     as_json: bool,
 ) -> None:
     from erpd_hub.display import print_json
-    from erpd_hub.hub.client import connect
+    from erpd_hub.hub.connecting import connect
     from erpd_hub.hub.tokens import check_tokens
     from erpd_hub.lineage import locate
     from erpd_hub.moving import Move

@@ -68,7 +68,7 @@ def cost(
 ) -> None:
     """GPU-seconds and tokens of a run and of everything it inherited, and the figures of the paper's Table 4."""
     from erpd_hub.display import print_json
-    from erpd_hub.hub.client import connect
+    from erpd_hub.hub.connecting import connect
     from erpd_hub.planning.cost import cost as cost_of
     from erpd_hub.tables import print_cost
 

@@ -19,7 +19,7 @@ def prune(
     dry_run: DryRun = False,
 ) -> None:
     """Free the weights of saved steps that no artifact of the namespace refers to; lineage stays verifiable."""
-    from erpd_hub.hub.client import connect
+    from erpd_hub.hub.connecting import connect
     from erpd_hub.prune import free, leftovers, remove, unreferenced_steps
 
     hub = connect(endpoint)

@@ -23,7 +23,7 @@ def space(
     """Published runs in a browser: leaderboard, samples side by side, KL efficiency, dynamics, signal, lineage."""
     from erpd_hub import spaces
     from erpd_hub.home import cache_folder
-    from erpd_hub.hub.client import connect
+    from erpd_hub.hub.connecting import connect
 
     hub = connect(endpoint, private=not public)
     if push:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from erpd_hub.config.training import Keep
 from erpd_hub.errors import ConfigError
 from erpd_hub.export import Format, export_signal
-from erpd_hub.hub.client import connect
+from erpd_hub.hub.connecting import connect
 from erpd_hub.lineage import input_place, locate
 
 

@@ -4,9 +4,8 @@ A finished artifact carries the tag `fp-{16 hex}`; what lacks it is unfinished. 
 """
 
 import glob
-import os
 import shutil
-import warnings
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,12 +22,11 @@ from erpd_hub.artifacts import (
     is_inside,
     read_lineage,
 )
-from erpd_hub.errors import ArtifactError, ConfigError, HubError
-from erpd_hub.home import cache_folder, hub_folder
-from erpd_hub.hub.local import EmbeddedHub, clear_proxy_for_loopback
+from erpd_hub.errors import ArtifactError, HubError
+from erpd_hub.home import cache_folder
+from erpd_hub.hub.local import EmbeddedHub
 from erpd_hub.hub.retry import NotOnHub, with_retries
-from erpd_hub.hub.sessions import bound_silence
-from erpd_hub.hub.tokens import endpoint_token
+from erpd_hub.hub.writing import belongs, commit_files, set_tag
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -58,7 +56,7 @@ class Hub:
     def resolve(self, repo_type: RepoType, repo_id: str, revision: str | None = None) -> str | None:
         """The 40-hex commit of a revision (default: main); None when there is no such repository or revision."""
         try:
-            info = self._try(lambda: self.api.repo_info(repo_id, repo_type=repo_type, revision=revision))
+            info = self.ask(lambda: self.api.repo_info(repo_id, repo_type=repo_type, revision=revision))
         except NotOnHub:
             return None
         return str(info.sha)
@@ -68,7 +66,7 @@ class Hub:
         key = (repo_type, repo_id)
         if key not in self._tags:
             try:
-                refs = self._try(lambda: self.api.list_repo_refs(repo_id, repo_type=repo_type))
+                refs = self.ask(lambda: self.api.list_repo_refs(repo_id, repo_type=repo_type))
                 self._tags[key] = {tag.name: tag.target_commit for tag in refs.tags}
             except NotOnHub:
                 self._tags[key] = {}
@@ -81,7 +79,7 @@ class Hub:
     def lineage(self, repo_type: RepoType, repo_id: str, revision: str, folder: str = "") -> LineageRecord | None:
         """The record of an artifact at a commit; None for a repository that is not an artifact."""
         path = self.file(repo_type, repo_id, revision, str(PurePosixPath(folder) / LINEAGE))
-        return read_lineage(path) if path else None
+        return read_lineage(path, where=f"{repo_id}@{revision[:10]}/{folder}".rstrip("/")) if path else None
 
     def file(self, repo_type: RepoType, repo_id: str, revision: str, name: str) -> Path | None:
         """Download one file at a commit; None when the commit has no such file."""
@@ -92,7 +90,7 @@ class Hub:
             )
 
         try:
-            return Path(self._try(download))
+            return Path(self.ask(download))
         except NotOnHub:
             return None
 
@@ -104,7 +102,7 @@ class Hub:
         key = (repo_type, repo_id, revision, "\n".join((folder, *only)) if only else folder)
         if key not in self._pulled:
             patterns = [f"{glob.escape(folder)}/**"] if folder else [*map(glob.escape, only)] or None
-            path = self._try(
+            path = self.ask(
                 lambda: self.api.snapshot_download(
                     repo_id, repo_type=repo_type, revision=revision, allow_patterns=patterns, cache_dir=self._cache
                 )
@@ -133,13 +131,11 @@ class Hub:
         Raises:
             ArtifactError: `folder` is none of the repository.
         """
-        import tempfile
-
         if folder and not is_inside(folder):
             raise ArtifactError(f"{repo_id}: expected a folder of it, got {folder!r}")
         with tempfile.TemporaryDirectory(prefix="erpd-verify-") as temporary:
             patterns = [f"{glob.escape(folder)}/**", CARD] if folder else [*map(glob.escape, only)] or None
-            self._try(
+            self.ask(
                 lambda: self.api.snapshot_download(
                     repo_id, repo_type=repo_type, revision=revision, allow_patterns=patterns, local_dir=temporary
                 )
@@ -155,7 +151,7 @@ class Hub:
             tree = self.api.list_repo_tree(repo_id, repo_type=repo_type, revision=revision, recursive=True)
             return list(tree)
 
-        return {item.path: item for item in self._try(listing) if isinstance(item, RepoFile)}
+        return {item.path: item for item in self.ask(listing) if isinstance(item, RepoFile)}
 
     def listed_files(
         self, repo_type: RepoType, repo_id: str, revision: str, *, only: Sequence[str] = ()
@@ -182,13 +178,14 @@ class Hub:
         tags: Sequence[str],
         message: str,
         private: bool | None = None,
+        branch: str | None = None,
     ) -> str:
         """Push a finished artifact folder as one commit and tag it; returns the commit sha."""
         names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
         files = {str(PurePosixPath(record.folder) / name): folder / name for name in names}
         return self.push_tree(
-            record.repo_type, record.repo_id, files, replaces=lambda name: _belongs(name, record.folder), tags=tags,
-            message=message, private=private,
+            record.repo_type, record.repo_id, files, replaces=lambda name: belongs(name, record.folder), tags=tags,
+            message=message, private=private, branch=branch,
         )  # fmt: skip
 
     def push_tree(
@@ -201,6 +198,7 @@ class Hub:
         tags: Sequence[str],
         message: str,
         private: bool | None = None,
+        branch: str | None = None,
     ) -> str:
         """Make main hold these files, and of those that it `replaces` no other, in one commit, and tag that.
 
@@ -208,50 +206,21 @@ class Hub:
 
         Args:
             private: Of a repository that is made; default: as this Hub's others.
+            branch: What holds them instead of main; made from main if there is none.
         """
         private = self.private if private is None else private
-        self._try(lambda: self.api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True))
-        sha = self._try(lambda: self._commit(repo_type, repo_id, files, replaces, message))
+        self.ask(lambda: self.api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True))
+        sha = self.ask(
+            lambda: commit_files(self, repo_type, repo_id, files, replaces=replaces, message=message, branch=branch)
+        )
         for tag in tags:
             self.tag(repo_type, repo_id, tag, sha)
         return sha
 
     def tag(self, repo_type: RepoType, repo_id: str, tag: str, sha: str) -> None:
         """Let a tag name a commit, whatever it named before."""
-        self._try(lambda: self._tag(repo_type, repo_id, tag, sha))
+        self.ask(lambda: set_tag(self, repo_type, repo_id, tag, sha))
         self.forget(repo_type, repo_id)
-
-    def _commit(
-        self,
-        repo_type: RepoType,
-        repo_id: str,
-        files: Mapping[str, Path],
-        replaces: Callable[[str], bool],
-        message: str,
-    ) -> str:
-        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-
-        head = self.resolve(repo_type, repo_id)
-        assert head is not None, "the repository was created just before"
-        present = self.tree(repo_type, repo_id, head)
-        stale = [name for name in present if replaces(name) and name not in files]
-        operations: list[Any] = [CommitOperationAdd(name, path) for name, path in sorted(files.items())]
-        operations += [CommitOperationDelete(name) for name in stale]
-        with warnings.catch_warnings():  # a critic's values lie beside its weights
-            warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file")
-            commit = self.api.create_commit(
-                repo_id, operations=operations, commit_message=message, repo_type=repo_type, parent_commit=head
-            )
-        return str(commit.oid)
-
-    def _tag(self, repo_type: RepoType, repo_id: str, tag: str, sha: str) -> None:
-        refs = self.api.list_repo_refs(repo_id, repo_type=repo_type)
-        present = {item.name: item.target_commit for item in refs.tags}
-        if present.get(tag) == sha:
-            return
-        if tag in present:
-            self.api.delete_tag(repo_id, tag=tag, repo_type=repo_type)
-        self.api.create_tag(repo_id, tag=tag, revision=sha, repo_type=repo_type)
 
     # ---------------------------------------------------------------------------------------- faults
 
@@ -261,9 +230,6 @@ class Hub:
 
     def ask(self, request: Callable[[], T]) -> T:
         """Carry out a request of `api` with this endpoint's retries and errors."""
-        return self._try(request)
-
-    def _try(self, request: Callable[[], T]) -> T:
         if self.patient:
             return with_retries(request, self.identity, revive=self._revive)
         if self._gone is not None:
@@ -280,43 +246,3 @@ class Hub:
         """Start the embedded Hub again if it has gone away."""
         if self.embedded is not None:
             self.api.endpoint = self.embedded.ensure()
-
-
-def connect(endpoint: str, *, upstream: str | None = None, private: bool = True) -> Hub:
-    """A client of an endpoint: `local` starts or joins the embedded Hub.
-
-    Raises:
-        ConfigError: the endpoint is neither `local` nor a URL.
-    """
-    bound_silence()
-    above = connect(upstream) if upstream else None
-    if endpoint == "local":
-        return _connect_embedded(private, above)
-    if not endpoint.startswith(("http://", "https://")):
-        raise ConfigError(f"hub.endpoint: expected local or a URL, got {endpoint!r}")
-    from huggingface_hub import HfApi, constants
-
-    url = endpoint.rstrip("/")
-    if url != "https://huggingface.co":
-        constants.HF_HUB_DISABLE_XET = True  # twice as fast to an embedded Hub, and good for any other
-    return Hub(HfApi(endpoint=url, token=endpoint_token(url)), url, private, above)
-
-
-def _connect_embedded(private: bool, upstream: Hub | None) -> Hub:
-    clear_proxy_for_loopback()
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    from huggingface_hub import HfApi, constants
-
-    # The embedded Hub takes Xet uploads too, at half the speed: chunking and packing save nothing on one machine.
-    constants.HF_HUB_DISABLE_XET = True  # also for an upstream, which is only read
-    embedded = EmbeddedHub(hub_folder())
-    embedded.__enter__()
-    return Hub(HfApi(endpoint=embedded.ensure(), token=False), f"local:{hub_folder()}", private, upstream, embedded)
-
-
-def _belongs(path: str, folder: str) -> bool:
-    """Whether a file of the repository is part of the artifact in `folder`; results and attributes are nobody's."""
-    if path == ".gitattributes" or path.startswith(".eval_results/"):
-        return False
-    return path.startswith(folder + "/") if folder else True

@@ -12,11 +12,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from http import HTTPStatus
 from pathlib import Path
 from typing import IO
 
-from erpd_hub.errors import HubError
+from erpd_hub.errors import ConfigError, HubError
 from erpd_hub.hub.server.lifecycle import is_served
+from erpd_hub.hub.tokens import token_variable
 
 START_TIMEOUT = 60.0
 """Seconds; a busy machine may take several to import the server."""
@@ -47,6 +49,7 @@ class EmbeddedHub:
         """The URL of a live server; starts one when there is none.
 
         Raises:
+            ConfigError: somebody serves this root with accounts, whose user nobody is here.
             HubError: it does not come up; the message ends with what it said.
         """
         with (self.root / "start.lock").open("w") as lock:
@@ -60,8 +63,11 @@ class EmbeddedHub:
             url = str(json.loads(self._ready_file.read_text())["url"])
             with urllib.request.urlopen(f"{url}/api/whoami-v2", timeout=10):
                 return url
-        except urllib.error.HTTPError:
-            return url  # it answers, if only to ask who we are
+        except urllib.error.HTTPError as error:
+            if error.code == HTTPStatus.UNAUTHORIZED:
+                told = f"{self.root}: expected to join a Hub without accounts, got one that is served with accounts"
+                raise ConfigError(f"{told}; name {url} as the endpoint and set {token_variable(url)}") from None
+            return url  # it answers
         except (OSError, ValueError, KeyError):
             return None
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from erpd_hub.errors import HubError
 from erpd_hub.hub.sessions import longest_silence
+from erpd_hub.hub.tokens import token_advice
 
 logger = logging.getLogger(__name__)
 
@@ -18,7 +19,11 @@ MAX_SILENCES = 2
 """How often `sessions.longest_silence` is waited; the client's own tries, of some requests six, count too."""
 LONGEST_WAIT = 900.0
 """Seconds that are waited for an endpoint that says when to come back; a later hour is the user's to choose."""
-_LATER = "the same command goes on from here"
+_LATER = "run the same command again later"
+FULL = 507
+"""Status of an endpoint whose disk is full, which no waiting mends."""
+LONGEST_REASON = 300
+"""Characters of what an endpoint says that an error repeats."""
 
 
 class NotOnHub(HubError):
@@ -39,12 +44,13 @@ def with_retries(
     for pause in (*back_off, None):
         try:
             return request()
-        except Exception as error:
+        except Exception as raised:
+            error = _failure(raised)
             kind = _kind(error)
             if kind == "missing":
                 raise NotOnHub(f"{endpoint}: {_first_line(error)}") from error
             if kind == "refused":
-                raise HubError(f"{endpoint}: {_first_line(error)}; {_remedy(_status(error))}") from error
+                raise HubError(f"{endpoint}: {_reason(error)}; {_remedy(_status(error), endpoint)}") from error
             if kind == "not ours":
                 raise
             if kind == "silent" and time.monotonic() - started >= MAX_SILENCES * longest_silence():
@@ -52,7 +58,7 @@ def with_retries(
             if pause is None:
                 tries = len(back_off) + 1
                 after = f" after {tries} tries" if back_off else ""
-                raise HubError(f"{endpoint}: not reachable{after}: {_first_line(error)}") from error
+                raise HubError(f"{endpoint}: not reachable{after}: {_first_line(error)}; {_LATER}") from error
             asked = _retry_after(error)
             if asked > LONGEST_WAIT:
                 raise HubError(f"{endpoint}: asks to wait {asked:.0f} s; {_LATER}") from error
@@ -61,6 +67,11 @@ def with_retries(
             time.sleep(pause)
             revive()
     raise AssertionError("unreachable")
+
+
+def _failure(error: Exception) -> Exception:
+    """What failed; of an upload the client raises a RuntimeError above it that names the file only."""
+    return error.__cause__ if type(error) is RuntimeError and isinstance(error.__cause__, Exception) else error
 
 
 def _kind(error: Exception) -> str:
@@ -75,7 +86,7 @@ def _kind(error: Exception) -> str:
     absent = (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.EntryNotFoundError)
     if isinstance(error, absent) and not isinstance(error, errors.GatedRepoError) and status != 401:
         return "missing"
-    if status in (408, 412, 429) or (status is not None and status >= 500):
+    if status in (408, 412, 429) or (status is not None and status >= 500 and status != FULL):
         return "transient"
     if status is not None:
         return "refused"
@@ -105,9 +116,15 @@ def _retry_after(error: Exception) -> float:
         return 0.0
 
 
-def _remedy(status: int | None) -> str:
-    remedies = {401: "check the token", 403: "the token has no right to do this", 507: "free space on its disk"}
+def _remedy(status: int | None, endpoint: str) -> str:
+    remedies = {401: token_advice(endpoint), 403: "the token has no right to do this", FULL: "free space on its disk"}
     return remedies.get(status or 0, "nothing was lost")
+
+
+def _reason(error: Exception) -> str:
+    """The endpoint's own words where it has some, which the client hides below lines of its own."""
+    words = (getattr(error, "server_message", None) or "").strip().splitlines()
+    return f"HTTP {_status(error)}: {words[0][:LONGEST_REASON]}" if words else _first_line(error)
 
 
 def _first_line(error: Exception) -> str:

@@ -31,6 +31,14 @@ def check_tokens(*endpoints: str) -> None:
         raise ConfigError(f"{TOKEN}: expected a token for each of two Hubs, got one for both; set {names}")
 
 
+def token_advice(url: str) -> str:
+    """What to do about an endpoint that does not know who asks."""
+    own, token = token_variable(url), endpoint_token(url)
+    if token:
+        return f"check the token in {own if os.environ.get(own) else TOKEN}"
+    return f"set {own} to a token of it" + (", or `hf auth login`" if token is None else "")
+
+
 def endpoint_token(url: str) -> str | bool | None:
     """An endpoint's own token. Else the user's own goes to the Hub it is for, ERPD_HUB_TOKEN or none to any other."""
     if own := os.environ.get(token_variable(url)):

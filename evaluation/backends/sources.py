@@ -52,7 +52,7 @@ def open_details(endpoint: str, reference: str, *, benchmark_files: Sequence[Pat
         folder = Path(reference).expanduser()
         record = read_lineage(folder / LINEAGE) if (folder / LINEAGE).is_file() else None
         return _stored(folder, record, endpoint, own)
-    from erpd_hub.hub.client import connect
+    from erpd_hub.hub.connecting import connect
     from erpd_hub.lineage import locate
 
     hub = connect(endpoint)
@@ -146,7 +146,7 @@ def _dataset(name: str, record: LineageRecord | None, endpoint: str, own: Mappin
 
 def _pull(endpoint: str, item: InputRecord) -> Path:
     """The dataset of a benchmark at its recorded commit."""
-    from erpd_hub.hub.client import connect
+    from erpd_hub.hub.connecting import connect
     from erpd_hub.lineage import input_place
 
     hub, place = connect(endpoint), input_place(item)

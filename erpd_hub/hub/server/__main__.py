@@ -50,22 +50,26 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 
 
 class Server(uvicorn.Server):
-    """uvicorn on a bound socket, telling when it is ready and leaving when unused."""
+    """uvicorn on a bound socket, telling when it is ready and leaving when unused. `greeting` is for people, without
+    the URL; a server that a run starts for itself has none."""
 
     def __init__(
-        self, config: uvicorn.Config, listener: socket.socket, *, ready: Path | None, clients: ClientLock
+        self, config: uvicorn.Config, listener: socket.socket, *, ready: Path | None, clients: ClientLock, greeting: str
     ) -> None:
         super().__init__(config)
         self.listener = listener
         self._ready = ready
         self._clients = clients
+        self._greeting = greeting
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        host, port = self.listener.getsockname()[:2]
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         if self._ready is not None:
-            host, port = self.listener.getsockname()[:2]
-            netloc = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-            announce(self._ready, port=port, url=f"http://{netloc}")
+            announce(self._ready, port=port, url=url)
+        if self._greeting:
+            sys.stderr.write(f"erpd-hub server: {self._greeting} at {url}\n")
 
     async def leave_when_unused(self) -> None:
         await self._clients.wait_unused()
@@ -90,7 +94,7 @@ def main(argv: list[str]) -> int:
     os.umask(0o077)  # what is private here is private on this machine too
     try:
         accounts = _accounts(arguments.accounts)
-        arguments.root.mkdir(parents=True, exist_ok=True)
+        _make_folder(arguments.root)
         with ExitStack() as stack:
             clients = stack.enter_context(ClientLock(arguments.until_unused))
             stack.enter_context(only_server(arguments.root))
@@ -102,7 +106,8 @@ def main(argv: list[str]) -> int:
     except sqlite3.DatabaseError as error:
         return _refuse(f"--root {arguments.root}: hub.sqlite cannot be used: {error}; run erpd-hub hub fsck")
     except (OSError, WrongSchema) as error:
-        return _refuse(f"cannot serve {arguments.root} on {arguments.host}:{arguments.port}: {error}")
+        where = f"{arguments.root} on {arguments.host}:{arguments.port}"
+        return _refuse(f"cannot serve {where}: {error}; give another --root, --host or --port")
     return 0
 
 
@@ -114,6 +119,21 @@ def _accounts(path: Path | None) -> Accounts:
     if warning := readable_by_others(path):
         logging.getLogger(__name__).warning(warning)
     return accounts
+
+
+def _make_folder(root: Path) -> None:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--root {root}: expected a folder to write to: {error.strerror}; give another") from None
+
+
+def _greeting(root: Path, accounts: Accounts) -> str:
+    """Whom it serves. Organizations are named, as one that only a user's entry names may be a slip of the pen."""
+    if accounts.users is None:
+        return f"serving {root} to everybody on this machine"
+    orgs = f" and the organizations {', '.join(org.name for org in accounts.orgs.values())}" if accounts.orgs else ""
+    return f"serving {root} to {', '.join(user.name for user in accounts.users.values())}{orgs}"
 
 
 def run(arguments: argparse.Namespace, accounts: Accounts, clients: ClientLock, stack: ExitStack) -> None:
@@ -134,8 +154,10 @@ def run(arguments: argparse.Namespace, accounts: Accounts, clients: ClientLock, 
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=SHUTDOWN_S,
     )
-    server = Server(config, listener, ready=arguments.ready_file, clients=clients)
-    asyncio.run(serve(server, until_unused=arguments.until_unused is not None))
+    embedded = arguments.until_unused is not None
+    greeting = "" if embedded else _greeting(arguments.root, accounts)
+    server = Server(config, listener, ready=arguments.ready_file, clients=clients, greeting=greeting)
+    asyncio.run(serve(server, until_unused=embedded))
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-from erpd_hub.hub.server.errors import HubError, forbidden, invalid_credentials
+from erpd_hub.hub.server.errors import Refusal, forbidden, invalid_credentials
 from erpd_hub.hub.server.repos import Repo
 
 LOCAL_USER = "local"
@@ -69,10 +69,15 @@ class Accounts:
     def check_write(self, user: User | None, namespace: str) -> User:
         """The caller, if they may change things under `namespace`."""
         if user is None:
-            raise HubError(401, "Invalid username or password.")
+            raise Refusal(401, "Invalid username or password.")
         if not self.may_write(user, namespace):
             raise forbidden(f"You don't have the rights to change anything under the namespace {namespace}")
         return user
+
+    def has(self, name: str) -> bool:
+        """Whether a user of this name is still there: links and tokens of ours outlive a server."""
+        names = [LOCAL_USER] if self.users is None else [user.name for user in self.users.values()]
+        return name in names
 
     def private_by_default(self, namespace: str) -> bool:
         """Whether a new repository under `namespace` is private when its creator does not say."""

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import NamedTuple, cast
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from anyio import to_thread
 from starlette.requests import ClientDisconnect, Request
@@ -34,8 +34,8 @@ from erpd_hub.hub.server import (
     routes_xet,
 )
 from erpd_hub.hub.server.accounts import User
-from erpd_hub.hub.server.call import MAX_JSON_BYTES, Call, Handler, Hub, Routes, Target, reply
-from erpd_hub.hub.server.errors import HubError, bad_request, forbidden, repo_not_found, too_large
+from erpd_hub.hub.server.call import MAX_ANONYMOUS_BYTES, MAX_JSON_BYTES, Call, Handler, Hub, Routes, Target, reply
+from erpd_hub.hub.server.errors import Refusal, bad_request, forbidden, repo_not_found, too_large
 from erpd_hub.hub.server.pages import routes as pages
 from erpd_hub.hub.server.repos import KINDS, Kind, Moved, Repo
 
@@ -93,18 +93,16 @@ class HubApp:
         await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
-        match: Match | None = None
         try:
             self._check_origin(request)
             match = route(request.method, raw_path(request))
             user = None if match.signed else self._caller(request)
             call = Call(self._hub, request, user, match.target)
             return await _run(match.handler, call)
-        except HubError as error:
+        except Refusal as error:
             return refusal(error)
         except Moved as moved:
-            assert match is not None
-            return redirect(request, match.target, moved.repo)
+            return redirect(request, moved.repo)
         except ClientDisconnect:
             raise
         except Exception as error:  # the boundary: one failing request must not take the server with it
@@ -112,8 +110,7 @@ class HubApp:
 
     def _caller(self, request: Request) -> User | None:
         """Who asks; the API is never answered by a browser's cookie, which comes along on its own."""
-        reads = request.method in ("GET", "HEAD") and not raw_path(request).startswith("/api/")
-        if reads:
+        if request.method in ("GET", "HEAD") and not raw_path(request).startswith("/api/"):
             return pages.reader(self._hub, request)
         return self._hub.accounts.identify(request.headers.get("authorization"))
 
@@ -131,7 +128,7 @@ async def _run(handler: Handler, call: Call) -> Response:
     if inspect.iscoroutinefunction(handler):
         streamed: Response = await handler(call)
         return streamed
-    call.body = await read_body(call.request)
+    call.body = await read_body(call.request, MAX_ANONYMOUS_BYTES if call.user is None else MAX_JSON_BYTES)
     plain = cast(Callable[[Call], Response], handler)
     if call.request.method in ("GET", "HEAD"):
         return await to_thread.run_sync(_run_in_snapshot, plain, call)
@@ -175,7 +172,7 @@ def route(method: str, path: str) -> Match:
     if segments[1:2] == ["collections"] and len(segments) > 3:
         return _match_collection(method, decoded(segments[2:]))
     if kind is None:
-        raise HubError(HTTPStatus.NOT_FOUND, "Not found")
+        raise Refusal(HTTPStatus.NOT_FOUND, "Not found")
     verb = segments[4] if len(segments) > 4 else ""
     handler = REPO_ROUTES.get((method, verb))
     if len(segments) < 4 or handler is None:
@@ -188,7 +185,7 @@ def _match_collection(method: str, parts: tuple[str, ...]) -> Match:
     owner, slug, *rest = parts
     handler = routes_collections.COLLECTION_ROUTES.get((method, rest[0] if rest else ""))
     if handler is None:
-        raise HubError(HTTPStatus.NOT_FOUND, "Not found")
+        raise Refusal(HTTPStatus.NOT_FOUND, "Not found")
     return Match(handler, Target("model", owner, slug, tuple(rest)))
 
 
@@ -211,16 +208,16 @@ def decoded(segments: list[str]) -> tuple[str, ...]:
         raise bad_request("The URL is not UTF-8") from error
 
 
-async def read_body(request: Request) -> bytes:
+async def read_body(request: Request, limit: int) -> bytes:
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > MAX_JSON_BYTES:
-            raise too_large(f"The body is larger than {MAX_JSON_BYTES} bytes")
+        if len(body) > limit:
+            raise too_large(f"The body is larger than {limit} bytes")
     return bytes(body)
 
 
-def refusal(error: HubError) -> Response:
+def refusal(error: Refusal) -> Response:
     headers = {"X-Error-Message": _NOT_FOR_HEADERS.sub("?", error.message).strip()}
     if error.code is not None:
         headers["X-Error-Code"] = error.code
@@ -228,19 +225,26 @@ def refusal(error: HubError) -> Response:
 
 
 def failure(request: Request, error: Exception) -> Response:
-    """A full disk is told as such, with a status clients do not retry; anything else is ours to find in the log."""
+    """A full disk is told by a status that ends the client's tries: Xet's repeats any 5xx. The rest is for our log."""
     full = isinstance(error, OSError) and error.errno in _DISK_FULL
     full |= isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode in _DATABASE_FULL
-    logger.error("%s %r failed", request.method, request.scope["raw_path"], exc_info=None if full else error)
+    path = _NOT_FOR_HEADERS.sub("?", request.scope["raw_path"].partition(b"?")[0].decode("latin-1"))
     if full:
-        return refusal(HubError(HTTPStatus.INSUFFICIENT_STORAGE, "The disk of this Hub is full"))
+        logger.error("%s %s failed: the disk is full (%s)", request.method, path, error)
+        xet = path.startswith(f"/{routes_xet.SEGMENT}/")
+        status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE if xet else HTTPStatus.INSUFFICIENT_STORAGE
+        return refusal(Refusal(status, "The disk of this Hub is full"))
+    logger.error("%s %s failed", request.method, path, exc_info=error)
     return reply({"error": "Internal server error"}, status=HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
-def redirect(request: Request, target: Target, now: Repo) -> Response:
+def redirect(request: Request, now: Repo) -> Response:
     """The same URL under the repository's new id; relative, as the clients follow only such redirects of a HEAD."""
-    old = f"/{quote(target.namespace)}/{quote(target.name)}"
-    location = raw_path(request).replace(old, f"/{now.full_name}", 1)
+    segments = raw_path(request).removeprefix("/").split("/")
+    first = 2 if segments[0] == "api" else int(segments[0] in _KIND_SEGMENTS)
+    git = ".git" if segments[first + 1].endswith(".git") else ""  # of LFS's URLs
+    segments[first : first + 2] = [now.namespace, now.name + git]
+    location = "/" + "/".join(segments)
     if request.url.query:
         location += f"?{request.url.query}"
     return Response(status_code=HTTPStatus.TEMPORARY_REDIRECT, headers={"Location": location})

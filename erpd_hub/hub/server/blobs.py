@@ -9,10 +9,11 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import Iterator
+from io import BufferedRandom
 from pathlib import Path
 from typing import BinaryIO
 
-from erpd_hub.hub.server.errors import bad_request
+from erpd_hub.hub.server.errors import Refusal, bad_request
 
 INLINE_LIMIT = 64 << 10
 """Bytes up to which a blob lives in sqlite."""
@@ -54,6 +55,13 @@ class BlobStore:
         content = self.inline(db, sha256)
         return self.path(sha256).read_bytes() if content is None else content
 
+    def read_part(self, db: sqlite3.Connection, sha256: str, start: int, length: int) -> bytes:
+        """At most `length` bytes of the content."""
+        content = self.inline(db, sha256)
+        if content is not None:
+            return content[start : start + length]
+        return b"".join(read_range(self.path(sha256), start, length))
+
     def put_inline(self, db: sqlite3.Connection, sha256: str, content: bytes) -> None:
         db.execute("INSERT OR IGNORE INTO blobs VALUES (?, ?)", (sha256, content))
 
@@ -68,6 +76,13 @@ class BlobStore:
         with self.receive(sha256) as incoming:
             incoming.write(content)
             incoming.keep()
+
+    def adopt(self, file: BufferedRandom, path: Path, sha256: str) -> None:
+        """Make the file at `path`, open as `file`, a blob where it is, without a copy; raises a 400 when its bytes do
+        not hash to it. Nobody else may be writing to it."""
+        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+            raise wrong_hash()
+        _keep(file, path, self.path(sha256))
 
 
 class Incoming:
@@ -96,12 +111,27 @@ class Incoming:
     def keep(self) -> None:
         """Make the blob durable under its name; raises a 400 when the bytes do not hash to it."""
         if self._digest.hexdigest() != self._target.name:
-            raise bad_request("The uploaded bytes do not have the announced sha256")
-        os.fsync(self._file.fileno())
-        self._target.parent.mkdir(exist_ok=True)
-        self._temporary.rename(self._target)
-        sync_folder(self._target.parent)
-        sync_folder(self._target.parent.parent)
+            raise wrong_hash()
+        _keep(self._file, self._temporary, self._target)
+
+
+def _keep(file: BinaryIO, temporary: Path, target: Path) -> None:
+    """Make a whole file durable under its name in the store."""
+    os.fsync(file.fileno())
+    target.parent.mkdir(exist_ok=True)
+    temporary.rename(target)
+    sync_folder(target.parent)
+    sync_folder(target.parent.parent)
+
+
+def wrong_hash() -> Refusal:
+    return bad_request("The uploaded bytes do not have the announced sha256")
+
+
+def blob_files(root: Path) -> Iterator[tuple[str, Path]]:
+    """Every file of the store below a Hub's root, by the name it has."""
+    for path in sorted((root / "blobs").glob("*/*")):
+        yield path.name, path
 
 
 def sync_folder(folder: Path) -> None:

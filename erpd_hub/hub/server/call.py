@@ -1,7 +1,5 @@
 """One request on its way to a handler: where it points, who asks, and the answers handlers commonly give."""
 
-import json
-import math
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +17,7 @@ from erpd_hub.hub.server.accounts import Accounts, User
 from erpd_hub.hub.server.blobs import BlobStore
 from erpd_hub.hub.server.database import Database
 from erpd_hub.hub.server.errors import bad_request, entry_not_found, repo_not_found, revision_not_found
+from erpd_hub.hub.server.json_text import Json, parse_json_object
 from erpd_hub.hub.server.objects import File, Folder
 from erpd_hub.hub.server.paths import is_repo_part, split_path
 from erpd_hub.hub.server.repos import Commit, Kind, Repo
@@ -26,9 +25,8 @@ from erpd_hub.hub.server.signing import Signer
 from erpd_hub.hub.server.trees import TreeStore
 from erpd_hub.hub.server.xet import XorbStore
 
-MAX_JSON_BYTES = 32 << 20
-
-Json = dict[str, object]
+MAX_JSON_BYTES = 8 << 20
+MAX_ANONYMOUS_BYTES = 1 << 20
 
 
 class Hub:
@@ -171,25 +169,12 @@ def find_visible(hub: Hub, db: sqlite3.Connection, user: User | None, target: Ta
     return repo
 
 
-def parse_json_object(body: bytes) -> Json:
+def find_current(hub: Hub, db: sqlite3.Connection, user: User | None, target: Target) -> Repo:
+    """The same, also by an id it had before: for ids that are not in the URL, where no redirect can say it."""
     try:
-        value = json.loads(body.decode(), parse_constant=_refused, parse_float=_finite) if body.strip() else {}
-        if b"\\u" in body:  # an escaped half of a character could be stored or sent nowhere
-            json.dumps(value, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as error:
-        raise bad_request("The body is not JSON") from error
-    if not isinstance(value, dict):
-        raise bad_request("The body is not a JSON object")
-    return value
-
-
-def _refused(constant: str) -> float:
-    raise ValueError(f"{constant} is not JSON")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    return number if math.isfinite(number) else _refused(text)
+        return find_visible(hub, db, user, target)
+    except repos.Moved as moved:
+        return moved.repo
 
 
 def text_field(body: Json, name: str, default: str | None = None) -> str:

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 from erpd_hub.hub.server import possession, repos
 from erpd_hub.hub.server.blobs import BlobStore
-from erpd_hub.hub.server.errors import HubError, bad_request, entry_not_found
+from erpd_hub.hub.server.errors import Refusal, bad_request, entry_not_found, unprocessable
 from erpd_hub.hub.server.objects import File, Folder, git_commit_id, regular_file
 from erpd_hub.hub.server.repos import MAIN, Commit, Repo
 from erpd_hub.hub.server.trees import TreeEditor, TreeStore
 
+MAX_TITLE_CHARS = 1000
+MAX_MESSAGE_CHARS = 64 << 10
 STALE_PARENT = "The branch was updated since you opened this page. Please refresh and try again."
 
 _LFS_SUFFIXES = (
@@ -52,6 +54,13 @@ class Message:
     author: str
 
 
+def checked_message(title: str, body: str, author: str) -> Message:
+    """What somebody wrote as a message; raises a 422 when it is empty or too long."""
+    if not title.strip() or len(title) > MAX_TITLE_CHARS or len(body) > MAX_MESSAGE_CHARS:
+        raise unprocessable("The commit message is empty or too long")
+    return Message(title, body, author)
+
+
 def create_initial(db: sqlite3.Connection, trees: TreeStore, blobs: BlobStore, repo: Repo, author: str) -> Commit:
     """The first commit of a new repository's main branch; a Space's README says how it runs."""
     contents = {".gitattributes": GITATTRIBUTES}
@@ -81,7 +90,7 @@ def create(
     """
     head = repos.resolve_revision(db, repo, branch)
     if expected_parent is not None and not head.oid.startswith(expected_parent):
-        raise HubError(412, STALE_PARENT)
+        raise Refusal(412, STALE_PARENT)
     editor = TreeEditor(trees, db, head.tree)
     for edit in edits:
         if isinstance(edit, Delete):

@@ -1,9 +1,12 @@
 """The sqlite file: one connection a thread, one writer at a time."""
 
+import os
+import shutil
 import sqlite3
+import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from weakref import WeakSet
 
@@ -11,6 +14,24 @@ from erpd_hub.hub.server import schema
 from erpd_hub.hub.server.seal import break_seal, make_seal
 
 BUSY_TIMEOUT_S = 30.0
+
+
+@contextmanager
+def open_unchanged(path: Path, *, served: bool) -> Iterator[sqlite3.Connection]:
+    """For reading only. sqlite keeps an index beside a database that has a log; so one that lies where nothing can be
+    written is read as a file that nobody changes, or, with a log, from a copy."""
+    options = "mode=ro"
+    with ExitStack() as stack:
+        if not served and not os.access(path.parent, os.W_OK):
+            log = path.with_name(f"{path.name}-wal")
+            if log.exists():
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+                path = Path(shutil.copy(path, folder))
+                shutil.copy(log, folder)
+            else:
+                options += "&immutable=1"
+        uri = f"{path.absolute().as_uri()}?{options}"
+        yield stack.enter_context(closing(sqlite3.connect(uri, uri=True)))
 
 
 class _Connection(sqlite3.Connection):

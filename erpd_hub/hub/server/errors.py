@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 
-class HubError(Exception):
+class Refusal(Exception):
     """A request the server refuses; `app` turns it into the response."""
 
     def __init__(
@@ -24,43 +24,43 @@ class HubError(Exception):
         self.body = {"error": message, **(body or {})}
 
 
-def bad_request(message: str) -> HubError:
-    return HubError(HTTPStatus.BAD_REQUEST, message)
+def bad_request(message: str) -> Refusal:
+    return Refusal(HTTPStatus.BAD_REQUEST, message)
 
 
-def unprocessable(message: str) -> HubError:
-    return HubError(HTTPStatus.UNPROCESSABLE_ENTITY, message)
+def unprocessable(message: str) -> Refusal:
+    return Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, message)
 
 
-def forbidden(message: str) -> HubError:
-    return HubError(HTTPStatus.FORBIDDEN, message)
+def forbidden(message: str) -> Refusal:
+    return Refusal(HTTPStatus.FORBIDDEN, message)
 
 
-def conflict(message: str, **body: object) -> HubError:
-    return HubError(HTTPStatus.CONFLICT, message, body=body)
+def conflict(message: str, **body: object) -> Refusal:
+    return Refusal(HTTPStatus.CONFLICT, message, body=body)
 
 
-def too_large(message: str) -> HubError:
-    return HubError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
+def too_large(message: str) -> Refusal:
+    return Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
 
 
-def invalid_credentials() -> HubError:
+def invalid_credentials() -> Refusal:
     """The client tells a bad token from an absent repository by exactly this text and the missing code."""
-    return HubError(HTTPStatus.UNAUTHORIZED, "Invalid credentials in Authorization header")
+    return Refusal(HTTPStatus.UNAUTHORIZED, "Invalid credentials in Authorization header")
 
 
-def repo_not_found(*, anonymous: bool = False) -> HubError:
+def repo_not_found(*, anonymous: bool = False) -> Refusal:
     """Absent and invisible repositories look the same; anonymous callers are asked to log in instead."""
     if anonymous:
-        return HubError(HTTPStatus.UNAUTHORIZED, "Invalid username or password.", code="RepoNotFound")
-    return HubError(HTTPStatus.NOT_FOUND, "Repository not found", code="RepoNotFound")
+        return Refusal(HTTPStatus.UNAUTHORIZED, "Invalid username or password.", code="RepoNotFound")
+    return Refusal(HTTPStatus.NOT_FOUND, "Repository not found", code="RepoNotFound")
 
 
-def revision_not_found(revision: str) -> HubError:
-    return HubError(HTTPStatus.NOT_FOUND, f"Invalid rev id: {revision}", code="RevisionNotFound")
+def revision_not_found(revision: str) -> Refusal:
+    return Refusal(HTTPStatus.NOT_FOUND, f"Invalid rev id: {revision}", code="RevisionNotFound")
 
 
-def entry_not_found(message: str = "Entry not found", *, commit: str | None = None) -> HubError:
+def entry_not_found(message: str = "Entry not found", *, commit: str | None = None) -> Refusal:
     """`commit` becomes X-Repo-Commit, which lets a client cache the absence."""
     headers = {"X-Repo-Commit": commit} if commit else {}
-    return HubError(HTTPStatus.NOT_FOUND, message, code="EntryNotFound", headers=headers)
+    return Refusal(HTTPStatus.NOT_FOUND, message, code="EntryNotFound", headers=headers)

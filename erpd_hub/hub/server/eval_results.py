@@ -1,45 +1,56 @@
 """Evaluation results that a model carries in `.eval_results/*.yaml`, as clients ask for them: a model's own, and all
 models' on one benchmark dataset."""
 
+import json
 import sqlite3
 from collections.abc import Iterator
+from functools import partial
 
 from starlette.responses import Response
 
-from erpd_hub.hub.server import repos
+from erpd_hub.hub.server import possession, repos
 from erpd_hub.hub.server.blobs import BlobStore
 from erpd_hub.hub.server.call import Call, Json, Routes, reply
-from erpd_hub.hub.server.cards import CardError, parse_yaml, read_card
+from erpd_hub.hub.server.cards import CardError, card_of, parse_yaml
 from erpd_hub.hub.server.objects import File, Folder
-from erpd_hub.hub.server.repos import Commit
+from erpd_hub.hub.server.remembered import Remembered
+from erpd_hub.hub.server.repos import Commit, Repo
 from erpd_hub.hub.server.trees import TreeStore
 
 FOLDER = ".eval_results"
-MAX_FILES = 500
-MAX_FILE_BYTES = 1 << 20
+MAX_BYTES = 256 << 10
+"""Of all files of a repository together: a leaderboard reads those of every model."""
+
+_parsed = Remembered(64 << 20)
+"""Results as JSON by the sha256 of their file."""
 
 
-def read_results(db: sqlite3.Connection, trees: TreeStore, blobs: BlobStore, commit: Commit) -> list[Json]:
+def read_results(db: sqlite3.Connection, trees: TreeStore, blobs: BlobStore, repo: Repo, commit: Commit) -> list[Json]:
     """Every result of every file that can be read; older clients break on anything else in its place."""
     folder = trees.find(db, commit.tree, (FOLDER,))
     if not isinstance(folder, Folder):
         return []
-    files = [(name, entry) for name, entry in trees.load(db, folder.key).items() if name.endswith((".yaml", ".yml"))]
     rows: list[Json] = []
-    for name, entry in files[:MAX_FILES]:
-        if isinstance(entry, File) and entry.size <= MAX_FILE_BYTES:
-            rows += _results(f"{FOLDER}/{name}", blobs.read(db, entry.sha256))
+    left = MAX_BYTES
+    for name, entry in trees.load(db, folder.key).items():
+        if not isinstance(entry, File) or not name.endswith((".yaml", ".yml")) or entry.size > left:
+            continue
+        if possession.holds(db, blobs, repo, entry):
+            left -= entry.size
+            text = _parsed.get(entry.sha256, partial(_results, blobs, db, entry))
+            rows += [{"filename": f"{FOLDER}/{name}", "verified": False, "data": data} for data in json.loads(text)]
     return rows
 
 
-def _results(path: str, content: bytes) -> list[Json]:
+def _results(blobs: BlobStore, db: sqlite3.Connection, file: File) -> str:
+    """The results of a file as a JSON list, empty when it is malformed."""
     try:
-        entries = parse_yaml(content.decode("utf-8", errors="replace"))
+        entries = parse_yaml(blobs.read(db, file.sha256).decode("utf-8", errors="replace"))
         if not isinstance(entries, list):
             raise CardError("expected a list of results")
-        return [{"filename": path, "verified": False, "data": _checked(entry)} for entry in entries]
+        return json.dumps([_checked(entry) for entry in entries])
     except CardError:
-        return []
+        return "[]"
 
 
 def _checked(entry: object) -> Json:
@@ -68,9 +79,9 @@ def _entries(call: Call, dataset: str, *, everyone: bool) -> Iterator[Json]:
         if not hub.accounts.may_read(call.user, repo):
             continue
         commit = repos.resolve_revision(call.db, repo, repos.MAIN)
-        if not everyone and _is_derived(call, commit):
+        if not everyone and _is_derived(call, repo, commit):
             continue
-        for row in read_results(call.db, hub.trees, hub.blobs, commit):
+        for row in read_results(call.db, hub.trees, hub.blobs, repo, commit):
             data = row.get("data")
             if isinstance(data, dict) and data["dataset"]["id"] == dataset:
                 author = {"name": repo.namespace, "fullname": repo.namespace, "type": "user", "avatarUrl": ""}
@@ -79,11 +90,8 @@ def _entries(call: Call, dataset: str, *, everyone: bool) -> Iterator[Json]:
                 yield {"modelId": repo.full_name, "value": data["value"], **known, **optional}
 
 
-def _is_derived(call: Call, commit: Commit) -> bool:
-    entry = call.hub.trees.find(call.db, commit.tree, ("README.md",))
-    if not isinstance(entry, File) or entry.size > MAX_FILE_BYTES:
-        return False
-    return bool(read_card(call.hub.blobs.read(call.db, entry.sha256)).get("base_model"))
+def _is_derived(call: Call, repo: Repo, commit: Commit) -> bool:
+    return bool(card_of(call.db, call.hub.trees, call.hub.blobs, repo, commit).get("base_model"))
 
 
 REPO_ROUTES: Routes = {("GET", "leaderboard"): leaderboard}

@@ -6,21 +6,21 @@
     references          ref -> commit -> trees -> blobs, each there and of the recorded size
     the seal            hashes of whole files, of a server that was not killed
 
-May run while the root is served.
+May run while the root is served, and on a backup that is mounted read-only.
 """
 
 import hashlib
 import re
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from erpd_hub.hub.server import schema
+from erpd_hub.hub.server.blobs import blob_files
+from erpd_hub.hub.server.database import open_unchanged
 from erpd_hub.hub.server.objects import File, Tree, decode_tree, git_commit_id, git_tree_id
 from erpd_hub.hub.server.repos import MAIN
-from erpd_hub.hub.server.seal import altered_files
+from erpd_hub.hub.server.seal import RECORD, SEAL, altered_files, recorded
 from erpd_hub.hub.server.wal import damaged_frame
 
 DATABASE = "hub.sqlite"
@@ -28,6 +28,13 @@ READ_CHUNK = 4 << 20
 SECRET_BYTES = 32
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TABLES = f"{DATABASE}: restore it and blobs/ from one backup, or push the artifacts again to a new root"
+_SEALED = {
+    DATABASE: "restore it and blobs/ from one backup; where nothing else is wrong, it is a byte that holds nothing",
+    "secret": "remove it: uploads under way fail, and browsers have to sign in again",
+    SEAL: "nothing else need be wrong; the next server writes another",
+}
+"""What to do about a file that is not as it was left."""
+_RECORDED = f"where nothing else is wrong and the artifacts verify, remove the file {RECORD}; else restore a backup"
 _CONTENT = "push the file again from a copy that has it, after `erpd-hub hub fsck --set-aside`"
 
 
@@ -62,11 +69,13 @@ def check(root: Path, *, served: bool) -> Report:
     """Read everything below a root; `served` says that a server may be writing."""
     report = Report()
     for name in [] if served else altered_files(root):
-        report.table("is not as the last server left it", name)
+        report.problems.append(Problem(name, "is not as the last server left it", _SEALED[name]))
+    for line in recorded(root):
+        report.problems.append(Problem(RECORD, f"a server found this as it started: {line}", _RECORDED))
     if not served and (frame := damaged_frame(root / f"{DATABASE}-wal")) is not None:
         report.table(f"frame {frame} does not have its checksum; commits from there on are lost", f"{DATABASE}-wal")
     try:
-        with closing(sqlite3.connect(f"{(root / DATABASE).absolute().as_uri()}?mode=ro", uri=True)) as db:
+        with open_unchanged(root / DATABASE, served=served) as db:
             db.text_factory = lambda text: text.decode(errors="backslashreplace")
             db.execute("BEGIN")
             _Checker(root, db, report).run()
@@ -77,14 +86,8 @@ def check(root: Path, *, served: bool) -> Report:
     for sha, path in blob_files(root):
         _check_blob_file(root, sha, path, report)
     if (root / "secret").exists() and (root / "secret").stat().st_size != SECRET_BYTES:
-        report.problems.append(Problem("secret", f"expected {SECRET_BYTES} bytes", "remove it; uploads under way fail"))
+        report.problems.append(Problem("secret", f"expected {SECRET_BYTES} bytes", _SEALED["secret"]))
     return report
-
-
-def blob_files(root: Path) -> Iterator[tuple[str, Path]]:
-    """Every file of the blob store, by the name it has."""
-    for path in sorted((root / "blobs").glob("*/*")):
-        yield path.name, path
 
 
 def _check_blob_file(root: Path, sha: str, path: Path, report: Report) -> None:

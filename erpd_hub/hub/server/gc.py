@@ -1,13 +1,13 @@
 """What takes content out of a root that no server has open: what nothing refers to, and what is damaged.
 
 Every commit counts as a reference, reachable from a branch or not, as lineage pins commits by their id. Uploads younger
-than a given age are kept, for a push that was interrupted will go on. A root whose references cannot be trusted is left
-as it is.
+than a given age are kept, for a push that was interrupted will go on; but where anything is removed, what clients sent
+through Xet and no commit has yet is sent again. A root whose references cannot be trusted is left as it is.
 """
 
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
@@ -15,10 +15,11 @@ from typing import NamedTuple
 
 from erpd_hub.errors import HubError
 from erpd_hub.hub.server import schema
-from erpd_hub.hub.server.blobs import BlobStore
+from erpd_hub.hub.server.blobs import BlobStore, blob_files
 from erpd_hub.hub.server.database import Database
-from erpd_hub.hub.server.fsck import DATABASE, blob_files
+from erpd_hub.hub.server.fsck import DATABASE
 from erpd_hub.hub.server.objects import File, decode_tree
+from erpd_hub.hub.server.xet import FOLDER as XORBS
 from erpd_hub.hub.server.xet import forget
 
 
@@ -43,19 +44,26 @@ def collect(root: Path, *, min_age_s: float, dry_run: bool) -> Removed:
         blobs |= {sha for (sha,) in db.execute("SELECT sha256 FROM uploads WHERE added_ms >= ?", (young_ms,))}
         dead_trees = [key for (key,) in db.execute("SELECT key FROM trees") if key not in trees]
         dead_rows = {sha: size for sha, size in db.execute(_BLOB_SIZES) if sha not in blobs}
+        old = _unreferenced_files(root, blobs, young_ms)
         if not dry_run:
+            if old or dead_rows:
+                forget(root)  # first: a kill must not leave clients relying on what is gone
             db.executemany("DELETE FROM trees WHERE key = ?", ((key,) for key in dead_trees))
             db.executemany("DELETE FROM blobs WHERE sha256 = ?", ((sha,) for sha in dead_rows))
             db.execute("DELETE FROM uploads WHERE added_ms < ?", (young_ms,))
-    files = {path: path.stat() for sha, path in blob_files(root) if sha not in blobs}
-    for unfinished in ("parts/*", f"xorbs/*/{'?' * 64}"):  # a xorb of which a blob was made has a longer name
-        files |= {path: path.stat() for path in root.glob(unfinished)}
-    old = {path: stat.st_size for path, stat in files.items() if stat.st_mtime * 1000 < young_ms}
-    if not dry_run and (old or dead_rows):
-        for path in old:  # after the transaction: a kill leaves files that the next run removes
-            path.unlink()
-        forget(root)
+    for path in () if dry_run else old:  # after the transaction: a kill leaves files that the next run removes
+        path.unlink(missing_ok=True)
     return Removed(len(dead_trees), len(dead_rows) + len(old), sum(dead_rows.values()) + sum(old.values()))
+
+
+def _unreferenced_files(root: Path, blobs: Container[str], young_ms: int) -> dict[Path, int]:
+    """Sizes of the blobs that nothing needs and of the unfinished uploads, those that are old enough."""
+    paths = [path for sha, path in blob_files(root) if sha not in blobs]
+    paths += root.glob("parts/*")
+    waiting = root.glob(f"{XORBS}*/**/*")  # also of a `forget` that was killed
+    paths += [path for path in waiting if path.is_file() and path.suffix != ".in"]  # .in: it is part of a blob
+    stats = {path: path.stat() for path in paths}
+    return {path: stat.st_size for path, stat in stats.items() if stat.st_mtime * 1000 < young_ms}
 
 
 _BLOB_SIZES = "SELECT sha256, length(data) FROM blobs"
@@ -67,6 +75,7 @@ def set_aside(root: Path, damaged: Iterable[str]) -> Path:
     folder = root / "damaged"
     folder.mkdir(exist_ok=True)
     store = BlobStore(root)
+    forget(root)
     with closing(Database(root / DATABASE)) as database, database.write() as db:
         for sha in damaged:
             if (content := store.inline(db, sha)) is not None:
@@ -74,7 +83,6 @@ def set_aside(root: Path, damaged: Iterable[str]) -> Path:
                 db.execute("DELETE FROM blobs WHERE sha256 = ?", (sha,))
             if store.path(sha).exists():
                 store.path(sha).rename(folder / sha)
-    forget(root)
     return folder
 
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from functools import lru_cache
 
 MAX_RULES = 1000
+MAX_RULE_CHARS = 1024
+"""As long as a path may be."""
 MAX_JUMPS = 3
 """`**` in one pattern, as each multiplies the time it may take."""
 
@@ -28,7 +30,7 @@ def _rule(line: str) -> tuple[bool, re.Pattern[str]] | None:
     text = text.removeprefix("!").removeprefix("\\")
     folder_only = text.endswith("/")
     text = text.rstrip("/")
-    if not text or text.count("**") > MAX_JUMPS:
+    if not text or len(text) > MAX_RULE_CHARS or text.count("**") > MAX_JUMPS:
         return None
     anywhere = "/" not in text
     below = "/.*" if folder_only else "(?:/.*)?"

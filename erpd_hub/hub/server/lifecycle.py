@@ -36,12 +36,14 @@ def only_server(root: Path) -> Iterator[None]:
 
 
 def is_served(root: Path) -> bool:
-    """Whether a live server holds the root."""
-    with (root / "server.lock").open("a") as file:
-        try:
+    """Whether a live server holds the root; nothing is written, as the root may be a backup on a read-only mount."""
+    try:
+        with (root / "server.lock").open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
     return False
 
 

@@ -1,13 +1,17 @@
-"""Who may commit a large file by its hash alone.
+"""Who may commit a large file by its hash alone, and what a repository still has of those it committed.
 
 Content is stored once for all repositories, and a hash may be known to somebody who has never seen the content. So a
 commit may name a hash only when its author uploaded the bytes, or may read them already: the repository has them, or
-another one that the author sees.
+another one that the author sees. For the same reason a file's content is there only while its own repository has it:
+what was deleted for good stays deleted, whoever else has or brings the same bytes.
 """
 
 import sqlite3
 
 from erpd_hub.hub.server.accounts import Accounts, User
+from erpd_hub.hub.server.blobs import BlobStore
+from erpd_hub.hub.server.errors import Refusal
+from erpd_hub.hub.server.objects import File
 from erpd_hub.hub.server.repos import Repo, holders, now_ms
 
 
@@ -25,6 +29,23 @@ def has(db: sqlite3.Connection, repo: Repo, sha256: str) -> bool:
     """Whether a commit of the repository has the file."""
     query = "SELECT 1 FROM links WHERE sha256 = ? AND repo = ?"
     return db.execute(query, (sha256, repo.id)).fetchone() is not None
+
+
+def holds(db: sqlite3.Connection, blobs: BlobStore, repo: Repo, file: File) -> bool:
+    """Whether the content of a file in a commit of the repository is here."""
+    return (not file.lfs or has(db, repo, file.sha256)) and blobs.size(db, file.sha256) is not None
+
+
+def check_holds(db: sqlite3.Connection, blobs: BlobStore, repo: Repo, file: File) -> None:
+    """Raises a 410 when the content of a file in a commit of the repository is not here any more."""
+    if not holds(db, blobs, repo, file):
+        raise Refusal(410, "The content of this file is not here any more: deleted from the history, or damaged")
+
+
+def read(db: sqlite3.Connection, blobs: BlobStore, repo: Repo, file: File) -> bytes:
+    """The whole content of a small file in a commit of the repository; raises a 410 when it is not here any more."""
+    check_holds(db, blobs, repo, file)
+    return blobs.read(db, file.sha256)
 
 
 def unlink(db: sqlite3.Connection, repo: Repo, sha256: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 from erpd_hub.hub.server import commits, repos
 from erpd_hub.hub.server.blobs import BlobStore
 from erpd_hub.hub.server.commits import Delete, Edit, Message, Put
-from erpd_hub.hub.server.errors import HubError, bad_request, conflict, revision_not_found
+from erpd_hub.hub.server.errors import Refusal, bad_request, conflict, revision_not_found
 from erpd_hub.hub.server.objects import File
 from erpd_hub.hub.server.repos import HEADS, PULLS, Commit, Repo
 from erpd_hub.hub.server.trees import TreeStore
@@ -93,6 +93,11 @@ def list_all(db: sqlite3.Connection, repo: Repo) -> list[Discussion]:
     return [Discussion(*row) for row in rows]
 
 
+def count(db: sqlite3.Connection, repo: Repo) -> int:
+    (found,) = db.execute("SELECT count(*) FROM discussions WHERE repo = ?", (repo.id,)).fetchone()
+    return int(found)
+
+
 def add_event(db: sqlite3.Connection, discussion: Discussion, kind: str, author: str, data: dict[str, object]) -> Event:
     now = repos.now_ms()
     row = db.execute(
@@ -126,7 +131,11 @@ def update(
 
 def conflicts(db: sqlite3.Connection, trees: TreeStore, repo: Repo, pull: Discussion) -> list[str]:
     """Files that both the pull request and its branch have changed since they parted, each in its own way."""
-    ours, theirs, _ = _changes(db, trees, repo, pull)
+    return _conflicts(changes(db, trees, repo, pull))
+
+
+def _conflicts(sides: "Sides") -> list[str]:
+    ours, theirs = sides
     return sorted(path for path in ours.keys() & theirs.keys() if ours[path] != theirs[path])
 
 
@@ -134,11 +143,11 @@ def merge(
     db: sqlite3.Connection, trees: TreeStore, blobs: BlobStore, repo: Repo, pull: Discussion, author: str
 ) -> Commit:
     """Commit a pull request's changes to its branch; raises a 409 when they conflict."""
-    if pull.base is None or pull.status == "merged":
-        raise bad_request("Only a pull request that is not merged yet can be merged")
-    if conflicts(db, trees, repo, pull):
+    if pull.base is None or pull.status not in ("draft", "open"):
+        raise bad_request("Only a pull request that is neither merged nor closed can be merged")
+    sides = ours, theirs = changes(db, trees, repo, pull)
+    if _conflicts(sides):
         raise conflict("The pull request has conflicts with its branch")
-    ours, theirs, _ = _changes(db, trees, repo, pull)
     edits = list(_edits({path: file for path, file in theirs.items() if ours.get(path, ...) != file}))
     message = Message(f"{pull.title} (#{pull.num})", "", author)
     made = commits.create(db, trees, blobs, repo, pull.base, edits, message, expected_parent=None)
@@ -158,25 +167,27 @@ def _edits(changes: dict[str, File | None]) -> Iterable[Edit]:
             yield Put(tuple(path.split("/")), file)
 
 
-class _Sides(NamedTuple):
+class Sides(NamedTuple):
+    """Changed files of a branch and of its pull request; None for a removed file."""
+
     ours: dict[str, File | None]
     theirs: dict[str, File | None]
-    parted: Commit
 
 
-def _changes(db: sqlite3.Connection, trees: TreeStore, repo: Repo, pull: Discussion) -> _Sides:
-    """What branch and pull request did to files since they parted; None for a removed file."""
+def changes(db: sqlite3.Connection, trees: TreeStore, repo: Repo, pull: Discussion) -> Sides:
+    """What branch and pull request did to files since they parted; raises a 409 when one of them was squashed."""
     assert pull.base is not None
     ours = repos.resolve_revision(db, repo, pull.base)
     theirs = repos.resolve_revision(db, repo, pull.ref)
     known = {commit.oid for commit in commits.history(db, repo, ours)}
     parted = next((commit for commit in commits.history(db, repo, theirs) if commit.oid in known), None)
     if parted is None:
-        raise HubError(409, "The pull request shares no commit with its branch; one of them was squashed")
-    return _Sides(_difference(db, trees, parted, ours), _difference(db, trees, parted, theirs), parted)
+        raise Refusal(409, "The pull request shares no commit with its branch; one of them was squashed")
+    return Sides(difference(db, trees, parted, ours), difference(db, trees, parted, theirs))
 
 
-def _difference(db: sqlite3.Connection, trees: TreeStore, old: Commit, new: Commit) -> dict[str, File | None]:
+def difference(db: sqlite3.Connection, trees: TreeStore, old: Commit, new: Commit) -> dict[str, File | None]:
+    """Files that are not the same in two commits, as they are in `new`; None for those it does not have."""
     changed: dict[str, File | None] = {}
     for path in trees.changed(db, old.tree, new.tree):
         if isinstance(trees.find(db, old.tree, tuple(path.split("/"))), File):

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from erpd_hub.hub.server.errors import HubError, bad_request, conflict, forbidden, revision_not_found
+from erpd_hub.hub.server.errors import Refusal, bad_request, conflict, forbidden, revision_not_found
 from erpd_hub.hub.server.paths import check_ref_name, check_repo_id, is_hex, is_short_sha
 
 Kind = Literal["model", "dataset", "space"]
@@ -208,12 +208,8 @@ def branch_ref(db: sqlite3.Connection, repo: Repo, revision: str) -> str:
     name = revision if revision.startswith((HEADS, PULLS)) else HEADS + revision
     if db.execute("SELECT 1 FROM refs WHERE repo = ? AND name = ?", (repo.id, name)).fetchone():
         return name
-    if (
-        is_hex(revision, 40)
-        or db.execute(
-            "SELECT 1 FROM refs WHERE repo = ? AND name IN (?, ?)", (repo.id, TAGS + revision, revision)
-        ).fetchone()
-    ):
+    others = "SELECT 1 FROM refs WHERE repo = ? AND name IN (?, ?)"
+    if is_hex(revision, 40) or db.execute(others, (repo.id, TAGS + revision, revision)).fetchone():
         raise bad_request(f"{revision} is not a branch: commits are made on branches only")
     raise revision_not_found(revision)
 
@@ -225,8 +221,9 @@ def is_branch(db: sqlite3.Connection, repo: Repo, name: str) -> bool:
 
 
 def move_ref(db: sqlite3.Connection, repo: Repo, ref: str, target: str) -> None:
-    """Point a branch at a commit, creating it if need be."""
-    db.execute("INSERT OR REPLACE INTO refs (repo, name, target) VALUES (?, ?, ?)", (repo.id, ref, target))
+    """Point a branch at a commit, creating it if need be; a tag keeps its message."""
+    sql = "INSERT INTO refs (repo, name, target) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET target = excluded.target"
+    db.execute(sql, (repo.id, ref, target))
     db.execute("UPDATE repos SET modified_ms = ? WHERE id = ?", (now_ms(), repo.id))
 
 
@@ -248,4 +245,4 @@ def delete_ref(db: sqlite3.Connection, repo: Repo, prefix: str, name: str) -> No
     if prefix + name == MAIN:
         raise forbidden(f"Cannot delete {MAIN}")
     if db.execute("DELETE FROM refs WHERE repo = ? AND name = ?", (repo.id, prefix + name)).rowcount == 0:
-        raise HubError(404, "Invalid rev id", code="RevisionNotFound")
+        raise Refusal(404, "Invalid rev id", code="RevisionNotFound")

@@ -4,22 +4,22 @@ import sqlite3
 
 from starlette.responses import Response
 
-from erpd_hub.hub.server import collection as collections
+from erpd_hub.hub.server import collection_store
 from erpd_hub.hub.server.call import (
     Call,
     Json,
     Routes,
     Target,
     bounded_int,
-    find_visible,
+    find_current,
     kind_field,
     page_link,
     reply,
     text_field,
     timestamp,
 )
-from erpd_hub.hub.server.collection import MAX_ITEMS, Collection, Item
-from erpd_hub.hub.server.errors import HubError, bad_request, conflict, unprocessable
+from erpd_hub.hub.server.collection_store import MAX_ITEMS, Collection, Item
+from erpd_hub.hub.server.errors import Refusal, bad_request, conflict, unprocessable
 from erpd_hub.hub.server.repos import Repo
 
 PER_PAGE = 100
@@ -30,7 +30,7 @@ _THEMES = ("orange", "blue", "green", "purple", "pink", "indigo")
 
 def listing(call: Call) -> Response:
     owners, item = call.query_list("owner"), call.query("item")
-    found = [row for row in collections.list_all(call.db) if _may_read(call, row)]
+    found = [row for row in collection_store.list_all(call.db) if _may_read(call, row)]
     found = [row for row in found if not owners or row.owner in owners]
     found = [row for row in found if item is None or item in _item_paths(call, row)]
     offset = bounded_int(call.query("cursor"), default=0, maximum=10**9)
@@ -47,7 +47,7 @@ def create(call: Call) -> Response:
     call.hub.accounts.check_write(call.user, owner)
     private = _flag(call, "private", False)
     with call.hub.db.write() as db:
-        made = collections.create(db, owner, _title(call), _note(call, "description"), private=private)
+        made = collection_store.create(db, owner, _title(call), _note(call, "description"), private=private)
         answer = _described(call, db, made)
     return reply(answer)
 
@@ -62,7 +62,7 @@ def change(call: Call) -> Response:
     with call.hub.db.write() as db:
         found = _find(call, db, write=True)
         if call.target.rest:
-            collections.change(db, found, _item(call, db, found), _note(call, "note"), position)
+            collection_store.change(db, found, _item(call, db, found), _note(call, "note"), position)
             return reply({"success": True})
         changed = found._replace(
             title=_title(call) if "title" in call.json else found.title,
@@ -71,7 +71,7 @@ def change(call: Call) -> Response:
             private=_flag(call, "private", found.private),
             position=found.position if position is None else position,
         )
-        collections.save(db, changed)
+        collection_store.save(db, changed)
         return reply({"success": True, "data": _described(call, db, changed)})
 
 
@@ -79,9 +79,9 @@ def delete(call: Call) -> Response:
     with call.hub.db.write() as db:
         found = _find(call, db, write=True)
         if call.target.rest:
-            collections.remove(db, found, _item(call, db, found))
+            collection_store.remove(db, found, _item(call, db, found))
         else:
-            collections.delete(db, found)
+            collection_store.delete(db, found)
     return reply({"success": True})
 
 
@@ -91,10 +91,10 @@ def add_item(call: Call) -> Response:
         raise bad_request('"item" must be an object with type and id')
     with call.hub.db.write() as db:
         found = _find(call, db, write=True)
-        if len(collections.items(db, found)) >= MAX_ITEMS:
+        if len(collection_store.items(db, found)) >= MAX_ITEMS:
             raise unprocessable(f"A collection has at most {MAX_ITEMS} items")
         kind, target = text_field(item, "type"), _target(call, db, item)
-        if not collections.add(db, found, kind, target, _note(call, "note")):
+        if not collection_store.add(db, found, kind, target, _note(call, "note")):
             raise conflict("The collection has this item already")
         answer = _described(call, db, found)
     return reply(answer)
@@ -104,7 +104,7 @@ def _target(call: Call, db: sqlite3.Connection, item: Json) -> Repo | Collection
     owner, _, name = text_field(item, "id").partition("/")
     if text_field(item, "type") == "collection":
         return _find_named(call, db, owner, name)
-    return find_visible(call.hub, db, call.user, Target(kind_field(item), owner, name))
+    return find_current(call.hub, db, call.user, Target(kind_field(item), owner, name))
 
 
 def _find(call: Call, db: sqlite3.Connection, *, write: bool = False) -> Collection:
@@ -115,9 +115,9 @@ def _find(call: Call, db: sqlite3.Connection, *, write: bool = False) -> Collect
 
 
 def _find_named(call: Call, db: sqlite3.Connection, owner: str, slug: str) -> Collection:
-    found = collections.find(db, owner, slug)
+    found = collection_store.find(db, owner, slug)
     if found is None or not _may_read(call, found):
-        raise HubError(404, "Collection not found")
+        raise Refusal(404, "Collection not found")
     return found
 
 
@@ -126,17 +126,17 @@ def _may_read(call: Call, row: Collection) -> bool:
 
 
 def _item(call: Call, db: sqlite3.Connection, row: Collection) -> Item:
-    for item in collections.items(db, row):
+    for item in collection_store.items(db, row):
         if call.target.rest == ("items", _item_id(item)):
             return item
-    raise HubError(404, "Item not found")
+    raise Refusal(404, "Item not found")
 
 
 def _visible_items(call: Call, db: sqlite3.Connection, row: Collection) -> list[Item]:
     accounts = call.hub.accounts
     return [
         item
-        for item in collections.items(db, row)
+        for item in collection_store.items(db, row)
         if (
             accounts.may_read(call.user, item.target) if isinstance(item.target, Repo) else _may_read(call, item.target)
         )

@@ -20,13 +20,14 @@ from erpd_hub.hub.server.call import (
     Json,
     Routes,
     object_list,
-    parse_json_object,
     reply,
     text_field,
 )
+from erpd_hub.hub.server.cards import CARD, readme_errors
 from erpd_hub.hub.server.commits import Delete, Edit, Message, Put
-from erpd_hub.hub.server.errors import bad_request, too_large, unprocessable
+from erpd_hub.hub.server.errors import bad_request, too_large
 from erpd_hub.hub.server.ignoring import ignore_rule
+from erpd_hub.hub.server.json_text import parse_json_object
 from erpd_hub.hub.server.objects import File, lfs_file, regular_file
 from erpd_hub.hub.server.paths import is_hex, split_path
 from erpd_hub.hub.server.repos import Commit
@@ -37,20 +38,24 @@ MAX_LINE_BYTES = 32 << 20
 BATCH_BYTES = 8 << 20
 """Bytes of ndjson gathered before they are decoded and stored, so that a huge commit never sits in memory whole."""
 MAX_EDITS = 50_000
-MAX_TITLE_CHARS = 1000
-MAX_MESSAGE_CHARS = 64 << 10
+MAX_ASKED = 1000
+"""Files of one preupload; clients ask for 256 at a time."""
 
 
 def preupload(call: Call) -> Response:
     call.commit_repo(call.rest_text())
     commit = call.revision()
+    files = object_list(call.json, "files")
+    if len(files) > MAX_ASKED:
+        raise too_large(f"At most {MAX_ASKED} files may be asked for at a time")
+    ignored = text_field(call.json, "gitIgnore", "")
+    if len(ignored) > INLINE_LIMIT:
+        raise too_large(f"The .gitignore is larger than {INLINE_LIMIT} characters")
     rules = _Rules(
         _lfs_rule(_root_file(call, commit, ".gitattributes")),
-        ignore_rule(
-            text_field(call.json, "gitIgnore", "") or _root_file(call, commit, ".gitignore").decode(errors="replace")
-        ),
+        ignore_rule(ignored or _root_file(call, commit, ".gitignore").decode(errors="replace")),
     )
-    return reply({"files": [_upload_mode(call, commit, item, rules) for item in object_list(call.json, "files")]})
+    return reply({"files": [_upload_mode(call, commit, item, rules) for item in files]})
 
 
 class _Rules(NamedTuple):
@@ -71,7 +76,8 @@ def _upload_mode(call: Call, commit: Commit, item: Json, rules: _Rules) -> Json:
     )
     answer: Json = {"path": path, "uploadMode": "lfs" if lfs else "regular", "shouldIgnore": rules.is_ignored(path)}
     entry = call.hub.trees.find(call.db, commit.tree, parts)
-    if isinstance(entry, File) and entry.lfs == lfs and call.hub.blobs.size(call.db, entry.sha256) is not None:
+    held = isinstance(entry, File) and possession.holds(call.db, call.hub.blobs, call.repo(), entry)
+    if isinstance(entry, File) and entry.lfs == lfs and held:
         answer["oid"] = entry.sha256 if lfs else entry.oid
     return answer
 
@@ -80,7 +86,7 @@ def _root_file(call: Call, commit: Commit, name: str) -> bytes:
     entry = call.hub.trees.find(call.db, commit.tree, (name,))
     if not isinstance(entry, File) or entry.size > INLINE_LIMIT:
         return b""
-    return call.hub.blobs.read(call.db, entry.sha256)
+    return possession.read(call.db, call.hub.blobs, call.repo(), entry)
 
 
 @lru_cache(maxsize=64)
@@ -97,6 +103,7 @@ def _lfs_rule(gitattributes: bytes) -> Callable[[str], bool]:
 
 async def commit(call: Call) -> Response:
     draft = Draft(call)
+    await to_thread.run_sync(draft.check_writable)  # before the first byte, as the body is kept until it is stored
     lines = bytearray()
     async for chunk in call.request.stream():
         lines += chunk
@@ -119,7 +126,7 @@ class Draft:
 
     def store(self, lines: bytes) -> None:
         """Take in whole lines and make their content durable ahead of the commit."""
-        self._check_writable()
+        self.check_writable()
         first = len(self._edits)
         self._add(lines)
         with self._call.hub.db.write() as db:
@@ -130,14 +137,15 @@ class Draft:
 
     def finish(self, lines: bytes) -> Response:
         """Take in the last lines and commit."""
-        repo = self._check_writable()
+        repo = self.check_writable()
         self._add(lines)
         call = self._call
         if self._header is None:
             raise bad_request("The commit has no header")
         hub, user = call.hub, call.member()
         parent = text_field(self._header, "parentCommit", "") or None
-        message = _message(self._header, user.name)
+        title, body = text_field(self._header, "summary"), text_field(self._header, "description", "")
+        message = commits.checked_message(title, body, user.name)
         with hub.db.write() as db:
             pull, branch = self._place(db, repo, message)
             made = commits.create(
@@ -170,9 +178,13 @@ class Draft:
             pull = pulls.open_with_commit(db, repo, revision, message)
             return pull, pull.ref
         branch = repos.branch_ref(db, repo, revision)
-        return pulls.of_ref(db, repo, branch), branch
+        ours = pulls.of_ref(db, repo, branch)
+        if ours and ours.status == "merged":
+            raise bad_request("This pull request is merged; open another one")
+        return ours, branch
 
-    def _check_writable(self) -> repos.Repo:
+    def check_writable(self) -> repos.Repo:
+        """The repository; raises where the caller may not commit what they say."""
         repo = self._call.commit_repo(self._call.rest_text())
         if not self._call.flag("create_pr"):
             repos.branch_ref(self._call.db, repo, self._call.rest_text())
@@ -207,6 +219,8 @@ class Draft:
         raise bad_request(f"Unknown commit operation: {key!r}")
 
     def _put_regular(self, parts: tuple[str, ...], content: bytes) -> Put:
+        if parts == (CARD,) and (errors := readme_errors(content)):
+            raise bad_request("\n".join([f"Invalid metadata in {CARD}.", *(f"- Error: {text}" for text in errors)]))
         file = regular_file(content)
         if file.size <= INLINE_LIMIT:
             return Put(parts, file, inline=content)
@@ -223,13 +237,6 @@ class Draft:
         if stored is None or value.get("size", stored) != stored:
             raise bad_request(f"{'/'.join(parts)}: its content was not uploaded")
         return Put(parts, lfs_file(oid, stored))
-
-
-def _message(header: Json, author: str) -> Message:
-    title, body = text_field(header, "summary"), text_field(header, "description", "")
-    if not title.strip() or len(title) > MAX_TITLE_CHARS or len(body) > MAX_MESSAGE_CHARS:
-        raise unprocessable("The commit message is empty or too long")
-    return Message(title, body, author)
 
 
 def _decode(text: str) -> bytes:

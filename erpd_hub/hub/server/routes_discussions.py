@@ -11,7 +11,7 @@ from starlette.responses import Response
 from erpd_hub.hub.server import pulls
 from erpd_hub.hub.server.accounts import User
 from erpd_hub.hub.server.call import Call, Json, Routes, bounded_int, reply, text_field, timestamp
-from erpd_hub.hub.server.errors import HubError, bad_request, forbidden, unprocessable
+from erpd_hub.hub.server.errors import Refusal, bad_request, forbidden, unprocessable
 from erpd_hub.hub.server.pulls import MAX_TITLE_CHARS, Discussion, Event
 from erpd_hub.hub.server.repos import MAIN
 
@@ -43,7 +43,7 @@ def read(call: Call) -> Response:
     """One discussion, or the listing."""
     if not call.target.rest:
         return _listing(call)
-    return reply(_details(call, call.db, _find(call, call.db)))
+    return reply(_details(call, call.db, find(call, call.db)))
 
 
 def _listing(call: Call) -> Response:
@@ -70,7 +70,7 @@ def _change(call: Call) -> Response:
     user = call.member()
     what = call.target.rest[1:]
     with call.hub.db.write() as db:
-        row = _find(call, db)
+        row = find(call, db)
         match what:
             case ("comment",):
                 data: Json = {"edited": False, "hidden": False, "latest": {"raw": _text(call, "comment")}}
@@ -83,7 +83,7 @@ def _change(call: Call) -> Response:
                 return _told(_set_status(call, db, row, user), "newStatus")
             case ("merge",):
                 return _merge(call, db, row)
-    raise HubError(404, "Not found")
+    raise Refusal(404, "Not found")
 
 
 def _rename(call: Call, db: sqlite3.Connection, row: Discussion, user: User) -> Event:
@@ -108,7 +108,7 @@ def _set_status(call: Call, db: sqlite3.Connection, row: Discussion, user: User)
 def _change_comment(call: Call, db: sqlite3.Connection, row: Discussion, name: str, user: User) -> Event:
     comments = [event for event in pulls.events(db, row) if event.kind == "comment" and _event_id(event) == name]
     if not comments:
-        raise HubError(404, "Comment not found")
+        raise Refusal(404, "Comment not found")
     (event,) = comments
     if user.name != event.author:
         call.writable_repo()
@@ -134,12 +134,13 @@ def _check_owner(call: Call, row: Discussion, user: User) -> None:
         raise forbidden("Only its author and the repository's writers may change this discussion")
 
 
-def _find(call: Call, db: sqlite3.Connection) -> Discussion:
+def find(call: Call, db: sqlite3.Connection) -> Discussion:
+    """The discussion whose number the URL has; raises a 404."""
     number = call.target.rest[0] if call.target.rest else ""
     plain = number.isascii() and number.isdigit() and len(number) < 10
     row = pulls.find(db, call.repo(), int(number)) if plain else None
     if row is None:
-        raise HubError(404, "Discussion not found")
+        raise Refusal(404, "Discussion not found")
     return row
 
 

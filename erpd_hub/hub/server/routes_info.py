@@ -5,25 +5,25 @@ from pathlib import PurePosixPath
 
 from starlette.responses import Response
 
-from erpd_hub.hub.server import eval_results, repos, safetensors
+from erpd_hub.hub.server import eval_results, possession, repos, safetensors
 from erpd_hub.hub.server.call import (
     Call,
     Json,
     Routes,
     bounded_int,
     page_link,
-    parse_json_object,
     reply,
     timestamp,
 )
-from erpd_hub.hub.server.cards import MAX_HEADER_CHARS, card_tags, read_card
-from erpd_hub.hub.server.errors import HubError, bad_request
+from erpd_hub.hub.server.cards import card_of, card_tags
+from erpd_hub.hub.server.errors import Refusal, bad_request
+from erpd_hub.hub.server.json_text import parse_json_object
 from erpd_hub.hub.server.objects import File, lfs_pointer
 from erpd_hub.hub.server.repos import Commit, Kind, Repo
 
 REPOS_PER_PAGE = 1000
 MAX_PARSED_BYTES = 1 << 20
-"""READMEs and configs larger than this are files like any other."""
+"""Configs larger than this are files like any other."""
 
 _COMMON = (
     "author cardData createdAt disabled downloads downloadsAllTime gated lastModified likes private resourceGroup"
@@ -57,7 +57,7 @@ def info(call: Call) -> Response:
     full["usedStorage"] = sum(file.size for _, file in files)
     wanted = _expanded(call)
     if repo.kind == "model":
-        stores = call.db, call.hub.trees, call.hub.blobs
+        stores = call.db, call.hub.trees, call.hub.blobs, repo
         if (not wanted or "safetensors" in wanted) and (counts := safetensors.parameters(*stores, commit)):
             full["safetensors"] = counts
         if "evalResults" in wanted:
@@ -76,7 +76,7 @@ def _expanded(call: Call) -> list[str]:
 
 def describe(call: Call, repo: Repo, commit: Commit) -> Json:
     """Everything but the list of files."""
-    card = _card(call, commit)
+    card = card_of(call.db, call.hub.trees, call.hub.blobs, repo, commit)
     tags = card_tags(repo.kind, card)
     answer: Json = {
         "_id": f"{repo.id:024x}",
@@ -105,7 +105,7 @@ def describe(call: Call, repo: Repo, commit: Commit) -> Json:
 
 def _model_fields(call: Call, repo: Repo, commit: Commit, card: Json, tags: list[str]) -> Json:
     names = call.hub.trees.load(call.db, commit.tree)
-    config = _json_file(call, commit, "config.json")
+    config = _json_file(call, repo, commit, "config.json")
     library = card.get("library_name") or ("transformers" if "model_type" in config else None)
     formats = {"safetensors": ".safetensors", "gguf": ".gguf"}
     found = [tag for tag, suffix in formats.items() if any(PurePosixPath(name).suffix == suffix for name in names)]
@@ -120,24 +120,21 @@ def _model_fields(call: Call, repo: Repo, commit: Commit, card: Json, tags: list
     return fields
 
 
-def _card(call: Call, commit: Commit) -> Json:
-    content = _small_file(call, commit, "README.md")
-    return dict(read_card(content[:MAX_HEADER_CHARS])) if content else {}
-
-
-def _json_file(call: Call, commit: Commit, name: str) -> Json:
-    content = _small_file(call, commit, name)
+def _json_file(call: Call, repo: Repo, commit: Commit, name: str) -> Json:
+    content = _small_file(call, repo, commit, name)
     try:
         return parse_json_object(content) if content else {}
-    except HubError:  # a user's broken file is not a broken repository
+    except Refusal:  # a user's broken file is not a broken repository
         return {}
 
 
-def _small_file(call: Call, commit: Commit, name: str) -> bytes | None:
+def _small_file(call: Call, repo: Repo, commit: Commit, name: str) -> bytes | None:
+    """The content of a file at the root; None for one that is absent, large or deleted for good."""
     entry = call.hub.trees.find(call.db, commit.tree, (name,))
     if not isinstance(entry, File) or entry.size > MAX_PARSED_BYTES:
         return None
-    return call.hub.blobs.read(call.db, entry.sha256)
+    held = possession.holds(call.db, call.hub.blobs, repo, entry)
+    return call.hub.blobs.read(call.db, entry.sha256) if held else None
 
 
 def _sibling(path: str, file: File, *, blobs: bool) -> Json:

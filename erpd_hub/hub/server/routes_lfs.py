@@ -12,9 +12,9 @@ from anyio import to_thread
 from starlette.responses import Response
 
 from erpd_hub.hub.server import possession, routes_multipart
-from erpd_hub.hub.server.blobs import INLINE_LIMIT
+from erpd_hub.hub.server.blobs import INLINE_LIMIT, wrong_hash
 from erpd_hub.hub.server.call import Call, Json, Routes, object_list, reply, text_field
-from erpd_hub.hub.server.errors import bad_request, repo_not_found
+from erpd_hub.hub.server.errors import bad_request, repo_not_found, too_large
 from erpd_hub.hub.server.paths import is_hex
 from erpd_hub.hub.server.repos import Repo
 from erpd_hub.hub.server.signing import Upload
@@ -23,6 +23,10 @@ from erpd_hub.hub.server.uploads import UPLOAD_SEGMENT, body_parts, permitted_up
 MULTIPART_FROM = 1 << 30
 """Bytes from which on a client that can is asked to send parts."""
 MAX_OBJECT_BYTES = 1 << 40
+MAX_OBJECTS = 1000
+"""Of one batch; clients announce 256."""
+MAX_LINKS = 50_000
+"""Upload links of one answer, each of some 300 bytes."""
 _LFS_TYPE = "application/vnd.git-lfs+json"
 
 
@@ -35,14 +39,24 @@ def batch(call: Call) -> Response:
         raise bad_request("Only uploads are negotiated; download through resolve")
     transfers = call.json.get("transfers")
     known = transfers if isinstance(transfers, list) else []
-    objects = [_offer(call, repo, known, item) for item in object_list(call.json, "objects")]
-    answer = {"transfer": "multipart" if _in_parts(objects) else "basic", "hash_algo": "sha256", "objects": objects}
+    asked = object_list(call.json, "objects")
+    if len(asked) > MAX_OBJECTS:
+        raise too_large(f"At most {MAX_OBJECTS} objects may be announced at a time")
+    objects: list[Json] = []
+    links = 0
+    for item in asked:
+        objects.append(_offer(call, repo, known, item))
+        links += _links(objects[-1])
+        if links > MAX_LINKS:
+            raise too_large("These objects are too large for one batch; announce fewer at a time")
+    answer = {"transfer": "multipart" if links else "basic", "hash_algo": "sha256", "objects": objects}
     return reply(answer, headers={"Content-Type": _LFS_TYPE})
 
 
-def _in_parts(offers: list[Json]) -> bool:
-    actions = [offer["actions"] for offer in offers if "actions" in offer]
-    return any(isinstance(action, dict) and "header" in action["upload"] for action in actions)
+def _links(offer: Json) -> int:
+    """Links to upload an object in parts, 0 when it is sent whole or not at all."""
+    actions = offer.get("actions")
+    return len(actions["upload"].get("header", ())) if isinstance(actions, dict) else 0
 
 
 def _offer(call: Call, repo: Repo, transfers: Collection[object], item: Json) -> Json:
@@ -57,7 +71,7 @@ def _offer(call: Call, repo: Repo, transfers: Collection[object], item: Json) ->
     if not usable or call.hub.blobs.size(call.db, oid) != size:
         query = call.hub.signer.query(Upload(repo.id, call.user.name, oid, size))
         if size >= MULTIPART_FROM and "multipart" in transfers:
-            upload = routes_multipart.action(call.base_url, oid, size, query, routes_multipart.part_bytes(size))
+            upload = routes_multipart.action(call.base_url, oid, size, query)
         else:
             upload = {"href": f"{call.base_url}/{UPLOAD_SEGMENT}/{oid}?{query}"}
         offer["actions"] = {"upload": upload}
@@ -82,7 +96,7 @@ def _note(call: Call, upload: Upload, content: bytes) -> None:
     """Keep small content, and remember who sent it."""
     small = upload.size <= INLINE_LIMIT
     if small and sha256(content).hexdigest() != upload.oid:
-        raise bad_request("The uploaded bytes do not have the announced sha256")
+        raise wrong_hash()
     with call.hub.db.write() as db:
         if small:
             call.hub.blobs.put_inline(db, upload.oid, content)

@@ -3,21 +3,25 @@
     PUT  /lfs-upload/{oid}/{number}?...   one part, from 1; answers with its ETag
     POST /lfs-upload/{oid}?...            all parts are there: the file is hashed and becomes a blob
 
-Parts are written in their place of one file, `parts/{oid}-{account}`, which the blob store then takes over.
+Parts are written in their place of one file, `parts/{oid}-{account}`, which the blob store then takes over; which of
+them arrived whole stands in `parts/{oid}-{account}.done`. A part holds a shared lock of the file and its completion an
+exclusive one, so that nobody writes to what is about to be a blob.
 """
 
+import fcntl
 import os
 import time
 from hashlib import md5, sha256
 from math import ceil
 from pathlib import Path
+from typing import BinaryIO
 
 from anyio import to_thread
 from starlette.responses import Response
 
 from erpd_hub.hub.server import possession
 from erpd_hub.hub.server.call import Call, Json, Routes, reply
-from erpd_hub.hub.server.errors import bad_request, forbidden
+from erpd_hub.hub.server.errors import Refusal, bad_request, conflict, forbidden
 from erpd_hub.hub.server.signing import Upload
 from erpd_hub.hub.server.uploads import UPLOAD_SEGMENT, body_parts, permitted_upload
 
@@ -32,26 +36,32 @@ def part_bytes(size: int) -> int:
     return max(MIN_PART_BYTES, ceil(size / MAX_PARTS))
 
 
-def action(base_url: str, oid: str, size: int, query: str, part: int) -> Json:
-    """What the batch call tells a client that may upload in parts of `part` bytes."""
+def action(base_url: str, oid: str, size: int, query: str) -> Json:
+    """What the batch call tells a client that may upload in parts."""
     link = f"{base_url}/{UPLOAD_SEGMENT}/{oid}"
-    count = ceil(size / part)
-    urls = {f"{number:05}": f"{link}/{number}?{query}&part={part}" for number in range(1, count + 1)}
+    part = part_bytes(size)
+    urls = {f"{number:05}": f"{link}/{number}?{query}" for number in _numbers(size)}
     return {"href": f"{link}?{query}", "header": {"chunk_size": str(part), **urls}}
 
 
+def _numbers(size: int) -> range:
+    return range(1, ceil(size / part_bytes(size)) + 1)
+
+
 async def put_part(call: Call, upload: Upload) -> Response:
-    number, part = (_number(text) for text in (call.target.rest[1], call.query("part") or ""))
-    start = (number - 1) * part
-    if not (part > 0 and 0 <= start < upload.size):
+    number, part = _number(call.target.rest[1]), part_bytes(upload.size)
+    if number not in _numbers(upload.size):
         raise bad_request("There is no such part")
-    path = await to_thread.run_sync(_parts_file, call, upload)
+    start = (number - 1) * part
+    path = _parts_path(call, upload)
     digest = md5(usedforsecurity=False)
     at = start
-    with path.open("r+b", buffering=0) as file:
+    with await to_thread.run_sync(_open_parts, path) as file:
         async for chunk in body_parts(call, min(part, upload.size - start)):
             digest.update(chunk)
             at += await to_thread.run_sync(_write_at, file.fileno(), chunk, at)
+        with _done_file(path).open("a") as done:
+            done.write(f"{number}\n")
     return Response(headers={"ETag": f'"{digest.hexdigest()}"'})
 
 
@@ -63,17 +73,15 @@ async def complete(call: Call) -> Response:
 
 def _complete(call: Call, upload: Upload) -> None:
     path = _parts_path(call, upload)
-    with call.hub.blobs.receive(upload.oid) as incoming:
+    if not _done(path) >= set(_numbers(upload.size)):  # or a few bytes would pass for a file of any length
+        raise bad_request("Parts of the upload are missing")
+    with path.open("r+b") as file:
+        _lock(file, fcntl.LOCK_EX)
         try:
-            with path.open("rb", buffering=0) as file:
-                if os.fstat(file.fileno()).st_size != upload.size:
-                    raise bad_request("Parts of the upload are missing")
-                while chunk := file.read(4 << 20):
-                    incoming.write(chunk)
-        except FileNotFoundError as error:
-            raise bad_request("Parts of the upload are missing") from error
-        incoming.keep()
-    path.unlink(missing_ok=True)
+            call.hub.blobs.adopt(file, path, upload.oid)
+        finally:  # parts that do not make the file are no use to its next upload
+            path.unlink(missing_ok=True)
+            _done_file(path).unlink(missing_ok=True)
     with call.hub.db.write() as db:
         possession.note_upload(db, upload.account, upload.oid)
 
@@ -87,15 +95,50 @@ def _write_at(descriptor: int, chunk: bytearray, at: int) -> int:
     return len(chunk)
 
 
-def _parts_file(call: Call, upload: Upload) -> Path:
-    """The file that takes the parts, made when the first arrives; abandoned ones go."""
-    path = _parts_path(call, upload)
+def _open_parts(path: Path) -> BinaryIO:
+    """The file that takes the parts, made when the first arrives and locked against its completion; abandoned ones
+    go."""
     path.parent.mkdir(exist_ok=True)
     for other in path.parent.iterdir():
         if other.stat().st_mtime < time.time() - ABANDONED_S:
             other.unlink(missing_ok=True)
     path.touch()
-    return path
+    file = path.open("r+b", buffering=0)
+    _lock(file, fcntl.LOCK_SH)
+    if not _is_at(path, file):  # a completion took it away before it could be locked
+        file.close()
+        raise _busy()
+    return file
+
+
+def _is_at(path: Path, file: BinaryIO) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def _lock(file: BinaryIO, kind: int) -> None:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise _busy() from error
+
+
+def _busy() -> Refusal:
+    return conflict("A part of this upload is still arriving, or it is being completed; try again")
+
+
+def _done(path: Path) -> set[int]:
+    """The parts that arrived whole."""
+    try:
+        return {int(line) for line in _done_file(path).read_text().split()}
+    except FileNotFoundError:
+        return set()
+
+
+def _done_file(path: Path) -> Path:
+    return path.with_suffix(".done")
 
 
 def _parts_path(call: Call, upload: Upload) -> Path:

@@ -6,6 +6,7 @@ from starlette.responses import Response
 
 from erpd_hub.hub.server import commits, repos
 from erpd_hub.hub.server.call import Call, Json, Routes, bounded_int, page_link, reply, text_field, timestamp
+from erpd_hub.hub.server.errors import unprocessable
 from erpd_hub.hub.server.repos import HEADS, PULLS, TAGS
 
 COMMITS_PER_PAGE = 100
@@ -31,9 +32,10 @@ def create_branch(call: Call) -> Response:
 
 
 def create_tag(call: Call) -> Response:
-    return _create(
-        call, TAGS, text_field(call.json, "tag"), call.rest_text(), text_field(call.json, "message", "") or None
-    )
+    message = text_field(call.json, "message", "")
+    if len(message) > commits.MAX_MESSAGE_CHARS:
+        raise unprocessable("The tag's message is too long")
+    return _create(call, TAGS, text_field(call.json, "tag"), call.rest_text(), message or None)
 
 
 def _create(call: Call, prefix: str, name: str, revision: str, message: str | None) -> Response:
@@ -84,7 +86,7 @@ def list_commits(call: Call) -> Response:
 def super_squash(call: Call) -> Response:
     repo = call.writable_repo()
     assert call.user is not None
-    message = commits.Message(text_field(call.json, "message", "Super-squash"), "", call.user.name)
+    message = commits.checked_message(text_field(call.json, "message", "Super-squash"), "", call.user.name)
     with call.hub.db.write() as db:
         branch = repos.branch_ref(db, repo, call.rest_text())
         commits.squash(db, call.hub.trees, repo, branch, message)

@@ -16,7 +16,7 @@ from erpd_hub.hub.server.call import (
     text_field,
     url_prefix,
 )
-from erpd_hub.hub.server.cards import CardError, card_errors, parse_header
+from erpd_hub.hub.server.cards import read_card, readme_errors
 from erpd_hub.hub.server.errors import bad_request, conflict, invalid_credentials
 from erpd_hub.hub.server.repos import Kind, Moved, Repo
 
@@ -51,10 +51,10 @@ def create(call: Call) -> Response:
     with call.hub.db.write() as db:
         existing = _existing(db, kind, namespace, name)
         if existing is not None:
-            raise conflict("You already created this repo", url=_url(call, existing))
+            raise conflict("You already created this repo", url=call.repo_url(existing))
         repo = repos.insert_repo(db, kind, namespace, name, private=private, sdk=sdk)
         commits.create_initial(db, call.hub.trees, call.hub.blobs, repo, user.name)
-    return reply({"url": _url(call, repo), "name": repo.full_name, "id": repo.full_name})
+    return reply({"url": call.repo_url(repo), "name": repo.full_name, "id": repo.full_name})
 
 
 def delete(call: Call) -> Response:
@@ -84,11 +84,11 @@ def duplicate(call: Call) -> Response:
     with call.hub.db.write() as db:
         existing = _existing(db, source.kind, namespace, name)
         if existing is not None:
-            raise conflict("You already created this repo", url=_url(call, existing))
+            raise conflict("You already created this repo", url=call.repo_url(existing))
         made = repos.insert_repo(db, source.kind, namespace, name, private=private, sdk=source.sdk)
         repos.copy_history(db, source, made)
         possession.copy_links(db, source, made)
-    return reply({"url": _url(call, made), "name": made.full_name, "id": made.full_name})
+    return reply({"url": call.repo_url(made), "name": made.full_name, "id": made.full_name})
 
 
 def _existing(db: sqlite3.Connection, kind: Kind, namespace: str, name: str) -> Repo | None:
@@ -120,16 +120,13 @@ def auth_check(call: Call) -> Response:
 def validate_yaml(call: Call) -> Response:
     """Errors stop the client from committing a README; their absence is all it needs. Cards that validate themselves
     ask for plain text."""
-    try:
-        header = parse_header(text_field(call.json, "content"))
-        errors = card_errors(header)
-    except CardError as error:
-        header, errors = {}, [f"YAML metadata: {error}"]
+    readme = text_field(call.json, "content").encode()
+    errors = readme_errors(readme)
     if errors and call.request.headers.get("accept") == "text/plain":
         return PlainTextResponse("\n".join(f"- Error: {message}" for message in errors), status_code=400)
     if errors:
         return reply({"errors": [{"message": message} for message in errors], "warnings": []}, status=400)
-    warnings = [] if header else [{"message": "empty or missing yaml metadata in repo card"}]
+    warnings = [] if read_card(readme) else [{"message": "empty or missing yaml metadata in repo card"}]
     return reply({"errors": [], "warnings": warnings})
 
 
@@ -168,10 +165,6 @@ def _is_private(body: Json, *, default: bool) -> bool:
     if visibility not in ("public", "private", "protected"):
         raise bad_request('"visibility" must be "public" or "private"')
     return visibility != "public"
-
-
-def _url(call: Call, repo: Repo) -> str:
-    return call.repo_url(repo)
 
 
 SITE_ROUTES: Routes = {

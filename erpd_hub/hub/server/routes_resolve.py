@@ -6,9 +6,10 @@ from urllib.parse import quote
 
 from starlette.responses import Response, StreamingResponse
 
+from erpd_hub.hub.server import possession
 from erpd_hub.hub.server.blobs import read_range
 from erpd_hub.hub.server.call import Call, Routes
-from erpd_hub.hub.server.errors import HubError, entry_not_found
+from erpd_hub.hub.server.errors import Refusal, entry_not_found
 from erpd_hub.hub.server.objects import File
 from erpd_hub.hub.server.repos import Commit
 
@@ -27,9 +28,12 @@ def resolve(call: Call) -> Response:
     entry = call.entry(commit, path) if path else None
     if not isinstance(entry, File):
         raise entry_not_found(commit=commit.oid)
-    if call.hub.blobs.size(call.db, entry.sha256) is None:
-        raise HubError(410, "The content of this file is not here any more: deleted from the history, or damaged")
+    possession.check_holds(call.db, call.hub.blobs, call.repo(), entry)
     headers = _headers(commit, entry, path)
+    if "cookie" in call.request.headers:  # a browser's: what is private must not stay where others find it
+        headers["Cache-Control"] = "private, no-cache"
+    if _is_known(headers["ETag"], call.request.headers.get("if-none-match")):
+        return Response(status_code=304, headers=headers)
     span = _span(call.request.headers.get("range"), entry.size)
     status = 200
     if span is None:
@@ -66,6 +70,11 @@ def _headers(commit: Commit, file: File, path: str) -> dict[str, str]:
     }
 
 
+def _is_known(tag: str, header: str | None) -> bool:
+    """Whether an If-None-Match header names the content, or any."""
+    return header is not None and any(known.strip().removeprefix("W/") in (tag, "*") for known in header.split(","))
+
+
 def _span(header: str | None, size: int) -> Span | None:
     """The bytes a Range header asks for, None for all of them; raises a 416 when it asks for none that exist."""
     match = _RANGE.fullmatch(header.strip()) if header else None
@@ -78,7 +87,7 @@ def _span(header: str | None, size: int) -> Span | None:
     if match[1] and match[2] and int(match[2]) < int(match[1]):
         return None
     if start >= size:
-        raise HubError(416, "Range not satisfiable", headers={"Content-Range": f"bytes */{size}"})
+        raise Refusal(416, "Range not satisfiable", headers={"Content-Range": f"bytes */{size}"})
     return Span(start, end - start + 1)
 
 

@@ -13,14 +13,14 @@ from erpd_hub.hub.server.call import (
     Json,
     Routes,
     Target,
-    find_visible,
+    find_current,
     kind_field,
     object_list,
     reply,
     text_field,
     timestamp,
 )
-from erpd_hub.hub.server.errors import HubError, bad_request
+from erpd_hub.hub.server.errors import Refusal, bad_request
 from erpd_hub.hub.server.objects import File
 from erpd_hub.hub.server.repos import MAIN
 from erpd_hub.hub.server.rewriting import drop_files
@@ -47,7 +47,7 @@ def _added(call: Call, repo: repos.Repo, commit: repos.Commit) -> Iterator[tuple
     parent = repos.get_commit(call.db, repo, commit.parent).tree if commit.parent else None
     for path in call.hub.trees.changed(call.db, commit.tree, parent):
         entry = call.hub.trees.find(call.db, commit.tree, tuple(path.split("/")))
-        if isinstance(entry, File) and entry.lfs and call.hub.blobs.size(call.db, entry.sha256) is not None:
+        if isinstance(entry, File) and entry.lfs and possession.holds(call.db, call.hub.blobs, repo, entry):
             yield path, entry
 
 
@@ -58,7 +58,7 @@ def change_lfs_files(call: Call) -> Response:
             return _duplicate(call)
         case () | ("batch",):
             return _delete(call)
-    raise HubError(404, "Not found")
+    raise Refusal(404, "Not found")
 
 
 def _duplicate(call: Call) -> Response:
@@ -68,7 +68,7 @@ def _duplicate(call: Call) -> Response:
         raise bad_request('"target" must be an object with type and name')
     namespace, _, name = text_field(target, "name").partition("/")
     call.hub.accounts.check_write(call.user, namespace)
-    find_visible(call.hub, call.db, call.user, Target(kind_field(target), namespace, name))
+    find_current(call.hub, call.db, call.user, Target(kind_field(target), namespace, name))
     wanted = [text_field(item, "sha256") for item in object_list(call.json, "files")]
     failed = [sha for sha in wanted if not possession.has(call.db, source, sha)]
     return reply({"failed": [{"sha256": sha, "error": "The repository has no such file"} for sha in failed]})
@@ -86,10 +86,10 @@ def _delete(call: Call) -> Response:
         if rewrites and own:
             drop_files(db, call.hub.trees, repo, set(own))
         freed = [sha for sha in own if not _is_needed(db, call.hub.blobs, sha)]
+        if freed:
+            xet.forget(call.hub.root)  # first: a kill must not leave clients relying on what is gone
         for sha in freed:
             db.execute("DELETE FROM blobs WHERE sha256 = ?", (sha,))
-    if freed:
-        xet.forget(call.hub.root)
     with call.hub.db.write() as db:  # again, since somebody may have committed the same content meanwhile
         for sha in freed:
             if not _is_needed(db, call.hub.blobs, sha):

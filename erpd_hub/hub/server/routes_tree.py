@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from erpd_hub.hub.server import commits
 from erpd_hub.hub.server.call import Call, Json, Routes, bounded_int, page_link, reply, timestamp
-from erpd_hub.hub.server.errors import HubError, bad_request, entry_not_found
+from erpd_hub.hub.server.errors import Refusal, bad_request, entry_not_found
 from erpd_hub.hub.server.objects import File, Folder, lfs_pointer
 from erpd_hub.hub.server.paths import split_path
 from erpd_hub.hub.server.repos import Commit
@@ -70,7 +70,7 @@ def _existing(call: Call, commit: Commit, paths: Iterable[str]) -> list[Found]:
     for path in dict.fromkeys(path.strip("/") for path in paths):
         try:
             entry = call.hub.trees.find(call.db, commit.tree, split_path(path))
-        except HubError:
+        except Refusal:
             continue
         if entry is not None:
             found.append(Found(path, entry))

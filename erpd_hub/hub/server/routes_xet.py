@@ -7,9 +7,8 @@ files uploaded through LFS. There are no Xet reads: listings carry no xetHash, s
 from anyio import to_thread
 from starlette.responses import Response
 
-from erpd_hub.hub.server import possession
 from erpd_hub.hub.server.call import Call, Routes, reply
-from erpd_hub.hub.server.errors import HubError, too_large
+from erpd_hub.hub.server.errors import Refusal, too_large
 from erpd_hub.hub.server.paths import is_hex
 from erpd_hub.hub.server.xorbs import MAX_SHARD_BYTES, MAX_XORB_BYTES, read_shard
 
@@ -21,7 +20,7 @@ TOKEN_LIFETIME_S = 3600
 def write_token(call: Call) -> Response:
     call.commit_repo(call.rest_text())
     owner = call.member().name
-    token, expires = call.hub.signer.token(owner, TOKEN_LIFETIME_S)
+    token, expires = call.hub.signer.token("xet", owner, TOKEN_LIFETIME_S)
     address = f"{call.base_url}/{SEGMENT}/{call.hub.xorbs.address(owner)}"
     headers = {"X-Xet-Cas-Url": address, "X-Xet-Access-Token": token, "X-Xet-Token-Expiration": str(expires)}
     return reply({"casUrl": address, "accessToken": token, "exp": expires}, headers=headers)
@@ -59,9 +58,7 @@ async def _store_shard(call: Call, owner: str) -> None:
 
 def _assemble(call: Call, owner: str, shard: bytes) -> None:
     for file in read_shard(shard):
-        sha256 = call.hub.xorbs.assemble(owner, file)
-        with call.hub.db.write() as db:
-            possession.note_upload(db, owner, sha256)
+        call.hub.xorbs.assemble(owner, file)
 
 
 async def _body(call: Call, limit: int) -> bytearray:
@@ -76,16 +73,16 @@ async def _body(call: Call, limit: int) -> bytearray:
 def _owner(call: Call) -> str:
     """The account that the access token was given to."""
     scheme, _, token = (call.request.headers.get("authorization") or "").partition(" ")
-    owner = call.hub.signer.owner(token.strip()) if scheme.lower() == "bearer" else None
-    if owner is None:
-        raise HubError(401, "The Xet access token is invalid or has expired")
+    owner = call.hub.signer.owner("xet", token.strip()) if scheme.lower() == "bearer" else None
+    if owner is None or not call.hub.accounts.has(owner):
+        raise Refusal(401, "The Xet access token is invalid or has expired")
     if call.target.rest[:1] != (call.hub.xorbs.address(owner),):
         raise _not_here()
     return owner
 
 
-def _not_here() -> HubError:
-    return HubError(404, "Not found")
+def _not_here() -> Refusal:
+    return Refusal(404, "Not found")
 
 
 UPLOAD_ROUTES: Routes = {("POST", SEGMENT): store, ("GET", SEGMENT): look_up, ("HEAD", SEGMENT): look_up}

@@ -1,12 +1,15 @@
 """Hashes of the files that nobody writes to while no server runs, noted as the last one closes them.
 
 With them a check finds any flipped byte of those files, also where sqlite keeps nothing. A killed server leaves none.
+Whoever opens the root next compares them once more and breaks the seal; what did not match stays on record in a file,
+which people remove.
 """
 
 import hashlib
 import json
 import logging
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 from erpd_hub.hub.server.blobs import sync_folder
@@ -15,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 SEALED = ("hub.sqlite", "secret")
 SEAL = "seal.json"
+RECORD = "altered"
+"""A line of time and name for each file that a server found altered as it started."""
 LONGEST_BYTES = 2 << 30
 """Of a file that is still hashed; a server should not take longer than seconds to leave."""
 
@@ -37,9 +42,22 @@ def make_seal(root: Path) -> None:
 
 
 def break_seal(root: Path) -> None:
-    """Before anything is written."""
+    """Before anything is written; what was altered is logged, and noted for every later check."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    for name in altered_files(root):
+        logger.error("%s: is not as the last server left it; run erpd-hub hub fsck", name)
+        with (root / RECORD).open("a") as file:
+            file.write(f"{now} {name}\n")
+            file.flush()
+            os.fsync(file.fileno())
     (root / SEAL).unlink(missing_ok=True)
     sync_folder(root)
+
+
+def recorded(root: Path) -> list[str]:
+    """The lines of the record."""
+    path = root / RECORD
+    return path.read_text(errors="replace").splitlines() if path.exists() else []
 
 
 def altered_files(root: Path) -> list[str]:

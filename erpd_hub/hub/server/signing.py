@@ -8,11 +8,13 @@ import time
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from urllib.parse import urlencode
 
 LINK_LIFETIME_S = 6 * 3600
 """Long enough for one slow upload of a large checkpoint."""
+
+Purpose = Literal["session", "xet"]
 
 _NUMBER = re.compile(r"[0-9]{1,15}")
 
@@ -48,26 +50,26 @@ class Signer:
         good = hmac.compare_digest(expected, query.get("signature", "").encode())
         return upload if good and int(expires) >= time.time() else None
 
-    def token(self, owner: str, lifetime_s: int) -> tuple[str, int]:
-        """A token that names its owner, and when it expires (Unix seconds)."""
+    def token(self, purpose: Purpose, owner: str, lifetime_s: int) -> tuple[str, int]:
+        """A token that names its owner and is good for one purpose, and when it expires (Unix seconds)."""
         expires = int(time.time()) + lifetime_s
-        return f"{expires}.{self._sign_token(owner, expires)}.{owner}", expires
+        return f"{expires}.{self._sign_token(purpose, owner, expires)}.{owner}", expires
 
-    def owner(self, token: str) -> str | None:
-        """Whose token it is, None when it is not ours or has expired."""
+    def owner(self, purpose: Purpose, token: str) -> str | None:
+        """Whose token it is, None when it is not ours, for something else or has expired."""
         expires, _, rest = token.partition(".")
         signature, _, owner = rest.partition(".")
         if not (expires.isascii() and expires.isdigit()) or len(expires) > 12:
             return None
-        good = hmac.compare_digest(self._sign_token(owner, int(expires)).encode(), signature.encode())
+        good = hmac.compare_digest(self._sign_token(purpose, owner, int(expires)).encode(), signature.encode())
         return owner if good and int(expires) >= time.time() else None
 
     def _sign(self, upload: Upload, expires: int) -> str:
         text = f"upload {upload.repo} {upload.account} {upload.oid} {upload.size} {expires}"
         return hmac.new(self._key, text.encode("utf-8", "replace"), sha256).hexdigest()
 
-    def _sign_token(self, owner: str, expires: int) -> str:
-        return hmac.new(self._key, f"token {owner} {expires}".encode(), sha256).hexdigest()
+    def _sign_token(self, purpose: Purpose, owner: str, expires: int) -> str:
+        return hmac.new(self._key, f"{purpose} {owner} {expires}".encode("utf-8", "replace"), sha256).hexdigest()
 
 
 def _secret(path: Path) -> bytes:

@@ -17,7 +17,7 @@ def permitted_upload(call: Call) -> Upload:
     """What the signed link permits; raises a 403 when that is nothing."""
     oid = call.target.rest[0] if call.target.rest else ""
     permitted = call.hub.signer.permitted(oid, call.request.query_params) if is_hex(oid, 64) else None
-    if permitted is None or not repos.is_repo(call.db, permitted.repo):
+    if permitted is None or not call.hub.accounts.has(permitted.account) or not repos.is_repo(call.db, permitted.repo):
         raise forbidden("The upload link is invalid or has expired")
     return permitted
 

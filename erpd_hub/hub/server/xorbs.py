@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from erpd_hub.hub.server.errors import HubError, bad_request
+from erpd_hub.hub.server.errors import Refusal, bad_request
 
 MAX_XORB_BYTES = 80 << 20
 """The format bounds a xorb's content to 64 MiB; incompressible chunks and its footer come on top."""
@@ -151,5 +151,5 @@ def _next(records: Iterator[bytes]) -> bytes:
     return record
 
 
-def _cut_off() -> HubError:
+def _cut_off() -> Refusal:
     return bad_request("The shard is cut off")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-BOX_WIDTH, BOX_HEIGHT = 208, 58
+BOX_WIDTH, BOX_HEIGHT = 244, 58
 GAP_X, GAP_Y, MARGIN = 22, 52, 12
 PASS_WIDTH = 10
 """Of an edge on its way past a row."""

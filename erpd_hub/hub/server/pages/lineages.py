@@ -3,9 +3,9 @@ repositories, as far as the reader may see them."""
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from erpd_hub.hub.server import repos
-from erpd_hub.hub.server.call import Call, Target, find_visible, url_prefix
-from erpd_hub.hub.server.errors import HubError
+from erpd_hub.hub.server import possession, repos
+from erpd_hub.hub.server.call import Call, Target, find_current, url_prefix
+from erpd_hub.hub.server.errors import Refusal
 from erpd_hub.hub.server.objects import File
 from erpd_hub.hub.server.pages.graph import Node
 from erpd_hub.hub.server.paths import split_path
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 LINEAGE = "lineage.json"
 """As in erpd_hub.artifacts, which takes longer to import than the server."""
 MAX_NODES = 250
-MAX_RECORD_BYTES = 4 << 20
+MAX_EDGES = 1000
+MAX_RECORD_BYTES = 1 << 20
 MAX_RUN_REPOS = 200
 MAX_FOLDERS = 1000
 
 
-def read_record(call: Call, commit: Commit, folder: str) -> "LineageRecord | None":
+def read_record(call: Call, repo: Repo, commit: Commit, folder: str) -> "LineageRecord | None":
     """The record of an artifact in a commit; None where there is none that can be read."""
     from erpd_hub.artifacts import LineageRecord  # not before somebody looks
 
@@ -30,8 +31,8 @@ def read_record(call: Call, commit: Commit, folder: str) -> "LineageRecord | Non
         entry = call.hub.trees.find(call.db, commit.tree, split_path(f"{folder}/{LINEAGE}" if folder else LINEAGE))
         if not isinstance(entry, File) or entry.size > MAX_RECORD_BYTES:
             return None
-        return LineageRecord.model_validate_json(call.hub.blobs.read(call.db, entry.sha256))
-    except (HubError, ValueError, FileNotFoundError):  # anybody may write a file of this name
+        return LineageRecord.model_validate_json(possession.read(call.db, call.hub.blobs, repo, entry))
+    except (Refusal, ValueError):  # anybody may write a file of this name
         return None
 
 
@@ -39,7 +40,7 @@ def ancestry(call: Call, starts: list[tuple[Repo, Commit, str]], *, marked: bool
     """The artifacts, marked as what it is about, and everything above them, by key; at most MAX_NODES."""
     nodes: dict[str, Node] = {}
     for repo, commit, folder in starts:
-        record = read_record(call, commit, folder)
+        record = read_record(call, repo, commit, folder)
         if record is not None and len(nodes) < MAX_NODES:
             key = _key(repo.kind, repo.full_name, commit.oid, folder)
             if key not in nodes:
@@ -51,6 +52,7 @@ def ancestry(call: Call, starts: list[tuple[Repo, Commit, str]], *, marked: bool
 
 def _add_inputs(call: Call, record: "LineageRecord", nodes: dict[str, Node], key: str) -> None:
     pending = [(record, key)]
+    left = MAX_EDGES - sum(len(node.inputs) for node in nodes.values())
     while pending:
         below, its_key = pending.pop()
         for item in below.inputs:
@@ -61,8 +63,9 @@ def _add_inputs(call: Call, record: "LineageRecord", nodes: dict[str, Node], key
                 nodes[above], found = _node(call, item)
                 if found is not None:
                     pending.append((found, above))
-            if above != its_key:
+            if above != its_key and left and (item.role, above) not in nodes[its_key].inputs:
                 nodes[its_key].inputs.append((item.role, above))
+                left -= 1
 
 
 def _node(call: Call, item: "InputRecord") -> "tuple[Node, LineageRecord | None]":
@@ -72,32 +75,24 @@ def _node(call: Call, item: "InputRecord") -> "tuple[Node, LineageRecord | None]
         return Node(what, item.digest[:12], look="outside"), None
     namespace, _, name = item.repo_id.partition("/")
     try:
-        repo = _visible(call, Target(item.repo_type, namespace, name))
+        repo = find_current(call.hub, call.db, call.user, Target(item.repo_type, namespace, name))
         commit = repos.resolve_revision(call.db, repo, item.revision)
-    except HubError:
+    except Refusal:
         where = "on the upstream Hub" if item.upstream else "not to be seen here"
         return Node(item.kind, item.repo_id, f"{item.revision[:7]}, {where}", look="outside"), None
-    record = read_record(call, commit, item.folder) if item.kind != "external" else None
+    record = read_record(call, repo, commit, item.folder) if item.kind != "external" else None
     if record is not None:
         return _artifact(record, repo, commit, item.folder), record
     href = f"{repo_url(repo)}/tree/{commit.oid}"
     return Node(item.kind, repo.full_name, commit.oid[:7], href, look="outside"), None
 
 
-def _visible(call: Call, target: Target) -> Repo:
-    """The repository of an id, also of one that it had before."""
-    try:
-        return find_visible(call.hub, call.db, call.user, target)
-    except repos.Moved as moved:
-        return moved.repo
-
-
 def _artifact(record: "LineageRecord", repo: Repo, commit: Commit, folder: str) -> Node:
     step = f" · step {record.saved_step}" if record.saved_step is not None else ""
     name = f"{repo.name}/{folder}" if folder else repo.name
     href = f"{repo_url(repo)}/tree/{commit.oid}" + (f"/{folder}" if folder else "")
-    copied = " · copied" if record.origin is not None else ""
-    note = f"round {record.round} · {record.step} · {commit.oid[:7]}{copied}"
+    copied = "copied · " if record.origin is not None else ""
+    note = f"{copied}round {record.round} · {record.step} · {commit.oid[:7]}"
     return Node(f"{record.stage}{step}", name, note, href)
 
 
@@ -118,7 +113,7 @@ def run_of(call: Call, namespace: str, run: str) -> Run:
                 continue
             head = repos.resolve_revision(call.db, repo, repos.MAIN)
             folders = artifact_folders(call, head)
-            record = read_record(call, head, folders[0]) if folders else None
+            record = read_record(call, repo, head, folders[0]) if folders else None
             if record is None or record.run != run:
                 continue
             if folders == [""]:
@@ -132,7 +127,7 @@ def _finished(call: Call, repo: Repo, head: Commit, record: "LineageRecord") -> 
     """The commit of an artifact's finished tag, which is what its users name; main when there is none."""
     try:
         return repos.resolve_revision(call.db, repo, f"{repos.TAGS}fp-{record.fingerprint[:16]}")
-    except HubError:
+    except Refusal:
         return head
 
 

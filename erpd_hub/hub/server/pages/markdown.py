@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from erpd_hub.hub.server.errors import HubError
+from erpd_hub.hub.server.errors import Refusal
 from erpd_hub.hub.server.paths import split_path
 
 if TYPE_CHECKING:
@@ -80,6 +80,6 @@ def _own_file(target: str) -> str | None:
         parts = urlsplit(target)
         path = parts.path.removeprefix("./")
         split_path(unquote(path, errors="strict"))
-    except (ValueError, HubError):
+    except (ValueError, Refusal):
         return None
     return None if parts.scheme or parts.netloc or target.startswith(("/", "\\", "#", "?")) else path

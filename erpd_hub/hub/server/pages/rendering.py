@@ -6,6 +6,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from erpd_hub.hub.server.pages.graph import BOX_HEIGHT, BOX_WIDTH
 from erpd_hub.hub.server.repos import KINDS, Kind
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ def environment() -> "Environment":
         lstrip_blocks=True,
     )
     made.filters |= {"size": size, "date": date, "path": path, "ago": ago, "tail": tail}
-    made.globals |= {"kinds": KINDS, "kind_names": {kind: kind_name(kind) for kind in KINDS}}
+    made.globals |= {"kinds": KINDS, "kind_names": {kind: kind_name(kind) for kind in KINDS},
+                     "box_size": (BOX_WIDTH, BOX_HEIGHT)}  # fmt: skip
     return made
 
 

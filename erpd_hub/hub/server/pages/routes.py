@@ -10,12 +10,13 @@ from http import HTTPStatus
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from erpd_hub.hub.server import possession
 from erpd_hub.hub.server.accounts import User, token_digest
 from erpd_hub.hub.server.blobs import INLINE_LIMIT
 from erpd_hub.hub.server.call import Call, Handler, Hub, Target
-from erpd_hub.hub.server.errors import HubError, bad_request, entry_not_found, forbidden
+from erpd_hub.hub.server.errors import Refusal, bad_request, entry_not_found, forbidden
 from erpd_hub.hub.server.objects import File
-from erpd_hub.hub.server.pages import views
+from erpd_hub.hub.server.pages import changes, views
 from erpd_hub.hub.server.pages.markdown import IMAGES
 from erpd_hub.hub.server.pages.rendering import environment, stylesheet
 from erpd_hub.hub.server.paths import is_repo_part
@@ -33,7 +34,7 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "X-DNS-Prefetch-Control": "off",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "private, no-cache",
@@ -45,11 +46,14 @@ _ICON = (
 _KINDS: dict[str, Kind] = {f"{kind}s": kind for kind in KINDS}
 View = Callable[[Call], views.Page]
 _REPO_VIEWS: dict[str, View] = {"tree": views.tree, "blob": views.blob, "commits": views.history,
-                                "lineage": views.lineage}  # fmt: skip
+                                "lineage": views.lineage, "commit": changes.commit,
+                                "discussions": changes.discussions}  # fmt: skip
 
 
 def find(method: str, segments: tuple[str, ...]) -> tuple[Handler, Target] | None:
     """The handler of a page and what its URL names, None for a URL that is no page."""
+    if method == "HEAD":  # the answer's body is then not sent
+        method = "GET"
     if segments[0] == SITE:
         return _site(method, segments[1:])
     if method != "GET":
@@ -87,7 +91,7 @@ def _page(view: View) -> Handler:
     def handler(call: Call) -> Response:
         try:
             page = view(call)
-        except HubError as error:
+        except Refusal as error:
             status = HTTPStatus.NOT_FOUND if error.status == HTTPStatus.UNAUTHORIZED else error.status
             return render(call, views.Page("error.html.jinja", {"message": error.message, "status": status}), status)
         return render(call, page)
@@ -116,7 +120,8 @@ def media(call: Call) -> Response:
     kind = IMAGES.get(path[path.rfind(".") :].lower())
     if not isinstance(entry, File) or kind is None or entry.size > MAX_IMAGE_BYTES:
         raise entry_not_found(commit=commit.oid)
-    return Response(call.hub.blobs.read(call.db, entry.sha256), headers=HEADERS, media_type=kind)
+    content = possession.read(call.db, call.hub.blobs, call.repo(), entry)
+    return Response(content, headers=HEADERS, media_type=kind)
 
 
 # ------------------------------------------------------------------------------------------- signing in
@@ -125,16 +130,12 @@ def media(call: Call) -> Response:
 def reader(hub: Hub, request: Request) -> User | None:
     """Who reads a page: whose token or cookie comes with the request."""
     header = request.headers.get("authorization")
-    owner = hub.signer.owner(request.cookies.get(COOKIE, "")) if header is None else None
-    if owner is not None and hub.accounts.users is not None and owner.startswith(_SESSION):
-        for digest, user in hub.accounts.users.items():
-            if digest.hex() == owner.removeprefix(_SESSION):
+    owner = hub.signer.owner("session", request.cookies.get(COOKIE, "")) if header is None else None
+    if owner is not None and hub.accounts.users is not None:
+        for digest, user in hub.accounts.users.items():  # so that a session ends when the account gets another token
+            if digest.hex() == owner:
                 return user
     return hub.accounts.identify(header)
-
-
-_SESSION = "session-"
-"""A session names the token's digest, so that it ends when the account gets another token."""
 
 
 def login(call: Call) -> Response:
@@ -146,7 +147,7 @@ def login(call: Call) -> Response:
     digest = token_digest(token)
     if users is None or digest not in users:
         return render(call, views.Page("login.html.jinja", {"wrong": True}), HTTPStatus.FORBIDDEN)
-    value, _ = call.hub.signer.token(f"{_SESSION}{digest.hex()}", SESSION_S)
+    value, _ = call.hub.signer.token("session", digest.hex(), SESSION_S)
     response = RedirectResponse("/", status_code=HTTPStatus.SEE_OTHER, headers=HEADERS)
     secure = call.request.url.scheme == "https"
     response.set_cookie(COOKIE, value, max_age=SESSION_S, httponly=True, samesite="lax", secure=secure)
@@ -161,9 +162,8 @@ def logout(call: Call) -> Response:
 
 
 def _check_same_site(call: Call) -> None:
-    """Nobody is signed in or out by another site's form."""
-    origin = call.request.headers.get("origin")
-    if origin is not None and origin not in ("null", call.base_url):
+    """Nobody is signed in or out by another site's form; "null" is what a sandboxed frame of one sends."""
+    if call.request.headers.get("origin", call.base_url) != call.base_url:
         raise forbidden("Forms of other sites are refused")
     if call.request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         raise forbidden("Forms of other sites are refused")

@@ -1,0 +1,203 @@
+"""What the embedded Hub keeps, gives away and takes back: deleting for good, uploads in parts, xorbs that went bad.
+
+The server runs in this process, so that a test can look into it and make its parts small.
+"""
+
+import hashlib
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.lfs import _upload_multi_part
+from test_hub_accounts import TOKENS, write_accounts
+from test_hub_xet import chunk
+
+from erpd_hub.hub.server import routes_multipart, xet
+from erpd_hub.hub.server.accounts_file import read_accounts
+from erpd_hub.hub.server.app import HubApp
+from erpd_hub.hub.server.call import Hub
+from erpd_hub.hub.server.errors import Refusal
+from erpd_hub.hub.server.signing import Upload
+from erpd_hub.hub.server.xorbs import Run, SharedFile
+
+PART = 100_000
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    folder = tmp_path_factory.mktemp("hub")
+    hub = Hub(folder / "root", read_accounts(write_accounts(folder)))
+    yield hub
+    hub.close()
+
+
+@pytest.fixture(scope="module")
+def url(hub: Hub) -> Iterator[str]:
+    server = uvicorn.Server(uvicorn.Config(HubApp(hub, hosts=None), lifespan="off", log_level="warning"))
+    listener = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+    listener.close()
+
+
+@pytest.fixture(scope="module")
+def ada(url: str) -> HfApi:
+    return HfApi(url, token=TOKENS["ada"])
+
+
+def add(api: HfApi, repo: str, files: dict[str, bytes]) -> None:
+    api.create_commit(repo, [CommitOperationAdd(*item) for item in files.items()], commit_message="add")
+
+
+def test_what_was_deleted_for_good_is_not_read_from_other_holders(ada: HfApi, url: str) -> None:
+    """The bytes are still here, as a private copy's; but of this repository they are gone, whichever way one asks."""
+    header = b'{"t":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
+    files = {
+        "model.safetensors": len(header).to_bytes(8, "little") + header + bytes(8),
+        "README.md": b"---\nlicense: mit\n---\n\0",
+        "picture.png": b"\0picture",
+    }
+    repo = ada.create_repo("ada/open").repo_id
+    add(ada, repo, files)
+    assert ada.model_info(repo).safetensors is not None
+    ada.create_repo("ada/hidden", private=True)
+    add(ada, "ada/hidden", files)
+    ada.permanently_delete_lfs_files(repo, list(ada.list_lfs_files(repo)), rewrite_history=False)
+
+    for name, content in files.items():
+        assert httpx.get(f"{url}/{repo}/resolve/main/{name}").status_code == 410, name
+        hidden = httpx.get(
+            f"{url}/ada/hidden/resolve/main/{name}", headers={"Authorization": f"Bearer {TOKENS['ada']}"}
+        )
+        assert hidden.content == content
+    assert not list(ada.list_lfs_files(repo))
+    info = ada.model_info(repo)
+    assert (info.safetensors, info.card_data) == (None, None)
+    assert "picture.png" in ada.list_repo_files(repo)
+    assert httpx.get(f"{url}/{repo}/media/main/picture.png").status_code in (404, 410)
+    add(ada, repo, {"picture.png": files["picture.png"]})  # the client is not told that it is there
+    assert httpx.get(f"{url}/{repo}/resolve/main/picture.png").content == files["picture.png"]
+
+
+def test_a_tag_keeps_its_message_when_its_commit_is_rewritten(ada: HfApi, hub: Hub) -> None:
+    repo = ada.create_repo("ada/tagged").repo_id
+    add(ada, repo, {"a.bin": b"\0tagged", "b.txt": b"b"})
+    ada.create_tag(repo, tag="half", tag_message="half way")
+    read = "SELECT target, message FROM refs JOIN repos ON repos.id = repo WHERE refs.name = 'refs/tags/half'"
+    before = hub.db.read().execute(read).fetchone()
+    ada.permanently_delete_lfs_files(repo, list(ada.list_lfs_files(repo)))
+    after = hub.db.read().execute(read).fetchone()
+    assert after[0] != before[0]
+    assert after[1] == "half way"
+
+
+@pytest.fixture
+def offer(ada: HfApi, url: str, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], dict]:
+    """What a client is told of an upload in parts."""
+    monkeypatch.setattr(routes_multipart, "MIN_PART_BYTES", PART)
+    ada.create_repo("ada/parts", exist_ok=True)
+    key = hub.db.read().execute("SELECT id FROM repos WHERE name = 'parts'").fetchone()[0]
+
+    def make(content: bytes) -> dict:
+        oid = hashlib.sha256(content).hexdigest()
+        query = hub.signer.query(Upload(key, "ada", oid, len(content)))
+        return routes_multipart.action(url, oid, len(content), query)
+
+    return make
+
+
+def test_parts_become_a_blob_where_they_are(offer: Callable[[bytes], dict], hub: Hub) -> None:
+    content = random.Random(0).randbytes(3 * PART + 1)
+    given, operation = offer(content), CommitOperationAdd("large.bin", content)
+    links = [link for number, link in given["header"].items() if number.isdigit()]
+    assert len(links) == 4
+    pieces = [content[at : at + PART] for at in range(0, len(content), PART)]
+    for link, piece in zip(links[1:], pieces[1:], strict=True):
+        assert httpx.put(link, content=piece).status_code == 200
+    (parts,) = (path for path in (hub.root / "parts").iterdir() if path.suffix != ".done")
+    assert httpx.post(given["href"], json={}).status_code == 400, "the first is missing, though the length is right"
+    inode = parts.stat().st_ino
+    _upload_multi_part(operation, given["header"], PART, given["href"])
+    blob = hub.blobs.path(hashlib.sha256(content).hexdigest())
+    assert (blob.read_bytes(), blob.stat().st_ino) == (content, inode)
+    assert not list((hub.root / "parts").iterdir())
+
+
+def test_one_byte_at_the_end_does_not_pass_for_a_large_file(offer: Callable[[bytes], dict], hub: Hub) -> None:
+    given = offer(bytes(2 * PART + 1))
+    assert httpx.put(f"{given['header']['00003']}&part=1", content=b"\0").status_code == 200
+    assert httpx.put(given["header"]["00003"].replace("/3?", "/4?"), content=b"\0").status_code == 400
+    answer = httpx.post(given["href"], json={})
+    assert (answer.status_code, "missing" in answer.text) == (400, True)
+
+
+def test_nobody_writes_to_a_file_that_is_becoming_a_blob(offer: Callable[[bytes], dict], hub: Hub) -> None:
+    content = random.Random(1).randbytes(PART)
+    given, sending = offer(content), threading.Event()
+
+    def slowly() -> Iterator[bytes]:
+        yield content[:10]
+        assert sending.wait(30)
+        yield bytes(PART - 10)
+
+    link = given["header"]["00001"]
+    assert httpx.put(link, content=content).status_code == 200
+    late = threading.Thread(target=lambda: httpx.put(link, content=slowly(), timeout=60))
+    late.start()
+    while (answer := httpx.post(given["href"], json={})).status_code == 200:
+        assert httpx.put(link, content=content).status_code == 200  # the late one had not arrived yet
+        time.sleep(0.05)
+    sending.set()
+    late.join()
+    assert answer.status_code == 409
+    assert httpx.post(given["href"], json={}).status_code == 400, "not the announced bytes any more"
+
+
+XORB = chunk(b"a" * 1000) + chunk(b"b" * 1000)
+FILE = SharedFile(hashlib.sha256(b"a" * 1000 + b"b" * 1000).hexdigest(), (Run("e" * 64, 0, 2, 2000),))
+
+
+def _spoil(hub: Hub, how: str) -> None:
+    (raw,) = (hub.root / xet.FOLDER).glob(f"*/*/{'e' * 64}")
+    match how:
+        case "empty":
+            raw.write_bytes(b"")
+        case "cut":
+            raw.write_bytes(XORB[:-1])
+        case "flipped":
+            raw.write_bytes(XORB[:-1] + b"c")
+        case "its blob is gone":
+            hub.xorbs.assemble("ada", FILE)
+            with hub.db.write() as db:
+                db.execute("DELETE FROM blobs")
+
+
+@pytest.mark.parametrize("how", ["empty", "cut", "flipped", "its blob is gone"])
+def test_a_spoiled_xorb_is_sent_again_by_the_next_try(tmp_path: Path, how: str) -> None:
+    hub = Hub(tmp_path, read_accounts(write_accounts(tmp_path)))
+    hub.xorbs.add("bob", "f" * 64, XORB)
+    hub.xorbs.add("ada", "e" * 64, XORB)
+    addresses = [hub.xorbs.address(owner) for owner in ("ada", "bob")]
+    _spoil(hub, how)
+    with pytest.raises(Refusal) as refused:
+        hub.xorbs.assemble("ada", FILE)
+    assert refused.value.status == 400
+    assert not hub.xorbs.has("ada", "e" * 64)
+    assert [hub.xorbs.address(owner) == old for owner, old in zip(("ada", "bob"), addresses, strict=True)] == [
+        False,
+        True,
+    ]
+    packed_otherwise = chunk(b"a" * 500) + chunk(b"a" * 500 + b"b" * 1000)
+    hub.xorbs.add("ada", "e" * 64, packed_otherwise)
+    assert hub.xorbs.assemble("ada", FILE) == FILE.sha256
+    hub.close()
