@@ -134,8 +134,8 @@ def _without_empty(data: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in data.items() if value or name not in names}
 
 
-def read_lineage(path: Path) -> LineageRecord:
-    """Parse a `lineage.json`.
+def read_lineage(path: Path, *, where: str = "") -> LineageRecord:
+    """Parse a `lineage.json`; `where` names it in messages, its folder otherwise.
 
     Raises:
         ArtifactError: it is missing or not of the schema.
@@ -146,8 +146,8 @@ def read_lineage(path: Path) -> LineageRecord:
         raise ArtifactError(f"{path.parent.name}: no {LINEAGE}; the stage that writes it has not finished") from None
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ArtifactError(f"{path.parent.name}/{LINEAGE}: {place}: {first['msg']}") from None
+        said = ": ".join(filter(None, (".".join(str(part) for part in first["loc"]), first["msg"])))
+        raise ArtifactError(f"{where or path.parent.name}/{LINEAGE}: {said}; it is no record of this version") from None
 
 
 def is_payload(path: str) -> bool:

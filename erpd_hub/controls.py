@@ -94,6 +94,7 @@ class _Expansion:
                 "control_of": self.name,
                 "rollouts": self.config.rollouts,
                 "loss": teacher.loss,
+                "truncated": teacher.truncated,
                 "reference": reference,
                 "old": self._seen_here(number, teacher.old),
                 "critic": teacher.critic and self._seen_here(number, teacher.critic),

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
-from rich.tree import Tree
 
 from erpd_hub.plain import escape
 from erpd_hub.score_table import coverage_cell, judged_cells, score_notes, score_table
 
 if TYPE_CHECKING:
-    from erpd_hub.lineage import Ancestor, Finding
+    from erpd_hub.lineage import Finding
     from erpd_hub.nodes import Node, Plan
     from erpd_hub.pipeline import Outcome
     from erpd_hub.runner import Finished
@@ -151,22 +150,6 @@ def _number(value: float | None, digits: int, scale: float = 1, unit: str = "") 
 # -------------------------------------------------------------------------------------------- lineage
 
 
-def lineage_tree(root: "Ancestor") -> Tree:
-    """The graph as a tree; an ancestor that was drawn before is only named again."""
-    drawn: set[int] = set()
-    tree = Tree("", highlight=False, hide_root=True)
-    pending = [(root, "", tree)]
-    while pending:
-        ancestor, label, parent = pending.pop()
-        again = id(ancestor) in drawn and bool(ancestor.inputs)
-        text = f"{escape(label + ancestor.label)}{' [dim](above)[/dim]' if again else ''}"
-        branch = parent.add(text, highlight=False)
-        if not again:
-            drawn.add(id(ancestor))
-            pending += [(above, f"{role}: ", branch) for role, above in reversed(ancestor.inputs)]
-    return tree
-
-
 def print_differences(first: str, second: str, found: Mapping[str, Mapping[str, tuple[Any, Any]]]) -> None:
     """What two artifacts were made of differently, a line for each key, or that there is nothing."""
     console = make_console()
@@ -176,22 +159,23 @@ def print_differences(first: str, second: str, found: Mapping[str, Mapping[str, 
     table = Table("", "", escape(first), escape(second), box=None)
     for section, keys in found.items():
         for number, (key, values) in enumerate(keys.items()):
-            table.add_row(section if number == 0 else "", escape(key), *(escape(str(value)) for value in values))
+            shown = (escape(f"{value:.6g}" if isinstance(value, float) else value) for value in values)
+            table.add_row(section if number == 0 else "", escape(key), *shown)
     console.print(table)
 
 
 def print_findings(findings: Iterable["Finding"]) -> bool:
     """Print each finding as it comes; returns whether any artifact is missing or altered."""
     console = make_console()
-    checked = bad = 0
+    counts = {"ok": 0, "MISSING": 0, "ALTERED": 0}
     for finding in findings:
-        checked += 1
-        bad += bool(finding.problems)
+        word = "MISSING" if finding.missing else "ALTERED" if finding.problems else "ok"
+        counts[word] += 1
         note = f"  [dim]{escape(finding.note)}[/dim]" if finding.note else ""
-        console.print(
-            f"{'[red]ALTERED[/red]' if finding.problems else '[green]ok[/green]     '}  {escape(finding.place)}{note}"
-        )
+        console.print(f"[{'green' if word == 'ok' else 'red'}]{word:<7}[/]  {escape(finding.place)}{note}")
         for problem in finding.problems:
             console.print(f"         {escape(problem)}")
-    console.print(f"\n{checked} checked, {bad} missing or altered")
+    bad = counts["MISSING"] + counts["ALTERED"]
+    parts = f" ({counts['MISSING']} missing, {counts['ALTERED']} altered)" if bad else ""
+    console.print(f"\n{sum(counts.values())} checked, {bad} missing or altered{parts}")
     return bad > 0

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from erpd_hub.errors import ConfigError
+from erpd_hub.artifacts import LineageRecord
+from erpd_hub.errors import ConfigError, ErpdError
 from erpd_hub.hub.connecting import connect
 from erpd_hub.lineage import locate
 
@@ -12,8 +13,8 @@ SIGNAL_KEYS = ("numerator", "denominator", "strategy", "on_noise", "noise_ratio"
 def with_own_signal(data: dict[str, Any], step: str) -> dict[str, Any]:
     """A one-step recipe of `distill` that names a numerator or a denominator, with the signal step that it implies.
 
-    What is not given comes from the record of the rollouts: the policy that drew them, and for `steps` one pass over
-    their prompts.
+    What is not given comes from the record of the rollouts: the policy that drew them, their temperature for the
+    log-probs, and for `steps` one pass over their prompts.
 
     Raises:
         ConfigError: a signal as well, or no rollouts.
@@ -32,20 +33,29 @@ def with_own_signal(data: dict[str, Any], step: str) -> dict[str, Any]:
     name = "signal" if step != "signal" else "signal-of-signal"
     signal = {"stage": "signal", "rollouts": rollouts, "numerator": "none", **own}
     round_["steps"] = {name: signal, step: {**steps[step], "signal": name}}
-    if "policy" in round_ and "steps" in steps[step]:
-        return data
-    policy, prompts = _facts(data["hub"]["endpoint"], rollouts)
-    round_.setdefault("policy", policy)
     per_step = int(steps[step].get("prompts_per_step", 32))
-    round_["steps"][step].setdefault("steps", max(1, -(-prompts // per_step)))
+    scoring = data.setdefault("scoring", {})
+    if "policy" in round_ and "steps" in steps[step] and "logprob_temperature" in scoring:
+        return data
+    try:
+        record = _record(data["hub"]["endpoint"], rollouts)
+    except ErpdError:
+        if "policy" in round_ and "steps" in steps[step]:
+            return data  # nothing that cannot be done without; the plan says what of the rollouts is amiss
+        raise
+    if "policy" not in round_:
+        round_["policy"] = _policy(record)
+    round_["steps"][step].setdefault("steps", max(1, -(-int(record.metrics["prompts"]) // per_step)))
+    if temperature := (record.config.get("decoding") or {}).get("temperature"):
+        scoring.setdefault("logprob_temperature", temperature)
     return data
 
 
-def _facts(endpoint: str, rollouts: str) -> tuple[str, int]:
-    """The policy that drew some rollouts, and how many prompts they have, by their record.
+def _record(endpoint: str, rollouts: str) -> LineageRecord:
+    """The record of some rollouts.
 
     Raises:
-        ConfigError: they are no rollouts, or their policy is not on a Hub.
+        ConfigError: they are none.
     """
     hub = connect(endpoint)
     place = locate(hub, rollouts)
@@ -54,7 +64,16 @@ def _facts(endpoint: str, rollouts: str) -> tuple[str, int]:
         raise ConfigError(
             f"rollouts: expected rollouts, got {rollouts}, which is {record.kind if record else 'foreign'}"
         )
+    return record
+
+
+def _policy(record: LineageRecord) -> str:
+    """The policy that drew some rollouts.
+
+    Raises:
+        ConfigError: it is not on a Hub.
+    """
     policy = next((item for item in record.inputs if item.role == "policy"), None)
     if policy is None or policy.repo_id is None:
         raise ConfigError("policy: expected the policy that drew the rollouts, their record names none; add policy=REF")
-    return f"{policy.repo_id}@{policy.revision}", int(record.metrics["prompts"])
+    return f"{policy.repo_id}@{policy.revision}"

@@ -23,6 +23,7 @@ from erpd_hub.artifacts import (
 from erpd_hub.errors import ArtifactError, ConfigError, HubError
 from erpd_hub.hub.client import Hub, RepoType
 from erpd_hub.hub.finding import find_artifact
+from erpd_hub.hub.retry import NotOnHub
 from erpd_hub.inputs import ENDPOINT, finished_commit
 from erpd_hub.plain import plain
 from erpd_hub.references import RepoRef, parse_reference
@@ -60,7 +61,8 @@ class Ancestor:
         at = f" step {self.record.saved_step}" if self.record.saved_step is not None else ""
         origin = self.record.origin
         made = f", copied from {origin.repo_id}@{origin.revision[:10]}" if origin is not None else ""
-        return f"{self.record.stage}{at}  {self.place}{made}"
+        place = self.place or plain(f"{self.record.repo_id}/{self.record.folder}".rstrip("/"))  # no commit yet
+        return f"{self.record.stage}{at}  {place}{made}"
 
 
 def locate(hub: Hub, text: str) -> Place:
@@ -75,14 +77,15 @@ def locate(hub: Hub, text: str) -> Place:
     parts = path.split("/")
     repo_id, folder = "/".join(parts[:2]), "/".join(parts[2:])
     if folder == "" and not isinstance(parse_reference(text), RepoRef):
-        raise ConfigError(f"{text}: expected namespace/name[@revision]")
+        raise ConfigError(f"{text}: expected namespace/name[@revision], as cards, tables and the Hub name an artifact")
     repo_type, sha = find_artifact(hub, repo_id, revision or None)
     record = hub.lineage(repo_type, repo_id, sha, folder)
     if record is None:
         folders = sorted(name.removesuffix("/" + LINEAGE) for name in hub.tree(repo_type, repo_id, sha)
                          if name.endswith("/" + LINEAGE))  # fmt: skip
-        hint = f"; it holds {', '.join(folders[:4])}{', ...' if len(folders) > 4 else ''}" if folders else ""
-        raise ArtifactError(f"{text}: no {LINEAGE} there{hint}")
+        some = f"{', '.join(folders[:4])}{', ...' if len(folders) > 4 else ''}"
+        hint = f"its artifacts are in folders: add one of {some}" if folders else "it is no artifact of erpd-hub"
+        raise ArtifactError(f"{text}: no {LINEAGE} there; {hint}")
     if not revision:
         sha = finished_commit(hub, record, repo_id)
     return Place(repo_type, repo_id, sha, folder)
@@ -103,12 +106,26 @@ def ancestry(hub: Hub, place: Place) -> Ancestor:
         ArtifactError: a recorded ancestor is not on the endpoint.
     """
     root = Ancestor(place, "", None)
-    known, pending = {place: root}, [(hub, root)]
-    while pending:  # a chain may be longer than Python's stack
+    _grow(hub, [(hub, root)], {place: root})
+    return root
+
+
+def ancestry_of(hub: Hub, records: Sequence[LineageRecord]) -> list[Ancestor]:
+    """The graphs of artifacts that need not be on the endpoint yet; they share their common ancestors."""
+    roots = [Ancestor(None, record.digest, record) for record in records]
+    known: dict[Place, Ancestor] = {}
+    _grow(hub, [(hub, root) for root in roots], known)
+    return roots
+
+
+def _grow(hub: Hub, pending: list[tuple[Hub, Ancestor]], known: dict[Place, Ancestor]) -> None:
+    """Read what is pending and everything above it; a chain may be longer than Python's stack."""
+    while pending:
         source, here = pending.pop()
-        assert here.place is not None, "only what has a place is pending"
-        here.record = source.lineage(here.place.repo_type, here.place.repo_id, here.place.revision, here.place.folder)
-        here.digest = here.record.digest if here.record else ""
+        if here.place is not None:
+            at = here.place
+            here.record = source.lineage(at.repo_type, at.repo_id, at.revision, at.folder)
+            here.digest = here.record.digest if here.record else ""
         for item in here.record.inputs if here.record else ():
             above = input_place(item)
             if above is None or item.kind == "external":
@@ -118,16 +135,12 @@ def ancestry(hub: Hub, place: Place) -> Ancestor:
                 known[above] = Ancestor(above, "", None)
                 pending.append((source.upstream if item.upstream and source.upstream else source, known[above]))
             here.inputs.append((item.role, known[above]))
-    return root
 
 
 def input_place(item: InputRecord) -> Place | None:
     if item.repo_type is None or item.repo_id is None or item.revision is None:
         return None
     return Place(item.repo_type, item.repo_id, item.revision, item.folder)
-
-
-# ------------------------------------------------------------------------------------------------ verify
 
 
 @dataclass(frozen=True)
@@ -137,6 +150,8 @@ class Finding:
     place: str
     problems: tuple[str, ...]
     note: str = ""
+    missing: bool = False
+    """Not on the Hub, or not readable; what it comes from could not be looked at either."""
 
 
 def verify(hub: Hub, place: Place) -> Iterator[Finding]:
@@ -176,6 +191,9 @@ def _verify_one(hub: Hub, place: Place, expected: InputRecord | None) -> tuple[L
                 record = read_lineage(folder / LINEAGE)
                 problems += check_payload(folder, record)
                 digest = record.digest
+    except NotOnHub:
+        gone = "the Hub has no such commit, or the token may not read it; what it comes from cannot be looked at"
+        return None, Finding(str(place), (gone,), missing=True)
     except (ArtifactError, HubError, OSError) as error:
         return None, Finding(str(place), (str(error),))
     if expected is not None and digest != expected.digest:

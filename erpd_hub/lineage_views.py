@@ -1,13 +1,16 @@
-"""Lineage for other readers: the graph as JSON or Mermaid, and what differs between two artifacts. Pure."""
+"""Lineage for readers: the graph as text, JSON or Mermaid, and what differs between two artifacts."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from erpd_hub.artifacts import LineageRecord
-from erpd_hub.lineage import Ancestor
+from erpd_hub.hub.client import Hub
+from erpd_hub.lineage import Ancestor, ancestry_of
+from erpd_hub.plain import plain
 
 GRAPH_SCHEMA = "erpd-hub/lineage-graph/v1"
 ABSENT = "(not there)"
+MOST_CARD_LINES = 60
 
 
 def as_data(root: Ancestor) -> dict[str, Any]:
@@ -33,6 +36,39 @@ def as_data(root: Ancestor) -> dict[str, Any]:
     return {"schema": GRAPH_SCHEMA, "nodes": nodes, "edges": [
         {"from": below, "to": above, "role": role} for below, above, role in _edges(numbered)
     ]}  # fmt: skip
+
+
+def as_text(roots: Sequence[Ancestor], *, most: int | None = None) -> str:
+    """The graphs as trees, an input on each line under what was made of it; one that was drawn before is only named
+    again. At most `most` lines, and one that says how many are left out."""
+    drawn: set[int] = set()
+    lines: list[str] = []
+    pending = [(root, "", "", "") for root in reversed(roots)]
+    while pending:  # a chain may be longer than Python's stack
+        node, head, role, below = pending.pop()
+        again = id(node) in drawn and bool(node.inputs)
+        lines.append(f"{head}{plain(role + node.label)}{' (above)' if again else ''}")
+        if again:
+            continue
+        drawn.add(id(node))
+        last = len(node.inputs) - 1
+        pending += [
+            (
+                above,
+                below + ("└── " if number == last else "├── "),
+                f"{name}: ",
+                below + ("    " if number == last else "│   "),
+            )
+            for number, (name, above) in reversed(list(enumerate(node.inputs)))
+        ]
+    if most is not None and len(lines) > most:
+        lines = [*lines[:most], f"... and {len(lines) - most} lines more"]
+    return "\n".join(lines) + "\n"
+
+
+def card_graph(hub: Hub, records: Sequence[LineageRecord]) -> str:
+    """What a card draws of where its artifacts come from."""
+    return as_text(ancestry_of(hub, records), most=MOST_CARD_LINES)
 
 
 def as_mermaid(root: Ancestor) -> str:

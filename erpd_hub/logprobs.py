@@ -1,4 +1,4 @@
-"""Token log-probs of responses, the KL estimators built on them, and the one masked reduction.
+"""Token log-probs of responses, and the exact KL between two policies at them.
 
 Only hidden states at positions that predict response tokens reach the output head, in fp32 and chunk by chunk
 (`head.py`), so the (B, L, V) logits never exist. The mask counts tokens: pad and end token may be the same id.
@@ -24,8 +24,6 @@ from transformers import PreTrainedModel
 from erpd_hub.errors import ConfigError
 from erpd_hub.head import Transform, make_head, token_logprobs
 
-_MAX_LOG_RATIO = 20.0
-"""Bound on log-ratios before exp: e^20 is far outside any clip range and still finite in fp32."""
 _INSTALLED = "_erpd_logprob_forward"
 
 Dtype = Literal["float32", "bfloat16"]
@@ -234,33 +232,6 @@ def kl_to_anchor(
 
     parts = [checkpoint(chunk, states[at], anchored[at], use_reentrant=False) for at in fixed.chunks(len(states))]
     return scatter(torch.cat(parts), batch.mask)
-
-
-def masked_mean(values: Tensor, mask: Tensor, axis: int | None = None) -> Tensor:
-    """Mean of `values` where `mask` is True; 0 where nothing is."""
-    total = torch.where(mask, values, 0.0)
-    return total.sum() / mask.sum().clamp(min=1) if axis is None else total.sum(axis) / mask.sum(axis).clamp(min=1)
-
-
-def log_ratio(logprobs: Tensor, reference: Tensor) -> Tensor:
-    """log pi / pi_reference of the taken tokens, bounded so that its exp is finite."""
-    return (logprobs - reference).clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO)
-
-
-def kl_k1(logprobs_p: Tensor, logprobs_q: Tensor) -> Tensor:
-    """k1 estimate of KL(p || q) a token, log p - log q, for tokens drawn from p: unbiased, may be negative."""
-    return logprobs_p - logprobs_q
-
-
-def kl_k2(logprobs_p: Tensor, logprobs_q: Tensor) -> Tensor:
-    """k2 estimate of KL(p || q) a token, (log p - log q)^2 / 2: biased; its gradient on tokens from p is the KL's."""
-    return 0.5 * (logprobs_p - logprobs_q) ** 2
-
-
-def kl_k3(logprobs_p: Tensor, logprobs_q: Tensor) -> Tensor:
-    """k3 estimate of KL(p || q) a token, q/p - 1 - log q/p, for tokens drawn from p: unbiased and never negative."""
-    ratio = log_ratio(logprobs_q, logprobs_p)
-    return ratio.exp() - 1 - ratio
 
 
 def logit_transform(model: PreTrainedModel, temperature: float) -> Transform:

@@ -7,12 +7,14 @@ only where a recipe asks for it.
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+import psutil
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
@@ -55,6 +57,13 @@ _TINY_CONTEXT = 512
 
 def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def free_bytes(where: torch.device) -> float:
+    """What a process may still take of a GPU, or of the host's memory as one of those that share it."""
+    if where.type == "cuda":
+        return float(torch.cuda.mem_get_info(where)[0])
+    return psutil.virtual_memory().available / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def tiny_policy(config: TinyBase, seed: int) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:

@@ -4,7 +4,6 @@ A few responses are scored twice more, laid out otherwise and in the other dtype
 differ by is noise, and whitening removes none of it. Pure functions and a running summary; N tokens.
 """
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -84,17 +83,6 @@ class NoisePair(NamedTuple):
     def floor(self, scored_in: str) -> float:
         """Nats, the standard deviation that applies: of scoring in bf16 also its distance from fp32, the truth."""
         return max(self.layout.deviation, self.dtype.deviation) if scored_in == "bfloat16" else self.layout.deviation
-
-
-def drowned(deviation: float, floor: float, ratio: float) -> bool:
-    """Whether a signal of this standard deviation does not stand `ratio` times above the floor; an all-zero one never
-    does."""
-    return deviation == 0 or deviation < ratio * floor
-
-
-def signal_to_noise(deviation: float, floor: float) -> float | None:
-    """None where two scorings agreed to the last bit."""
-    return deviation / floor if floor and math.isfinite(floor) else None
 
 
 def measure(shards: Iterable[Mapping[str, Scored]]) -> NoisePair:

@@ -9,7 +9,8 @@ The rule: of the candidates whose positives have clearly fallen, the one that fe
 * It must not be destroyed, nor past the lowest point of its run, where it is on its way to being the teacher [I].
 
 How far one fell is the share of the probability of right responses' tokens (token mean) that is lost since the run's
-first step; that measure and its bounds are ours [I]. It is seen on one step's batch, and batches differ. Candidates of
+first step; that measure and its bounds are ours [I]. It is seen on one step's batch, and batches differ; a step's line is
+written before its update, so a run's last step is seen one update early and yields to candidates seen whole. Candidates of
 several runs, such as ten-step runs at other learning rates, are compared by it and not by steps. Leaves out: what the
 student of each would score, which decides in the end.
 """
@@ -46,6 +47,8 @@ class Depth:
     """Which of the candidates, from 1."""
     step: int
     """Updates it has had."""
+    updates_seen: int
+    """Updates after which the probabilities were seen: one fewer for the last step of a run."""
     probability_positive: float
     probability_negative: float
     fall: float
@@ -104,6 +107,7 @@ def pick(
         for position, (curve, step) in enumerate(zip(longest, steps, strict=True), 1)
     ]
     index, reason = _choose(depths, min_fall, max_fall)
+    reason += _seen_early(depths)
     chosen = Depth(**(asdict(depths[index]) | {"verdict": "picked"}))
     return Choice(index, reason, (*depths[:index], chosen, *depths[index + 1 :]))
 
@@ -121,14 +125,14 @@ def _depth(position: int, curve: Curve, step: int, min_fall: float, max_fall: fl
         verdict = "too shallow"
     elif fall > max_fall:
         verdict = "destroyed"
-    return Depth(position, step, at.probability_positive, at.probability_negative, fall, verdict)
+    return Depth(position, step, at.step - 1, at.probability_positive, at.probability_negative, fall, verdict)
 
 
 def _choose(depths: Sequence[Depth], min_fall: float, max_fall: float) -> tuple[int, str]:
     """Index and reason; where no candidate is within the bounds, the nearest one, and what to do."""
     clear = [depth for depth in depths if depth.verdict == "clear"]
     if clear:
-        best = min(clear, key=lambda depth: (depth.fall, depth.step))
+        best = min(clear, key=lambda depth: (depth.updates_seen < depth.step, depth.fall, depth.step))
         return best.position - 1, (
             f"{_name(best)} is the least unlearned of the {len(clear)} of {len(depths)} candidates whose positives "
             f"have clearly fallen: their probability is down by {best.fall:.1%} (at least {min_fall:.1%}, at most "
@@ -146,6 +150,17 @@ def _choose(depths: Sequence[Depth], min_fall: float, max_fall: float) -> tuple[
     return best.position - 1, (
         f"{_name(best)} fell most, but no candidate on its way down has lost {min_fall:.1%} of the positives' "
         f"probability (this one {best.fall:.1%}): save later steps or raise the learning rate"
+    )
+
+
+def _seen_early(depths: Sequence[Depth]) -> str:
+    """What to know of candidates that are the last step of their run."""
+    early = [_name(depth) for depth in depths if depth.updates_seen < depth.step]
+    if not early:
+        return ""
+    return (
+        f"; seen before their last update, and so behind the others: {', '.join(early)} (a run one step longer, with "
+        "this step among its save_steps, shows it whole)"
     )
 
 

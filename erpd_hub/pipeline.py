@@ -1,17 +1,22 @@
 """A run from a plan to what it has to show: artifacts, repository cards, leaderboard rows, summary, picture."""
 
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from erpd_hub.home import run_folder
-from erpd_hub.hub.client import Hub, connect
+from erpd_hub.hub.client import Hub
+from erpd_hub.hub.connecting import connect
 from erpd_hub.launching.launch import Launch
 from erpd_hub.nodes import Plan
+from erpd_hub.planning.cautions import cautions
 from erpd_hub.publish import publish_leaderboard, publish_repository_cards
 from erpd_hub.runner import Finished, Runner, Watch
-from erpd_hub.summary import checkpoints, summarise_run, write_summary
+from erpd_hub.summary import summarise_run, write_summary
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,14 +43,16 @@ def run_plan(
 ) -> Outcome:
     """Carry out a plan on the recipe's endpoint."""
     started = time.monotonic()
+    for caution in cautions(plan):
+        logger.warning("%s", caution)
     hub = open_hub(plan)
     finished = Runner(plan, hub, watch, launch).run(until=until, start=start)
-    publish_repository_cards(hub, finished)
+    publish_repository_cards(hub, finished, recipe=plan.recipe.origin)
     leaderboard = publish_leaderboard(hub, plan, finished)
     summary = summarise_run(plan, finished, time.monotonic() - started)
     folder = run_folder(plan.recipe.run)
     path = write_summary(folder, summary)
-    picture = _draw(plan, finished, folder / "kl-against-avg.png")
+    picture = _draw(summary, folder / "kl-against-avg.png")
     return Outcome(plan, finished, summary, path, picture, hub.identity, leaderboard)
 
 
@@ -54,14 +61,11 @@ def open_hub(plan: Plan) -> Hub:
     return connect(settings.endpoint, upstream=settings.upstream, private=settings.private)
 
 
-def _draw(plan: Plan, finished: list[Finished], path: Path) -> Path | None:
-    shown = [item for item in checkpoints(plan, finished) if item.kl_to_base is not None]
-    if not shown:
-        return None
-    try:
-        from erpd_hub.plot import plot_frontier
+def _draw(summary: dict[str, Any], path: Path) -> Path | None:
+    from erpd_hub.plotting.efficiency import measured, plot_run
+    from erpd_hub.plotting.style import available
 
-        plot_frontier(shown, path, title=f"{plan.recipe.run}, seed {plan.recipe.seed}")
-    except ModuleNotFoundError:
+    if not available() or not measured(summary["checkpoints"]):
         return None
+    plot_run(summary["checkpoints"], path, title=f"{summary['run']}, seed {summary['seed']}")
     return path

@@ -30,6 +30,7 @@ from erpd_hub.meaning import (
 from erpd_hub.names import REPO_CHARACTERS, shortened, slug
 from erpd_hub.nodes import Edge, Node, Plan
 from erpd_hub.places import refuse_long_names, refuse_shared_places, with_pushed_steps
+from erpd_hub.plugins import code_identity
 from erpd_hub.recipe import Recipe, suggestion
 from erpd_hub.references import PathRef, ReservedRef, StepRef, parse_reference
 from erpd_hub.selection import choose
@@ -43,7 +44,8 @@ def make_plan(recipe: Recipe) -> Plan:
     """Resolve a recipe.
 
     Raises:
-        ConfigError: a reference to nothing, to the wrong kind of artifact, to a step that is not saved, or in a circle.
+        ConfigError: a reference to nothing, to the wrong kind of artifact, to a step that is not saved, or in a circle;
+            a function of the user's that is not there.
     """
     for name in recipe.selection:
         get_benchmark(name, recipe.benchmarks)  # a name that is none would mark nothing
@@ -51,6 +53,8 @@ def make_plan(recipe: Recipe) -> Plan:
     for number, round_ in enumerate(recipe.rounds, 1):
         for name in round_.steps:
             planner.place(number, name)
+    for node in planner.nodes.values():
+        code_identity(node.config)  # a function that is not there would be found out by its stage, after all before it
     nodes = with_pushed_steps(list(planner.nodes.values()))
     refuse_shared_places(nodes)
     refuse_long_names(nodes)

@@ -6,11 +6,12 @@ hashed and not executed; the hash enters the fingerprint, the file's path is rec
 its turn is not hashed: keep what decides a result in the one file.
 """
 
+import ast
 import functools
 import hashlib
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -24,9 +25,12 @@ def code_identity(config: Config) -> dict[str, str]:
     """Import path to sha256 of the file, for every function of the user's that a config names.
 
     Raises:
-        ConfigError: a module is not found, or has no file.
+        ConfigError: a module is not found, or has no file, or its file does not have the function.
     """
-    return {path: source_hash(path) for path in sorted(set(function_paths(config)))}
+    paths = sorted(set(function_paths(config)))
+    for path in paths:
+        _check_defined(path, source_file(path))
+    return {path: source_hash(path) for path in paths}
 
 
 _recorded: dict[str, str] = {}
@@ -117,6 +121,37 @@ def _split(path: str) -> tuple[str, str]:
     except ValueError as error:
         raise ConfigError(str(error)) from None
     return module, attribute
+
+
+def _check_defined(path: str, file: Path) -> None:
+    """Read, as it is not executed: what defines its names otherwise (a star import, `__getattr__`) is let pass.
+
+    Raises:
+        ConfigError: the file is not Python, or binds no such name at its top level.
+    """
+    if file.suffix != ".py":
+        return
+    module, attribute = _split(path)
+    try:
+        names = set(_bound(ast.parse(file.read_bytes())))
+    except (SyntaxError, ValueError) as error:
+        raise ConfigError(f"{path}: expected Python in the file of {module}, got {error}") from None
+    wanted = attribute.partition(".")[0]
+    if wanted not in names and not {"*", "__getattr__"} & names:
+        raise ConfigError(f"{path}: expected {wanted} in {module}, found none")
+
+
+def _bound(node: ast.AST) -> Iterator[str]:
+    """Names that a module binds outside of its functions and classes, `*` for an import of whatever there is."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield child.name
+        elif isinstance(child, ast.alias):
+            yield (child.asname or child.name).partition(".")[0]
+        elif isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store):
+            yield child.id
+        else:
+            yield from _bound(child)
 
 
 def _find(name: str, within: list[str] | None) -> ModuleSpec | None:

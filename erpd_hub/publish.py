@@ -12,8 +12,10 @@ from erpd_hub.evaluation.leaderboard import PROBED, leaderboard_bytes
 from erpd_hub.hub.client import Hub, RepoType
 from erpd_hub.hub.merging import commit_merged
 from erpd_hub.judging import SUFFIX
-from erpd_hub.model_cards import render_leaderboard, render_repo_card
+from erpd_hub.lineage_views import card_graph
+from erpd_hub.model_cards import recipe_of, render_leaderboard, render_repo_card
 from erpd_hub.nodes import Plan
+from erpd_hub.plotting.cards import repository_pictures
 from erpd_hub.results.metadata import publish_results
 from erpd_hub.results.origin import decided_or_unknown, evaluation_of, origin_of
 from erpd_hub.results.published import complete, rows_of
@@ -27,18 +29,25 @@ _FROM_RECORD = ("avg", "stderr", "k", "n", "coverage", "mean_length", "truncated
 """Figures that the details' record has too: a published row that differs from it is computed again."""
 
 
-def publish_repository_cards(hub: Hub, finished: Iterable[Finished]) -> None:
-    """Bring the card of every repository with artifacts in folders up to date."""
+def publish_repository_cards(hub: Hub, finished: Iterable[Finished], *, recipe: str = "") -> None:
+    """Bring the card of every repository with artifacts in folders up to date; `recipe` is what they were made from."""
     for repo_type, repo_id in sorted({(f.record.repo_type, f.record.repo_id) for f in finished if f.node.folder}):
-        publish_repository_card(hub, repo_type, repo_id)
+        publish_repository_card(hub, repo_type, repo_id, recipe=recipe)
 
 
-def publish_repository_card(hub: Hub, repo_type: RepoType, repo_id: str) -> str | None:
-    """Bring the card of a repository with artifacts in folders up to date; None where it is."""
+def publish_repository_card(hub: Hub, repo_type: RepoType, repo_id: str, *, recipe: str = "") -> str | None:
+    """Bring the card of a repository with artifacts in folders up to date; None where it is. Without a `recipe` the
+    one that it names stays."""
 
     def card(head: str | None) -> dict[str, bytes | None]:
-        records = [r.model_dump(mode="json", by_alias=True) for r in folder_records(hub, repo_type, repo_id, head)]
-        return {CARD: render_repo_card(records).encode()}
+        found = folder_records(hub, repo_type, repo_id, head)
+        records = [record.model_dump(mode="json", by_alias=True) for record in found]
+        pictures = repository_pictures(records)
+        shown = [name for name, content in pictures.items() if content is not None]
+        there = hub.file(repo_type, repo_id, head, CARD) if head and not recipe else None
+        named = recipe_of(there.read_text("utf-8", errors="replace")) if there else recipe
+        card = render_repo_card(records, recipe=named, graph=card_graph(hub, found), pictures=shown)
+        return {CARD: card.encode(), **pictures}
 
     return commit_merged(hub, repo_type, repo_id, card, message="card")
 

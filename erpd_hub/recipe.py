@@ -5,8 +5,8 @@ A step is `NAME: {stage: ..., <role>: REFERENCE, ...config}`; `stage` defaults t
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, TypeVar, get_args
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationError
 
@@ -16,11 +16,13 @@ from erpd_hub.config.benchmarks import BenchmarkEntry
 from erpd_hub.controls import with_controls
 from erpd_hub.errors import ConfigError
 from erpd_hub.fields import CheckpointRef, Config, as_tuple
+from erpd_hub.presets import with_presets
 from erpd_hub.recipe_files import merge, parse_value, read_files
 from erpd_hub.recipe_files import read_text as read_text
 from erpd_hub.recipe_files import shipped_recipes as shipped_recipes
 from erpd_hub.recipe_files import suggestion as suggestion
 from erpd_hub.references import NAME, RESERVED
+from erpd_hub.refusals import explain
 
 STEP_TYPES: dict[str, type[c.StepConfig] | dict[str, type[c.StepConfig]]] = {
     "base": {"tiny": c.TinyBase, "import": c.ImportBase},
@@ -173,12 +175,15 @@ def _round(
 ) -> Round:
     if not isinstance(data, Mapping) or not isinstance(data.get("steps"), Mapping) or not data["steps"]:
         raise ConfigError(f"{origin}: {where}steps: expected a mapping of step names to steps")
-    steps = {}
+    written = {}
     for name, step in data["steps"].items():
         if isinstance(step, dict):
             stage = str(step.get("stage", name))
             step = with_definitions(stage, merge(defaults.get(stage, {}), step), own)
-        steps[str(name)] = parse_step(str(name), step, origin, f"{where}steps.", numerics)
+        written[str(name)] = step
+    steps = {
+        name: parse_step(name, step, origin, f"{where}steps.", numerics) for name, step in with_presets(written).items()
+    }
     return check_part(Round, {**data, "steps": steps}, data, origin, where)
 
 
@@ -226,60 +231,7 @@ def check_part(model: type[M], values: Mapping[str, Any], raw: Any, origin: str,
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        lines = [_explain(model, item, raw, f"{origin}: {where}") for item in error.errors()]
-        raise ConfigError("\n".join(lines)) from None
-
-
-def _explain(model: type[BaseModel], error: Any, raw: Any, place: str) -> str:
-    """One pydantic error as `<where>: expected <what>, got <value>`, with the nearest valid name."""
-    path = place + ".".join(str(part) for part in _real_path(error["loc"], raw))
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
-        key = str(error["loc"][-1])  # another part of a step may well have a key of this name
-        return f"{path}: unknown key{suggestion(key, [name for name in _field_names(model) if name != key])}"
-    if error["type"] == "missing":
-        return f"{path}: missing; this key has no default"
-    if error["type"] == "value_error":
-        return f"{path.rstrip('.')}: {message}"
-    if error["type"] == "union_tag_invalid":
-        return f"{path}.type: expected one of {error['ctx']['expected_tags']}, got {error['ctx']['tag']!r}"
-    if error["type"] == "string_pattern_mismatch":
-        message = _FORMS.get(error["ctx"]["pattern"], f"text that matches {error['ctx']['pattern']}")
-    expected = message.removeprefix("Input should be ")
-    return f"{path}: expected {expected}, got {error['input']!r}"
-
-
-_FORMS = {
-    rf"^{NAME}$": "lower-case letters, digits and dashes",
-    r"^[\w][\w.-]*$": "letters, digits, dots and dashes",
-}
-"""What a pattern asks for, in words."""
-
-
-def _real_path(location: tuple[str | int, ...], raw: Any) -> Iterator[str | int]:
-    """The keys as the user wrote them: pydantic also puts the tags of unions into a location."""
-    for index, part in enumerate(location):
-        present = (isinstance(raw, Mapping) and part in raw) or (isinstance(raw, list) and isinstance(part, int))
-        if present:
-            raw = raw[part]
-            yield part
-        elif index == len(location) - 1:
-            yield part
-
-
-def _field_names(model: type[BaseModel]) -> Iterator[str]:
-    """Field names of a model and of the models inside it."""
-    for name, field in model.model_fields.items():
-        yield name
-        for inner in _models_in(field.annotation):
-            yield from _field_names(inner)
-
-
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from _models_in(argument)
+        raise ConfigError("\n".join(explain(model, error.errors(), raw, f"{origin}: {where}"))) from None
 
 
 def apply_override(data: dict[str, Any], override: str) -> None:

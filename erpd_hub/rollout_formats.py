@@ -114,6 +114,8 @@ def parse(row: Row | None, format: str, columns: Mapping[str, str]) -> Drawn:
     prompt_ids, response_ids = (_ids(found[name], name) for name in ("prompt_ids", "response_ids"))
     if format == "verl" and row.get("attention_mask") is not None and prompt_ids and response_ids:
         prompt_ids, response_ids = _unpadded(prompt_ids, response_ids, row["attention_mask"])
+    if found["response_ids"] is not None and response_ids is None and not _completion(found["response"]):
+        raise BadRow("response: expected at least one token, got none")
     return Drawn(
         prompt=_prompt(found["prompt"]),
         prompt_ids=prompt_ids,

@@ -15,7 +15,6 @@ from typing import Any, Protocol
 from erpd_hub import config as c
 from erpd_hub import relatives
 from erpd_hub.artifacts import (
-    CARD,
     LINEAGE,
     LineageRecord,
     fingerprint,
@@ -25,7 +24,7 @@ from erpd_hub.artifacts import (
     write_json,
 )
 from erpd_hub.choices import conditions, decide, gate_edge, is_open, needed
-from erpd_hub.errors import ArtifactError, ConfigError, HubError, StageError
+from erpd_hub.errors import ArtifactError, ConfigError, ErpdError, HubError, StageError
 from erpd_hub.fields import roles
 from erpd_hub.home import work_folder
 from erpd_hub.hub.client import Hub
@@ -33,7 +32,7 @@ from erpd_hub.hub.finding import find_finished, find_saved_step
 from erpd_hub.inputs import OutsideInputs, ResolvedInput, pinned
 from erpd_hub.launching.launch import Launch, run_stage
 from erpd_hub.launching.machine import check_machine
-from erpd_hub.launching.worker import Job
+from erpd_hub.launching.worker import Job, StageRun
 from erpd_hub.nodes import Edge, Node, Plan
 from erpd_hub.recording import Attempts, make_record
 from erpd_hub.stages import StageContext
@@ -278,7 +277,7 @@ class Runner:
         job = Job(node.name, node.config, out, _stage_inputs(node, inputs), context, threads)
         attempts = Attempts(work / "attempts.jsonl", self.launch.gpus or 1)
         with attempts.timed():
-            run = run_stage(job, self.launch, work / "launch")
+            run = _run(job, self.launch, work / "launch")
             attempts.note(run)
         for step in (*node.pushed_steps[:-1], None):
             folder = _payload(out, node) if step is None else out / f"step-{step}"
@@ -288,7 +287,8 @@ class Runner:
 
     def _push(self, node: Node, out: Path) -> Finished:
         """One commit per pushed step, the last with the finished tag."""
-        from erpd_hub.model_cards import render
+        from erpd_hub.lineage_views import card_graph
+        from erpd_hub.plotting.cards import write_card
 
         steps: dict[int, tuple[str, LineageRecord]] = {}
         for step in node.pushed_steps or (None,):
@@ -296,9 +296,7 @@ class Runner:
             folder = _payload(out, node) if is_last else out / f"step-{step}"
             record = read_lineage(folder / LINEAGE)
             if not node.folder:
-                (folder / CARD).write_text(
-                    render(record.model_dump(mode="json", by_alias=True), recipe=self.plan.recipe.origin)
-                )
+                write_card(folder, record, recipe=self.plan.recipe.origin, graph=card_graph(self.hub, [record]))
             tags = [f"step-{step}", step_tag(record.fingerprint, step)] if step is not None else []
             tags += [fingerprint_tag(record.fingerprint)] if is_last else []
             sha = self.hub.push(folder, record, tags=tags, message=_message(record))
@@ -318,6 +316,20 @@ class Watch(Protocol):
 def _payload(out: Path, node: Node) -> Path:
     """The folder inside `out` that is the artifact: its last saved step, or all of it."""
     return out / f"step-{node.config.steps}" if isinstance(node.config, c.TrainingConfig) else out
+
+
+def _run(job: Job, launch: Launch, folder: Path) -> StageRun:
+    """The stage, whose errors name the step: several steps of a run are of one stage.
+
+    Raises:
+        ErpdError: see `run_stage`.
+    """
+    try:
+        return run_stage(job, launch, folder)
+    except ErpdError as error:
+        if not str(error).startswith(job.name):
+            error.args = (f"{job.name}: {error}",)
+        raise
 
 
 def _stage_inputs(node: Node, inputs: list[ResolvedInput]) -> dict[str, Any]:

@@ -9,14 +9,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from erpd_hub.logprobs import masked_mean
+from erpd_hub.estimators import masked_mean
 from erpd_hub.losses.batch import TokenBatch
 
 Keep = Literal["all", "positive", "negative"]
 """Which signs of a signal stay."""
-_NOISE_FLOOR = 1e-4
-"""Standard deviation, nats, below which a signal is taken for rounding noise. Scoring the same checkpoint twice in fp32
-differs by about 1e-6; a real signal has 0.05 and more. Whitening would blow either up to 1."""
+_LEAST_DEVIATION = 1e-4
+"""Standard deviation, nats, below which a signal is not worth whitening: scoring the same checkpoint twice in fp32
+differs by about 1e-6, a real signal has 0.05 and more, and whitening would blow either up to 1. (The noise floor that a
+`signal` step is held against is another matter: it is measured, see `erpd_hub.noise`.)"""
 
 
 def raw_signal(numerator: Tensor | None, denominator: Tensor | None) -> Tensor:
@@ -29,24 +30,28 @@ def raw_signal(numerator: Tensor | None, denominator: Tensor | None) -> Tensor:
 
 @dataclass(frozen=True)
 class Whitening:
-    """values -> (values - shift) * scale."""
+    """values -> (values - shift) * scale; a scale of 0 says that the values hardly vary."""
 
     shift: float = 0.0
     scale: float = 1.0
 
     @classmethod
-    def fit(cls, values: Tensor, mask: Tensor, *, shift_mean: bool, eps: float = 1e-8) -> "Whitening":
+    def of_moments(cls, mean: float, variance: float, *, shift_mean: bool, eps: float = 1e-8) -> "Whitening":
+        """rsqrt(variance + eps) as the scale [S verl], and 0 below the least deviation."""
+        scale = 0.0 if variance**0.5 < _LEAST_DEVIATION else (variance + eps) ** -0.5
+        return cls(mean if shift_mean else 0.0, scale)
+
+    @classmethod
+    def fit(cls, values: Tensor, mask: Tensor, *, shift_mean: bool) -> "Whitening":
         """Mean and rsqrt(var + eps) over the masked entries, var unbiased [S verl].
 
         Without `shift_mean` the values are only scaled, so every sign stays (verl adds the raw mean back after shifting
-        and scaling, which turns most signs). A signal below the noise floor, such as that of equal checkpoints, becomes
-        zero.
+        and scaling, which turns most signs). What hardly varies, as the signal of equal checkpoints, becomes zero.
         """
         exact = values.double()
         mean = masked_mean(exact, mask)
         variance = torch.where(mask, (exact - mean) ** 2, 0.0).sum() / (mask.sum() - 1).clamp(min=1)
-        scale = 0.0 if variance.sqrt() < _NOISE_FLOOR else torch.rsqrt(variance + eps).item()
-        return cls(mean.item() if shift_mean else 0.0, scale)
+        return cls.of_moments(mean.item(), variance.item(), shift_mean=shift_mean)
 
     def __call__(self, values: Tensor) -> Tensor:
         return ((values.double() - self.shift) * self.scale).to(values.dtype)
@@ -83,12 +88,19 @@ class Shaping:
         """Whitening statistics over the masked entries of a raw signal."""
         if not self.whiten:
             return Whitening()
-        masked = keep_signs(values, outcomes, right=self.right, wrong=self.wrong) if self.mask_first else values
-        return Whitening.fit(masked, mask, shift_mean=self.shift_mean)
+        return Whitening.fit(self.counted(values, outcomes), mask, shift_mean=self.shift_mean)
+
+    def counted(self, values: Tensor, outcomes: Tensor) -> Tensor:
+        """What mean and scale are taken of: the masked signal, or all of it."""
+        return self.kept(values, outcomes) if self.mask_first else values
+
+    def kept(self, values: Tensor, outcomes: Tensor) -> Tensor:
+        """The signal under the sign mask."""
+        return keep_signs(values, outcomes, right=self.right, wrong=self.wrong)
 
     def apply(self, values: Tensor, outcomes: Tensor, whitening: Whitening) -> Tensor:
         """Advantages from a raw signal, by the sign of the raw signal in either order."""
-        kept = keep_signs(values, outcomes, right=self.right, wrong=self.wrong)
+        kept = self.kept(values, outcomes)
         if self.mask_first:
             return whitening(kept)
         return torch.where((kept == 0) & (values != 0), 0.0, whitening(values))
@@ -98,8 +110,8 @@ class Shaping:
 class Evolving:
     """Advantages from r_t = sg[log pi_num - log pi_student], computed anew at each forward pass [P Fig. 7].
 
-    Times rho this is the gradient of -KL(student || numerator). The whitening is that of the student's start and stays:
-    fitted anew at each step it would undo what makes this signal fade as the student comes close [I].
+    Times rho this is the gradient of -KL(student || numerator). The whitening is that of log pi_num - log pi_old and
+    stays: fitted anew at each step it would undo what makes this signal fade as the student comes close [I].
     """
 
     shaping: Shaping

@@ -21,6 +21,7 @@ def print_preview(report: dict[str, Any]) -> None:
         table.add_row(*map(escape, (node["step"], node["stage"], inputs, _place(node), *_numbers(node), will)))
     console.print(table)
     _print_unresolved(console, report)
+    _print_cautions(console, report)
     print_bill(console, report)
     counts = Counter(node["will"].partition(":")[0] for node in report["nodes"])
     gated = "".join(
@@ -65,6 +66,7 @@ def print_plan(report: dict[str, Any], *, explain: bool = False) -> None:
             if arithmetic := node["estimate"]["arithmetic"]:
                 console.print(f"{escape(node['step'])}: {escape(arithmetic)}")
     _print_unresolved(console, report)
+    _print_cautions(console, report)
     print_bill(console, report)
 
 
@@ -113,6 +115,11 @@ def _print_unresolved(console: Console, report: dict[str, Any]) -> None:
     for reason, steps in reasons.items():
         more = f" and {len(steps) - 2} more" if len(steps) > 2 else ""
         console.print(f"unresolved, {escape(', '.join(steps[:2]))}{more}: {escape(reason)}")
+
+
+def _print_cautions(console: Console, report: dict[str, Any]) -> None:
+    for caution in report["cautions"]:
+        console.print(f"[yellow]caution:[/yellow] {escape(caution)}")
 
 
 def _main_inputs(node: dict[str, Any]) -> dict[str, list[str]]:

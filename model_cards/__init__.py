@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
+from erpd_hub.checkpoint_role import weight_roles
 from erpd_hub.errors import ArtifactError
 from erpd_hub.model_cards import front_matter, text
+from erpd_hub.model_cards.pictures import CAPTIONS
 
 if TYPE_CHECKING:
     from huggingface_hub.repocard_data import CardData
@@ -21,17 +23,34 @@ if TYPE_CHECKING:
 KINDS = ("checkpoint", "prompts", "rollouts", "logprobs", "critic", "signal", "probe", "details", "gate")
 """Artifact kinds, each with its template; the leaderboard is no artifact and has one too."""
 
+_CONFIG = "The command, {}, and the whole config of this step, with every default and override in place:"
+_RECIPE = {
+    (False, False): "with a recipe that ships with erpd-hub",
+    (False, True): "with its author's own recipe file",
+    (True, False): "which takes no recipe",
+    (True, True): "which takes no recipe",
+}
+"""By (a single stage, a file)."""
+
 Record = Mapping[str, Any]
 """A lineage record (`erpd-hub/lineage/v1`) as its JSON has it."""
 
 
-def render(record: Record, *, recipe: str = "") -> str:
-    """The card of one artifact; `recipe` is what `erpd-hub run` was given (a shipped name or a file name)."""
-    return render_repo_card([record], recipe=recipe)
+def render(record: Record, *, recipe: str = "", graph: str = "", pictures: Iterable[str] = ()) -> str:
+    """The card of one artifact.
+
+    Args:
+        recipe: What `erpd-hub run` was given (a shipped name or a file name).
+        graph: Where it comes from, drawn as text (`lineage_views.card_graph`).
+        pictures: Of those in `pictures.CAPTIONS` the ones that the repository holds.
+    """
+    return render_repo_card([record], recipe=recipe, graph=graph, pictures=pictures)
 
 
-def render_repo_card(records: Sequence[Record], *, recipe: str = "") -> str:
-    """The one card of a repository whose folders are artifacts of one kind, such as details.
+def render_repo_card(
+    records: Sequence[Record], *, recipe: str = "", graph: str = "", pictures: Iterable[str] = ()
+) -> str:
+    """The one card of a repository whose folders are artifacts of one kind, such as details; arguments as `render`'s.
 
     Raises:
         ArtifactError: no record, an unknown kind, or records of several repositories.
@@ -49,11 +68,17 @@ def render_repo_card(records: Sequence[Record], *, recipe: str = "") -> str:
         record=first,
         records=records,
         steps=list(dict.fromkeys(f"r{record['round']}/{record['step']}" for record in records)),
+        graph=graph,
+        inputs=_inputs(records),
         recipes=_recipes(records, recipe),
         made=_made(records),
         results=[_flatten(record["metrics"]) for record in records],
         benchmarks=_by_benchmark(records),
         judged=any(record["metrics"].get("judge") for record in records),
+        pictures={name: CAPTIONS[name] for name in pictures},
+        start=next(
+            (item for role in weight_roles(first["metrics"]) for item in first["inputs"] if item["role"] == role), None
+        ),
         tag=_tag,
         config_name=front_matter.config_name,
         remote_code=any(record["config"].get("trust_remote_code") for record in records),
@@ -123,6 +148,18 @@ def _tag(record: Record) -> str:
     return finished if saved_step is None else f"{finished}-step-{saved_step}"
 
 
+def _inputs(records: Iterable[Record]) -> list[dict[str, Any]]:
+    """Inputs of the records, each once, with the folders that were made of it."""
+    found: list[dict[str, Any]] = []
+    for record in records:
+        for item in record["inputs"]:
+            entry = next((one for one in found if one["item"] == item), None)
+            if entry is None:
+                found.append(entry := {"item": item, "folders": []})
+            entry["folders"].append(record["folder"])
+    return found
+
+
 def _recipes(records: Iterable[Record], recipe: str) -> list[dict[str, Any]]:
     """Command and config of the records, each config once, with the folders that came from it."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
@@ -130,12 +167,14 @@ def _recipes(records: Iterable[Record], recipe: str) -> list[dict[str, Any]]:
     for record in records:
         step = record["step"] if record["round"] == 1 else f"r{record['round']}/{record['step']}"
         by_itself = recipe.startswith("erpd-hub ")  # a single stage, which has no recipe
-        command = recipe if by_itself else f"erpd-hub run {recipe or record['run'] + '.yaml'} --until {step}"
-        # Of details the folder says which checkpoint it is of, so equal settings are shown once.
-        named = ("checkpoints",) if record["kind"] == "details" and len(records) > 1 else ()
+        name = recipe or f"{record['run']}.yaml"
+        command = recipe if by_itself else f"erpd-hub run {name} --until {step}"
+        # The folder says which checkpoint it is of, so equal settings are shown once.
+        named = ("checkpoints",) if record["kind"] in ("details", "probe") and len(records) > 1 else ()
         kept = {name: value for name, value in record["config"].items() if name not in named}
         config = text.yaml_block(text.public(kept))
-        entry = found.setdefault((command, config), {"command": command, "config": config, "folders": []})
+        said = _CONFIG.format(_RECIPE[by_itself, name.endswith((".yaml", ".yml"))])
+        entry = found.setdefault((command, config), {"command": command, "config": config, "said": said, "folders": []})
         entry["folders"].append(record["folder"])
     return list(found.values())
 

@@ -3,6 +3,8 @@
 Model text is hostile: it reaches the page only through `markup`, and the page itself may load nothing from elsewhere.
 """
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import dynamics
 import leaderboard
 import lineage
 import signals
-from data import Source
+from data import Query, Row, Source
 from markup import notice
 
 TITLE = "ERPD checkpoints compared"
@@ -61,33 +63,54 @@ def build(source: Source) -> gr.Blocks:
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as blocks:
         gr.Markdown(f"# {TITLE}")
         missing = gr.HTML(apply_default_css=False)
-        scores = gr.State([])
+        scores, query, opened = gr.State([]), gr.State({}), gr.State([])
         with gr.Tabs() as tabs:
             with gr.Tab("Leaderboard", id="leaderboard"):
                 board = leaderboard.Tab(source, scores)
-            with gr.Tab("Compare", id="compare"):
-                sides = compare.Tab(source, scores)
-            with gr.Tab("KL efficiency", id="efficiency"):
-                efficiency = dynamics.EfficiencyTab(scores)
-            with gr.Tab("Dynamics", id="dynamics"):
-                curves = dynamics.Tab(source, scores)
-            with gr.Tab("Signal", id="signal"):
-                tokens = signals.Tab(source)
-            with gr.Tab("Lineage", id="lineage"):
-                graph = lineage.Tab(source, scores)
+            with gr.Tab("Compare", id="compare") as page:
+                parts = {"compare": (page, compare.Tab(source, scores))}
+            with gr.Tab("KL efficiency", id="efficiency") as page:
+                parts["efficiency"] = page, dynamics.EfficiencyTab(scores)
+            with gr.Tab("Dynamics", id="dynamics") as page:
+                parts["dynamics"] = page, dynamics.Tab(source, scores)
+            with gr.Tab("Signal", id="signal") as page:
+                parts["signal"] = page, signals.Tab(source)
+            with gr.Tab("Lineage", id="lineage") as page:
+                parts["lineage"] = page, lineage.Tab(source, scores)
 
         def load(request: gr.Request) -> list[Any]:
-            found = source.leaderboard()
-            query = _query(request)
-            opened = query.get("tab", ["compare" if "problem" in query else "leaderboard"])[0]
-            return [found.rows, notice(found.missing), gr.update(selected=opened), *board.load(found.rows),
-                    *efficiency.load(found.rows), *curves.load(found.rows), *tokens.load(), *graph.load(found.rows),
-                    *sides.load(found.rows, query)]  # fmt: skip
+            found, asked = source.leaderboard(), _query(request)
+            selected = gr.update(selected=_first(asked))
+            return [found.rows, asked, [], notice(found.missing), selected, *board.load(found.rows)]
 
-        outputs = [scores, missing, tabs, *board.outputs, *efficiency.outputs, *curves.outputs, *tokens.outputs,
-                   *graph.outputs, *sides.outputs]  # fmt: skip
-        blocks.load(load, None, outputs, api_name="load")
+        begun = blocks.load(load, None, [scores, query, opened, missing, tabs, *board.outputs], api_name="load")
+        asked = [scores, query, opened]
+        for name, (page, part) in parts.items():
+            page.select(partial(_chosen, name, part), asked, [opened, *part.outputs], api_visibility="private")
+        outputs = [opened, *(output for _, part in parts.values() for output in part.outputs)]
+        named = {name: part for name, (_, part) in parts.items()}
+        begun.then(partial(_linked, named), asked, outputs, api_visibility="private")
     return blocks
+
+
+def _chosen(name: str, part: Any, rows: list[Row], query: Query, opened: list[str]) -> list[Any]:
+    """What a page shows when it is first chosen; nothing of it is read before."""
+    return [gr.skip()] * (1 + len(part.outputs)) if name in opened else [[*opened, name], *part.load(rows, query)]
+
+
+def _linked(parts: Mapping[str, Any], rows: list[Row], query: Query, opened: list[str]) -> list[Any]:
+    """The page that the address names, and nothing of the others."""
+    first = _first(query)
+    if first not in parts or first in opened:
+        return [gr.skip()] * (1 + sum(len(part.outputs) for part in parts.values()))
+    shown = [
+        part.load(rows, query) if name == first else [gr.skip()] * len(part.outputs) for name, part in parts.items()
+    ]
+    return [[*opened, first], *(value for values in shown for value in values)]
+
+
+def _first(query: Query) -> str:
+    return query.get("tab", ["compare" if "problem" in query else "leaderboard"])[0]
 
 
 def launch_options() -> dict[str, Any]:
@@ -100,8 +123,8 @@ def launch_options() -> dict[str, Any]:
     }
 
 
-def _query(request: gr.Request | None) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+def _query(request: gr.Request | None) -> Query:
+    found: Query = {}
     for name, value in getattr(getattr(request, "query_params", None), "multi_items", list)():
         found.setdefault(name, []).append(value)
     return found

@@ -57,15 +57,17 @@ def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
     return best
 
 
-def curves(runs: Mapping[str, Sequence[Row]], panels: Sequence[tuple[str, Sequence[str]]]) -> go.Figure:
-    """Small multiples over optimizer steps: a panel per (title, keys), a colour per run, a dash per key."""
+def curves(runs: Mapping[str, Sequence[Row]], panels: Sequence[tuple[str, Sequence[Sequence[str]]]]) -> go.Figure:
+    """Small multiples over optimizer steps: a panel per (title, curves), a colour per run, a dash per curve, which is
+    the first of its keys that a run recorded."""
     count = (len(panels) + 1) // 2
     figure = make_subplots(
         rows=count, cols=2, subplot_titles=[title for title, _ in panels], vertical_spacing=0.28 / count
     )
     for number, (_, keys) in enumerate(panels):
         for colour, (name, rows) in zip(_cycle(COLOURS), runs.items(), strict=False):
-            for dash, key in zip(("solid", "dot", "dash"), keys, strict=False):
+            for dash, either in zip(("solid", "dot", "dash"), keys, strict=False):
+                key = next((key for key in either if any(row.get(key) is not None for row in rows)), either[0])
                 points = [(row.get("step"), row[key]) for row in rows if row.get(key) is not None]
                 figure.add_scatter(
                     x=[x for x, _ in points],
@@ -83,14 +85,19 @@ def curves(runs: Mapping[str, Sequence[Row]], panels: Sequence[tuple[str, Sequen
         **_layout() | {"legend": {"orientation": "h", "y": 1.04, "yanchor": "bottom"}}, height=260 * count + 80
     )
     figure.update_annotations(font_size=12)
+    figure.update_xaxes(title={"text": "optimizer step", "standoff": 4}, tickformat="d", title_font_size=11)
     return figure
 
 
-def signal_histogram(groups: Mapping[str, Sequence[float]], title: str) -> go.Figure:
-    """Share of tokens by log-ratio, a line for each group, in the same bins; the outermost hold what is beyond."""
+def signal_histogram(groups: Mapping[str, Sequence[float]], title: str, floor: float | None = None) -> go.Figure:
+    """Share of tokens by log-ratio, a line for each group, in the same bins; the outermost hold what is beyond. The
+    noise floor is a band around 0."""
     figure = _figure("log-ratio, nats", "share of tokens")
     figure.update_layout(title={"text": _escaped(title), "font": {"size": 13}})
-    figure.update_yaxes(type="log", exponentformat="power")
+    figure.update_yaxes(type="log", exponentformat="power", dtick=1)
+    if floor:
+        label = {"text": "noise floor", "font": {"size": 11}}
+        figure.add_vrect(x0=-floor, x1=floor, fillcolor="#777777", opacity=0.25, line_width=0, annotation=label)
     edge = max((abs(value) for values in groups.values() for value in _inner(values)), default=1.0) or 1.0
     for (name, values), colour, dash in zip(groups.items(), _cycle(COLOURS), _cycle(DASHES), strict=False):
         shares = binned(values, edge)
@@ -147,7 +154,9 @@ def _path(path: Sequence[Row], role: str, *, first: bool) -> go.Scatter:
         error_y=_errors(path),
         marker={"symbol": mark, "size": 9, "color": colour},
         text=[
-            f"{row.get('run')}: {row.get('checkpoint')}<br>{row.get('checkpoint_repo')}" for row in map(_plain, path)
+            f"{row.get('run')}: {row.get('checkpoint')}<br>"
+            f"{row.get('checkpoint_repo')}@{(row.get('checkpoint_revision') or '')[:10]}"
+            for row in map(_plain, path)
         ],
         hovertemplate="%{text}<br>KL %{x:.4g}, AVG@K %{y:.1f} %<extra></extra>",
     )

@@ -10,9 +10,9 @@ from urllib.parse import urlencode
 import gradio as gr
 from markupsafe import Markup
 
-from data import Index, Place, Row, Source, checkpoint_place, details_place
+from data import Index, Place, Query, Row, Source, checkpoint_place, details_place
 from leaderboard import name_of, percent
-from markup import badge, notice, prose, response, table
+from markup import badge, link, notice, prose, response, table
 from tokens import decoded, tokenizer_of
 
 MOST = 4
@@ -86,7 +86,7 @@ class Tab:
         with gr.Row():
             self.problem = gr.Dropdown([], label="problem, where they differ most first", scale=3)
             self.k = gr.Slider(0, 1, value=0, step=1, label="sample k")
-            self.address = gr.Textbox(label="link to this problem", interactive=False, max_lines=1, buttons=["copy"])
+        self.address = gr.HTML(apply_default_css=False)
         self.samples = gr.HTML(apply_default_css=False)
         chosen = [scores, self.benchmark, self.checkpoints]
         shown = {
@@ -111,12 +111,14 @@ class Tab:
             self.address,
         ]
 
-    def load(self, rows: list[Row], query: dict[str, list[str]]) -> list[Any]:
-        """What a link names, or the first benchmark's first base and the last student."""
+    def load(self, rows: list[Row], query: Query) -> list[Any]:
+        """What a link names, or of the first benchmark a base and a student."""
         benchmarks = list(dict.fromkeys(str(row.get("benchmark")) for row in rows))
         benchmark = _one(query, "benchmark", benchmarks)
         names = [name_of(row) for row in rows if row.get("benchmark") == benchmark]
-        wanted = [name for name in query.get("checkpoint", []) if name in names][:MOST] or _ends(names)
+        wanted = [name for name in query.get("checkpoint", []) if name in names][:MOST] or _first_and_student(
+            rows, benchmark
+        )
         overview, problem = self.choose(rows, benchmark, wanted)
         asked = next(iter(query.get("problem", [])), None)
         named = asked if asked in [value for _, value in problem["choices"]] else problem["value"]
@@ -127,7 +129,7 @@ class Tab:
 
     def choose_benchmark(self, rows: list[Row], benchmark: str | None) -> Any:
         names = [name_of(row) for row in rows if row.get("benchmark") == benchmark]
-        return gr.update(choices=names, value=_ends(names))
+        return gr.update(choices=names, value=_first_and_student(rows, benchmark))
 
     def choose(self, rows: list[Row], benchmark: str | None, names: list[str] | None) -> tuple[str, Any]:
         """The paired summary, and the menu of problems."""
@@ -145,20 +147,21 @@ class Tab:
             (f"{problem}  ({' / '.join(percent(value, 0) for value in values)} %)", problem)
             for problem, values in found
         ]
-        overview = summary([name_of(score) for score in scores], sides) if len(scores) == len(sides) else ""
+        overview = summary([name_of(score) for score in scores], sides) if 0 < len(scores) == len(sides) else ""
         return notice(missing) + Markup(overview), gr.update(choices=menu, value=menu[0][1] if menu else None)
 
     def show(
         self, rows: list[Row], benchmark: str | None, names: list[str] | None, problem: str | None, k: float
-    ) -> tuple[str, Any, str]:
+    ) -> tuple[str, Any, Markup]:
         """All samples of the problem, the range of k, the link."""
         scores = _scores(rows, benchmark, names)
         if problem is None or not scores:
-            return "", gr.update(value=0), ""
+            return "", gr.update(value=0), Markup("")
         last = max((int(score.get("k") or 1) for score in scores), default=1) - 1
         query = urlencode({"benchmark": benchmark, "checkpoint": names, "problem": problem, "k": int(k)}, doseq=True)
         shown = sample_columns(self.source, scores, problem, int(k))
-        return shown, gr.update(maximum=max(last, 1), value=min(int(k), last), interactive=last > 0), f"?{query}"
+        address = Markup('<div class="erpd">{}</div>').format(link(f"?{query}", "link to this problem and sample"))
+        return shown, gr.update(maximum=max(last, 1), value=min(int(k), last), interactive=last > 0), address
 
 
 def _column(source: Source, score: Row, problem: str, k: int) -> Markup:
@@ -224,10 +227,17 @@ def _scores(rows: Sequence[Row], benchmark: str | None, names: Sequence[str] | N
     return [known[name] for name in names or () if name in known]
 
 
-def _ends(names: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys([names[0], names[-1]])) if names else []
+def _first_and_student(rows: Sequence[Row], benchmark: str | None) -> list[str]:
+    """A base and a student of the same lineage, or whatever else there are two of."""
+    there = [row for row in rows if row.get("benchmark") == benchmark]
+    best = [row for row in there if row.get("role") == "student"] or there[-1:]
+    student: Row = max(best, key=lambda row: row.get("avg") or 0.0, default={})
+    bases = [
+        row for row in there if row.get("role") == "base" and row.get("checkpoint_repo") == student.get("base_repo")
+    ]
+    return list(dict.fromkeys(name_of(row) for row in [*(bases or there)[:1], *([student] if student else [])]))
 
 
-def _one(query: dict[str, list[str]], name: str, allowed: Sequence[str]) -> str | None:
+def _one(query: Query, name: str, allowed: Sequence[str]) -> str | None:
     asked = next(iter(query.get(name, [])), None)
     return asked if asked in allowed else (allowed[0] if allowed else None)

@@ -34,6 +34,8 @@ TRANSPORT_ERROR: type[Exception] = sys.modules[type(get_session()).__module__.pa
 """Of httpx under huggingface_hub 1.x, of httpx2 under 2.x."""
 
 Row = dict[str, Any]
+Query = dict[str, list[str]]
+"""What the page's address asks for."""
 UNREADABLE = (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError, pa.ArrowException, TRANSPORT_ERROR)
 
 

@@ -6,21 +6,21 @@ import gradio as gr
 import plotly.graph_objects as go
 
 import charts
-from data import Place, Row, Source, checkpoint_place
-from leaderboard import ALL
+from data import Place, Query, Row, Source, checkpoint_place
+from leaderboard import ALL, by_lineage
 from markup import notice
 
 CURVES = "dynamics.jsonl"
 PANELS = (
     (
         "log-prob of right (solid) and wrong (dotted) responses, nats per token",
-        ("logprob_positive", "logprob_negative"),
+        (("logprob_positive",), ("logprob_negative",)),
     ),
-    ("entropy, nats per token", ("entropy",)),
-    ("KL(sampler || policy), k3, nats per token", ("kl_sampler_to_teacher_k3", "kl_old_to_student_k3")),
-    ("explained variance", ("explained_variance",)),
-    ("loss", ("loss",)),
-    ("clip fraction", ("clip_fraction",)),
+    ("entropy, nats per token", (("entropy",),)),
+    ("KL(sampler || policy), k3, nats per token", (("kl_sampler_to_teacher_k3", "kl_old_to_student_k3"),)),
+    ("explained variance", (("explained_variance",),)),
+    ("loss", (("loss",),)),
+    ("clip fraction", (("clip_fraction",),)),
 )
 MOST = 8
 
@@ -51,8 +51,8 @@ class Tab:
         self.runs.change(self.show, [scores, self.runs], [self.notice, self.plot], api_visibility="private")
         self.outputs = [self.runs]
 
-    def load(self, rows: Sequence[Row]) -> list[object]:
-        names = list(trained(rows))
+    def load(self, rows: Sequence[Row], query: Query) -> list[object]:
+        names = list(trained([row for _, row in by_lineage(rows)]))
         return [gr.update(choices=names, value=names[:2])]
 
     def show(self, rows: list[Row], names: list[str] | None) -> tuple[str, go.Figure | None]:
@@ -63,7 +63,7 @@ class Tab:
         panels = [
             (title, keys)
             for title, keys in PANELS
-            if any(key in line for lines in there.values() for key in keys for line in lines[:1])
+            if any(key in line for lines in there.values() for either in keys for key in either for line in lines[:1])
         ]
         return notice(missing), charts.curves(there, panels) if panels else None
 
@@ -83,7 +83,7 @@ class EfficiencyTab:
             )
         self.outputs = [self.run, self.benchmark]
 
-    def load(self, rows: Sequence[Row]) -> list[object]:
+    def load(self, rows: Sequence[Row], query: Query) -> list[object]:
         runs = list(dict.fromkeys(str(row.get("run")) for row in rows))
         benchmarks = list(dict.fromkeys(str(row.get("benchmark")) for row in rows))
         return [gr.update(choices=[ALL, *runs], value=runs[0] if runs else ALL),

@@ -24,22 +24,13 @@ SORTS = {
     "mean length": lambda row: _or_last(row.get("mean_length")),
     "truncated": lambda row: -(row.get("truncated") or 0.0),
 }
-HEADERS = (
-    "checkpoint",
-    "role",
-    "loss",
-    "strategy",
-    "benchmark",
-    "AVG@K % (95 %)",
-    "K x problems",
-    "KL to base, nats/token",
-    "entropy",
-    "tokens",
-    "cut off %",
-    "no answer %",
-    "judge",
-    "samples",
-)
+HEADERS = ("checkpoint", "AVG@K % (95 %)", "KL to base", "entropy", "role", "loss", "strategy", "benchmark",
+           "K x problems", "tokens", "cut off %", "no answer %", "samples", "judge")  # fmt: skip
+"""What a narrow window shows first; the last only where somebody judged. KL and entropy are in nats a token."""
+
+
+DEEPEST = 6
+"""Levels that are indented further; the style has as many."""
 
 
 def name_of(score: Row) -> str:
@@ -48,27 +39,37 @@ def name_of(score: Row) -> str:
 
 
 def by_lineage(rows: Sequence[Row]) -> list[tuple[int, Row]]:
-    """(depth, row): each benchmark's base, its teachers, and under each teacher the students of its signal."""
+    """(depth, row): each benchmark's base, its teachers, and under each teacher what its signal went into: students,
+    and through them the next round's teachers."""
     ordered: list[tuple[int, Row]] = []
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((str(row.get("benchmark")), str(row.get("base_repo") or row.get("run"))), []).append(row)
     for _, group in sorted(groups.items()):
-        teachers = {
-            row["checkpoint_repo"] for row in group if row.get("role") != "base" and not row.get("teacher_repo")
-        }
-        tops = sorted((row for row in group if row.get("teacher_repo") not in teachers), key=_order)
-        seen: set[str] = set()
-        for position, row in enumerate(tops):
-            ordered.append((0 if row.get("role") == "base" else 1, row))
-            last_step = position + 1 == len(tops) or tops[position + 1].get("checkpoint_repo") != row.get(
-                "checkpoint_repo"
-            )
-            if last_step and row.get("checkpoint_repo") not in seen:
-                seen.add(str(row.get("checkpoint_repo")))
-                below = [other for other in group if other.get("teacher_repo") == row.get("checkpoint_repo")]
-                ordered += [(2, other) for other in sorted(below, key=_order)]
+        ordered += _walked(group)
     return ordered
+
+
+def _walked(group: Sequence[Row]) -> list[tuple[int, Row]]:
+    """The rows of one benchmark and base, each once, also where a Hub tells of a circle."""
+    by_repo: dict[str, list[Row]] = {}
+    for row in sorted(group, key=_order):
+        by_repo.setdefault(str(row.get("checkpoint_repo")), []).append(row)
+    below: dict[str, list[str]] = {}
+    for repo, own in by_repo.items():
+        above = str(own[0].get("teacher_repo"))
+        below.setdefault(above if above in by_repo and above != repo else "", []).append(repo)
+    found: list[tuple[int, Row]] = []
+    seen: set[str] = set()
+    for top in (*below.get("", ()), *by_repo):
+        pending = [(0 if by_repo[top][0].get("role") == "base" else 1, top)]
+        while pending:
+            depth, repo = pending.pop()
+            if repo not in seen:
+                seen.add(repo)
+                found += [(depth, row) for row in by_repo[repo]]
+                pending += [(max(depth, 1) + 1, child) for child in reversed(below.get(repo, ()))]
+    return found
 
 
 def chosen(rows: Sequence[Row], **wanted: str) -> list[Row]:
@@ -80,7 +81,8 @@ def board(source: Source, rows: Sequence[Row], sort: str) -> Markup:
     """The table of measured rows."""
     key = SORTS.get(sort)
     ordered = by_lineage(rows) if key is None else [(0, row) for row in sorted(rows, key=key)]
-    return table(HEADERS, (_cells(source, depth, row) for depth, row in ordered), kind="board")
+    shown = len(HEADERS) if any(row.get("avg_judged") is not None for row in rows) else len(HEADERS) - 1
+    return table(HEADERS[:shown], (_cells(source, depth, row)[:shown] for depth, row in ordered), kind="board")
 
 
 @cache
@@ -125,7 +127,7 @@ class Tab:
         return [*self.menus.values(), self.table]
 
     def load(self, rows: Sequence[Row]) -> list[Any]:
-        """The menus' choices and the first view."""
+        """The menus' choices and the whole table."""
         menus = [gr.update(choices=[ALL, *_values(rows, name)], value=ALL) for name in self.menus]
         return [*menus, board(self.source, rows, "lineage") if rows else ""]
 
@@ -159,22 +161,22 @@ def _cells(source: Source, depth: int, row: Row) -> list[object]:
     name = str(row.get("checkpoint"))
     title = link(source.link(place), name) if place else Markup("{}").format(name)
     return [
-        Markup('<span class="run">{}</span> <span class="depth-{}">{}</span>{}').format(
-            row.get("run"), depth, title, _marks(row)
+        Markup('<div class="depth-{}"><span class="run">{}</span>{}<div>{}</div></div>').format(
+            min(depth, DEEPEST), row.get("run"), title, _marks(row)
         ),
+        _bar(row),
+        number(row.get("kl_checkpoint_to_base")),
+        number(row.get("entropy")),
         badge(str(row.get("role"))),
         row.get("loss") or "-",
         row.get("strategy") or "-",
         row.get("benchmark"),
-        _bar(row),
         f"{row.get('k')} x {row.get('n')}",
-        number(row.get("kl_checkpoint_to_base")),
-        number(row.get("entropy")),
         number(row.get("mean_length"), ".0f"),
         percent(row.get("truncated")),
         percent(row.get("no_answer")),
-        _judge(row),
         _samples(source, details_place(row)),
+        _judge(row),
     ]
 
 

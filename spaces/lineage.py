@@ -7,11 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 import gradio as gr
 from markupsafe import Markup
 
-from data import UNREADABLE, Place, Row, Source, checkpoint_place, inputs_of
+from data import UNREADABLE, Place, Query, Row, Source, checkpoint_place, inputs_of
 from leaderboard import name_of
 from markup import notice
 
-WIDTH, HEIGHT, GAP_X, GAP_Y = 190, 46, 60, 18
+WIDTH, HEIGHT, GAP_X, GAP_Y = 190, 46, 20, 34
+BOW = 14
+"""Pixels that an edge which passes a row bows out further to the right, so that it is seen beside the boxes."""
 MOST_NODES = 400
 NOT_PAYLOAD = ("lineage.json", "README.md", "metrics.jsonl", ".gitattributes")
 CHECKED = (
@@ -19,6 +21,8 @@ CHECKED = (
     "the recorded sizes and, where the Hub knows them, hashes, and that the inputs' digests are those of the inputs' "
     "own records. `erpd-hub lineage verify` downloads and hashes every byte."
 )
+
+WHOLE = "{}: all checkpoints"
 
 Graph = Mapping[Place, Row | None]
 
@@ -44,7 +48,7 @@ def problems_of(source: Source, place: Place, graph: Graph) -> list[str]:
 
 
 def layers(graph: Graph) -> list[list[Place]]:
-    """The artifacts in columns, every one right of all its inputs, ordered so that edges cross little."""
+    """The artifacts in rows, every one below all its inputs, ordered so that edges cross little."""
     depth: dict[Place, int] = {}
 
     def depth_of(place: Place, above: frozenset[Place]) -> int:
@@ -53,29 +57,31 @@ def layers(graph: Graph) -> list[list[Place]]:
             depth[place] = 1 + max((depth_of(other, above | {place}) for other in inputs), default=-1)
         return depth[place]
 
-    columns: list[list[Place]] = []
+    rows: list[list[Place]] = []
     for place in graph:
         at = depth_of(place, frozenset())
-        columns.extend([] for _ in range(at + 1 - len(columns)))
-        columns[at].append(place)
-    row: dict[Place, float] = {}
-    for column in columns:
-        column.sort(key=lambda place: (_barycentre(place, graph, row), str(place)))
-        row |= {place: float(number) for number, place in enumerate(column)}
-    return columns
+        rows.extend([] for _ in range(at + 1 - len(rows)))
+        rows[at].append(place)
+    column: dict[Place, float] = {}
+    for row in rows:
+        row.sort(key=lambda place: (_barycentre(place, graph, column), str(place)))
+        column |= {place: float(number) for number, place in enumerate(row)}
+    return rows
 
 
 def drawing(source: Source, graph: Graph, problems: Mapping[Place, Sequence[str]]) -> Markup:
     """The graph as SVG: a box for each artifact with its step, stage and tick, an edge for each input with its role."""
-    columns = layers(graph)
-    at = {place: (number * (WIDTH + GAP_X) + 10, row * (HEIGHT + GAP_Y) + 10)
-          for number, column in enumerate(columns) for row, place in enumerate(column)}  # fmt: skip
+    rows = layers(graph)
+    at = {place: (column * (WIDTH + GAP_X) + 10, number * (HEIGHT + GAP_Y) + 10)
+          for number, row in enumerate(rows) for column, place in enumerate(row)}  # fmt: skip
     edges = [
         _edge(role, at[above], at[place]) for place in graph for role, above in inputs_of(graph[place]) if above in at
     ]
     boxes = [_box(source, place, graph[place], at[place], problems.get(place, ())) for place in graph]
-    width = len(columns) * (WIDTH + GAP_X)
-    height = max((len(column) for column in columns), default=0) * (HEIGHT + GAP_Y) + 20
+    bows = 1 + max(((at[place][1] - at[above][1]) // (HEIGHT + GAP_Y)
+                    for place in graph for _, above in inputs_of(graph[place]) if above in at), default=0)  # fmt: skip
+    width = max((len(row) for row in rows), default=0) * (WIDTH + GAP_X) + BOW * bows
+    height = len(rows) * (HEIGHT + GAP_Y) + 20
     return Markup('<div class="scroll"><svg class="lineage" width="{}" height="{}" role="img">{}{}</svg></div>').format(
         width, height, Markup("").join(edges), Markup("").join(boxes)
     )
@@ -84,24 +90,25 @@ def drawing(source: Source, graph: Graph, problems: Mapping[Place, Sequence[str]
 class Tab:
     def __init__(self, source: Source, scores: gr.State) -> None:
         self.source = source
-        self.checkpoint = gr.Dropdown([], label="checkpoint")
+        self.checkpoint = gr.Dropdown([], label="a run, or a checkpoint")
         self.graph = gr.HTML(apply_default_css=False)
         self.checkpoint.change(self.show, [scores, self.checkpoint], self.graph, api_visibility="private")
         self.outputs = [self.checkpoint]
 
-    def load(self, rows: Sequence[Row]) -> list[object]:
-        names = list(dict.fromkeys(name_of(row) for row in rows if checkpoint_place(row)))
-        students = [name_of(row) for row in rows if row.get("role") == "student"]
-        return [gr.update(choices=names, value=(students or names or [None])[0])]
+    def load(self, rows: Sequence[Row], query: Query) -> list[object]:
+        there = [row for row in rows if checkpoint_place(row)]
+        runs = list(dict.fromkeys(WHOLE.format(row.get("run")) for row in there))
+        names = list(dict.fromkeys(name_of(row) for row in there))
+        return [gr.update(choices=[*runs, *names], value=runs[0] if runs else None)]
 
     def show(self, rows: list[Row], name: str | None) -> str:
-        row = next((row for row in rows if name_of(row) == name), None)
-        place = checkpoint_place(row) if row else None
-        if place is None:
+        named = [checkpoint_place(row) for row in rows if name in (name_of(row), WHOLE.format(row.get("run")))]
+        places = [place for place in named if place is not None]
+        if not places:
             return notice(["no checkpoint to show"])
-        graph = self.source.closure([place])
+        graph = self.source.closure(places)
         if len(graph) > MOST_NODES:
-            return notice([f"{len(graph)} artifacts: too many to draw; erpd-hub lineage {place.repo_id} lists them"])
+            return notice([f"{len(graph)} artifacts: too many to draw; `erpd-hub lineage` lists those of a checkpoint"])
         with ThreadPoolExecutor(8) as pool:
             problems = dict(
                 zip(graph, pool.map(lambda each: problems_of(self.source, each, graph), graph), strict=True)
@@ -155,10 +162,16 @@ def _box(source: Source, place: Place, record: Row | None, at: tuple[int, int], 
 
 
 def _edge(role: str, begin: tuple[int, int], end: tuple[int, int]) -> Markup:
-    x1, y1, x2, y2 = begin[0] + WIDTH, begin[1] + HEIGHT // 2, end[0], end[1] + HEIGHT // 2
-    bend = max((x2 - x1) // 2, 20)
+    passed = (end[1] - begin[1]) // (HEIGHT + GAP_Y) - 1
+    if passed:  # from side to side, around the boxes between
+        x1, y1, x2, y2 = begin[0] + WIDTH, begin[1] + HEIGHT // 2, end[0] + WIDTH, end[1] + HEIGHT // 2
+        out = max(x1, x2) + 2 * BOW * (passed + 1) // 2 + BOW
+        bend = (out, y1, out, y2)
+    else:
+        x1, y1, x2, y2 = begin[0] + WIDTH // 2, begin[1] + HEIGHT, end[0] + WIDTH // 2, end[1]
+        bend = (x1, y1 + GAP_Y, x2, y2 - GAP_Y)
     return Markup('<path class="edge" d="M{} {} C{} {} {} {} {} {}"><title>{}</title></path>').format(
-        x1, y1, x1 + bend, y1, x2 - bend, y2, x2, y2, role
+        x1, y1, *bend, x2, y2, role
     )
 
 

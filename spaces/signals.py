@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from markupsafe import Markup
 
 import charts
-from data import Place, Row, Source, input_of
+from data import UNREADABLE, Place, Query, Row, Source, input_of
 from markup import badge, link, notice, table
 from tokens import pieces, tokenizer_of
 
@@ -81,10 +81,10 @@ class Tab:
         self.k.release(self.show, **shown)
         self.outputs = [self.dataset]
 
-    def load(self) -> list[object]:
+    def load(self, rows: Sequence[Row], query: Query) -> list[object]:
         try:
             found = self.source.datasets("signal")
-        except (OSError, ValueError):  # the Hub's errors are OSErrors; the notice of the leaderboard says it
+        except UNREADABLE:  # the notice above the tabs says it
             found = []
         menu = [(repo.partition("/")[2], f"{repo}@{sha}") for repo, sha in found]
         return [gr.update(choices=menu, value=menu[0][1] if menu else None)]
@@ -127,7 +127,7 @@ class Tab:
         ]
         listing = table(("position", "token", QUANTITIES[quantity], "numbers"), largest)
         return (notice([*found.missing, *note, *cut]) + head + coloured(texts[shown], values[shown], hover[shown])
-                + Markup("<h4>the largest of this response</h4>") + listing)  # fmt: skip
+                + Markup("<h4 class='small-head'>the largest of this response</h4>") + listing)  # fmt: skip
 
     def _texts(
         self, record: Row | None, rollouts: Place | None, problem: str, k: int, length: int
@@ -153,7 +153,8 @@ class Tab:
         found = spread(groups)
         described = self.source.json(place, "signal.json")
         noise = (described[0].get("noise") if described else None) or {}
-        return charts.signal_histogram(found, _noise_sentence(found, tokens, noise.get("noise_floor")))
+        floor = noise.get("noise_floor")
+        return charts.signal_histogram(found, _noise_sentence(found, tokens, floor), floor)
 
 
 def _noise_sentence(found: Mapping[str, Sequence[float]], tokens: int, floor: float | None) -> str:

@@ -115,7 +115,8 @@ def test_a_run_without_a_student_is_told_to_begin() -> None:
 @pytest.mark.parametrize(
     ("made", "rows", "word"),
     [
-        ([SIGNAL._replace(metrics={"std": 0.3, "signal_to_noise": 1.5})], [], "noise floor"),
+        ([SIGNAL._replace(metrics={"std": 0.3, "noise_floor": 0.2, "signal_to_noise": 1.5})], [], "noise floor"),
+        ([SIGNAL._replace(metrics={"std": 1e-6, "noise_floor": 0.0, "signal_to_noise": None})], [], "noise floor"),
         ([], [row("student", 0.6, truncated=0.2)], "end by length"),
         (
             [

@@ -87,7 +87,7 @@ def test_adapter_and_root() -> None:
     adapter = a_record(files={"adapter_config.json": {"sha256": "0" * 64, "size": 3}})
     card = model_cards.render(adapter)
     assert front_matter(card)["base_model_relation"] == "adapter"
-    assert "AutoPeftModelForCausalLM" in card
+    assert "PeftModel.from_pretrained(base, " in card
     root = model_cards.render(a_record(stage="base", inputs=[], license=None, config={"type": "tiny"}))
     assert not {"base_model", "base_model_relation", "datasets", "license"} & set(front_matter(root))
     assert "root of the lineage" in root

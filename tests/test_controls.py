@@ -4,6 +4,7 @@ import pytest
 from conftest import MICRO
 
 from erpd_hub.artifacts import LineageRecord
+from erpd_hub.config import TeacherConfig, TrainingConfig
 from erpd_hub.errors import ConfigError
 from erpd_hub.fields import identity
 from erpd_hub.plan import make_plan
@@ -76,6 +77,18 @@ def test_a_single_stage_is_the_teachers_loss_at_the_students_settings():
     student, control, teacher = steps["student"], steps["student-single-stage"], steps["teacher"]
     assert (control.stage, control.loss, control.reference) == ("teacher", teacher.loss, "policy")
     assert all(getattr(control, name) == getattr(student, name) for name in SAME)
+
+
+def test_a_single_stage_has_what_only_teacher_and_student_have_from_the_teacher():
+    """Among them what becomes of truncated responses: a control that blames them where neither side did is unfair."""
+    cut = {"teacher": {"truncated": "masked"}, "student": {"truncated": "dropped", "control_learning_rates": [1e-4]}}
+    steps = steps_of("single-stage", "tuned", **cut)
+    teacher, controls = steps["teacher"], [config for name, config in steps.items() if name.startswith("student-")]
+    own = TeacherConfig.model_fields.keys() - TrainingConfig.model_fields.keys() - {"stage"}
+    assert len(controls) == 2 and "truncated" in own
+    for control in controls:
+        assert {name: getattr(control, name) for name in own} == {name: getattr(teacher, name) for name in own}
+    assert "truncated" not in identity(steps_of("single-stage")["student-single-stage"])
 
 
 def test_tuned_has_the_prompts_of_teacher_and_student_at_several_rates():

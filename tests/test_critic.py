@@ -24,7 +24,7 @@ from erpd_hub.planning.devices import DEVICES
 from erpd_hub.planning.facts import KNOWN
 from erpd_hub.planning.items import Setting
 from erpd_hub.recipe import build_recipe
-from erpd_hub.samples import SAMPLE_SCHEMA, read_rows, shard_path, write_rows
+from erpd_hub.samples import SAMPLE_SCHEMA, VALUE_SCHEMA, read_rows, shard_path, write_rows
 from erpd_hub.stages import critic, score, teacher
 from erpd_hub.training.batches import Denominators, share
 from erpd_hub.training.checkpoints import RunFiles
@@ -270,6 +270,15 @@ def test_ppo_trains_on_a_critic(tmp_path, parts) -> None:
     lines = [json.loads(line) for line in (tmp_path / "dynamics.jsonl").read_text().splitlines()]
     assert lines[-1]["kl_old_to_teacher_k3"] > lines[0]["kl_old_to_teacher_k3"] == pytest.approx(0, abs=1e-6)
     assert "clip_fraction" in lines[0]
+
+
+def test_a_critic_that_knows_every_outcome_is_refused(tmp_path, parts) -> None:
+    rows = [row | {"values": [float(row["label"])] * len(row["response_ids"])} for row in read_rows(parts["rollouts"])]
+    kept = [{name: row[name] for name in VALUE_SCHEMA.names} for row in rows]
+    write_rows(shard_path(tmp_path, 0), kept, VALUE_SCHEMA)
+    shutil.copy(parts["critic"] / "values.json", tmp_path)
+    with pytest.raises(StageError, match="critic: expected values that leave something of the outcomes to explain"):
+        teach(tmp_path / "out", parts | {"critic": tmp_path})
 
 
 def test_a_critic_of_other_rollouts_is_refused(tmp_path, parts) -> None:

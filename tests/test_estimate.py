@@ -157,6 +157,35 @@ def test_what_cannot_fit_is_refused_with_the_arithmetic_and_a_change_that_helps(
     assert e.require_fit("teacher", QWEN, 140.0, **fits).total < 140
 
 
+def test_a_probe_holds_two_models_or_one_after_the_other_or_is_refused():
+    need = {"tokens": 16_384, "dtype": "bfloat16"}
+    two, one = (e.comparing_memory(QWEN, room, **need) for room in (80.0, 30.0))
+    assert (two.together, one.together) == (True, False)
+    assert two.memory.weights == pytest.approx(2 * one.memory.weights) == pytest.approx(2 * 4 * 4.022468096)
+    assert "weights of 2 models 32.2" in two.memory.arithmetic
+    assert e.require_comparable("probe", QWEN, 30.0, **need) == one
+    with pytest.raises(
+        StageError, match=r"^probe: expected at most 10\.0 GB, got weights 16\.1 .*; set a smaller micro"
+    ):
+        e.require_comparable("probe", QWEN, 10.0, **need)
+
+
+@pytest.mark.parametrize(
+    ("model", "gpu", "fits", "remedy"),
+    [
+        ("qwen3.5-27b", "h200", True, "one model at a time: no exact KL"),
+        ("qwen3.5-27b", "h100", False, "use GPUs with more memory"),
+    ],
+)
+def test_the_bill_of_a_probe_is_what_it_holds_when_it_scores(model, gpu, fits, remedy):
+    plan = make_plan(load_recipe(f"table11-rounds+{model}"))
+    facts = base_facts(plan)
+    items = bill_plan(plan, list(plan.nodes), default_setting(facts, gpu, 8), facts)
+    probe = next(item for item in items if item.stage == "probe")
+    assert (probe.fits, probe.remedy) == (fits, remedy)
+    assert probe.gb > 4 * facts.params / 1e9
+
+
 def test_sampling_is_faster_with_more_of_everything_and_slower_with_longer_answers():
     def seconds(device="h200", gpus=8, mean=19_800, facts=QWEN, engine="vllm"):
         device = get_device(device)

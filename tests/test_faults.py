@@ -177,7 +177,7 @@ def test_a_batch_of_one_outcome_is_refused_with_its_numbers(micro):
         "teacher", "rollouts=local/hopeless-r1-rollout", "policy=local/micro-r1-base", "loss.type=ce", "steps=1",
         home=micro.home, expect=1,
     )  # fmt: skip
-    assert "got 0 right of 32 graded" in done.stderr
+    assert "erpd-hub: r1/teacher: rollouts: expected right and wrong responses, got 0 right of 32 graded" in done.stderr
 
 
 def test_a_loss_that_is_not_finite_names_its_step(micro):
@@ -186,7 +186,8 @@ def test_a_loss_that_is_not_finite_names_its_step(micro):
         "teacher", *words, "steps=8", "learning_rate=1e30", "prompts_per_step=8", "--name", "inf",
         home=micro.home, expect=1,
     )  # fmt: skip
-    assert "at step" in done.stderr
+    assert "r1/teacher: teacher: expected a finite" in done.stderr
+    assert "at step 2" in done.stderr
     assert "lower the learning rate" in done.stderr
 
 

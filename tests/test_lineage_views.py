@@ -2,11 +2,14 @@
 
 import json
 
+import pytest
 from conftest import cli
 
-from erpd_hub.hub.client import connect
-from erpd_hub.lineage import ancestry, locate, record_at
-from erpd_hub.lineage_views import as_data, as_mermaid, differences
+from erpd_hub.display import print_findings
+from erpd_hub.errors import ArtifactError
+from erpd_hub.hub.connecting import connect
+from erpd_hub.lineage import ancestry, locate, record_at, verify
+from erpd_hub.lineage_views import as_data, as_mermaid, as_text, differences
 
 
 def test_graph_as_json_holds_every_ancestor_once(micro) -> None:
@@ -22,6 +25,37 @@ def test_graph_as_json_holds_every_ancestor_once(micro) -> None:
     assert sorted(roots) == ["base", "prompts"]
     signal = next(node["id"] for node in graph["nodes"] if node["stage"] == "signal")
     assert {"from": signal, "to": 0, "role": "signal"} in graph["edges"]
+
+
+def test_text_names_every_ancestor_in_full_and_draws_each_once(micro) -> None:
+    hub = connect("local")
+    root = ancestry(hub, locate(hub, "local/micro-r1-student-weak"))
+    lines = as_text([root]).splitlines()
+    assert lines[0].startswith("distill step 2  local/micro-r1-student-weak@")
+    assert all(line.endswith("(above)") or len(line.rpartition("@")[2]) == 10 for line in lines)
+    assert any("init: unlearned  local/micro-r1-unlearned@" in line for line in lines)
+    again = [line for line in lines if "local/micro-r1-rollouts@" in line]
+    assert [line.endswith("(above)") for line in again] == [False] + [True] * (len(again) - 1)
+    assert as_text([root], most=3).splitlines() == [*lines[:3], f"... and {len(lines) - 3} lines more"]
+    shown = cli("lineage", "--format", "tree", "local/micro-r1-student-weak", home=micro.home).stdout
+    assert shown.splitlines() == lines
+
+
+def test_what_is_missing_altered_or_no_record_is_told_apart(micro_copy, capsys) -> None:
+    hub = connect("local")
+    hub.api.delete_repo("local/micro-r1-mse")
+    hub.api.upload_file(path_or_fileobj=b"{}", path_in_repo="config.json", repo_id="local/micro-r1-unlearned")
+    assert print_findings(verify(hub, locate(hub, "local/micro-r1-unlearned")))
+    said = capsys.readouterr().out
+    assert "ALTERED  local/micro-r1-unlearned@main" in said and "MISSING  local/micro-r1-mse@" in said
+    assert "3 checked, 2 missing or altered (1 missing, 1 altered)" in said
+    hub.api.upload_file(path_or_fileobj=b"[", path_in_repo="lineage.json", repo_id="local/micro-r1-teacher")
+    with pytest.raises(ArtifactError, match=r"local/micro-r1-teacher@\w+/lineage.json: Invalid JSON"):
+        locate(hub, "local/micro-r1-teacher@main")
+    with pytest.raises(ArtifactError, match="it is no artifact of erpd-hub"):
+        locate(hub, "local/erpd-leaderboard")
+    with pytest.raises(ArtifactError, match="in folders: add one of base/"):
+        locate(hub, "local/micro-details")
 
 
 def test_mermaid_has_a_line_for_every_node_and_edge(micro) -> None:

@@ -10,15 +10,13 @@ from torch.distributed.tensor import DTensor
 
 from erpd_hub import head
 from erpd_hub.errors import ConfigError
+from erpd_hub.estimators import kl_k1, kl_k3, masked_mean
 from erpd_hub.logprobs import (
     autocast,
     full_vocabulary_kl,
     install_logprob_forward,
-    kl_k1,
-    kl_k3,
     kl_to_anchor,
     make_batch,
-    masked_mean,
     response_logprobs,
     unwrap,
 )

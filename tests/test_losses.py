@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from erpd_hub.config import TeacherLoss
-from erpd_hub.losses import LOSSES, TokenBatch, ce_loss, clip_loss, mse_loss, sft_loss, summarise
+from erpd_hub.losses import LOSSES, TokenBatch, ce_loss, clip_loss, mse_loss, summarise
+from erpd_hub.signals import Evolving, Shaping
 
 CLIP = partial(clip_loss, clip_low=0.2, clip_high=0.28, kl_weight=0.0, entropy_weight=0.0)
 ALL = [
@@ -21,9 +22,12 @@ ALL = [
     partial(CLIP, reduction="sequence", kl_weight=0.3, kl_estimator="k1"),
     partial(CLIP, reduction="max_len", kl_weight=0.3, kl_estimator="k2"),
     partial(CLIP, kl_weight=0.3, kl_estimator="exact"),
-    sft_loss,
+    partial(CLIP, kl_weight=0.3, kl_correction="ratio"),
     partial(clip_loss, clip_low=0.2, clip_high=0.28, kl_weight=0.1, entropy_weight=0.5),
 ]
+CONFIGS = {get_args(c.model_fields["type"].annotation)[0]: c for c in get_args(get_args(TeacherLoss)[0])}
+EACH = [*ALL, *(partial(loss, **CONFIGS[name](type=name).parameters) for name, loss in LOSSES.items())]
+"""The above, and every teacher loss as its config has it."""
 
 
 def example(seed: int = 0) -> TokenBatch:
@@ -56,11 +60,10 @@ def gradient(loss, batch: TokenBatch) -> Tensor:
 
 
 def test_registry_takes_the_parameters_of_the_configs() -> None:
-    configs = {get_args(c.model_fields["type"].annotation)[0]: c for c in get_args(get_args(TeacherLoss)[0])}
-    assert configs.keys() == LOSSES.keys() | {"custom"}
+    assert CONFIGS.keys() == LOSSES.keys() | {"custom"}
     for name, loss in LOSSES.items():
         keywords = {p.name for p in signature(loss).parameters.values() if p.kind is Parameter.KEYWORD_ONLY}
-        assert keywords == configs[name](type=name).parameters.keys()
+        assert keywords == CONFIGS[name](type=name).parameters.keys()
 
 
 @pytest.mark.parametrize("loss", ALL)
@@ -69,22 +72,21 @@ def test_gradients_match_finite_differences(loss) -> None:
     torch.autograd.gradcheck(lambda x: loss(replace(batch, logprobs=x)).sum, (batch.logprobs,))
 
 
-@pytest.mark.parametrize("loss", ALL)
-def test_padding_changes_nothing(loss) -> None:
+@pytest.mark.parametrize("loss", EACH)
+def test_padding_and_what_stands_in_it_change_nothing(loss) -> None:
     batch = example()
-    padding = torch.nn.functional.pad
-    wide = replace(
-        batch,
-        **{
-            name: padding(getattr(batch, name), (0, 3), value=0)
-            for name in ("logprobs", "mask", "old_logprobs", "reference_logprobs", "advantages", "entropy", "kl_to_old")
-        },
-    )
-    torch.testing.assert_close(loss(wide).sum, loss(batch).sum)
-    assert summarise(loss(wide).metrics) == pytest.approx(summarise(loss(batch).metrics))
+    wide = {"mask": torch.nn.functional.pad(batch.mask, (0, 3))}
+    for name in ("logprobs", "old_logprobs", "reference_logprobs", "advantages", "entropy", "kl_to_old"):
+        padded = torch.nn.functional.pad(getattr(batch, name), (0, 3))
+        wide[name] = torch.where(wide["mask"], padded, torch.full_like(padded, -0.37))
+    garbled = replace(batch, **wide)
+    torch.testing.assert_close(loss(garbled).sum, loss(batch).sum)
+    assert summarise(loss(garbled).metrics) == pytest.approx(summarise(loss(batch).metrics))
+    moved = gradient(loss, garbled)
+    torch.testing.assert_close(moved, torch.nn.functional.pad(gradient(loss, batch), (0, 3)))
 
 
-@pytest.mark.parametrize("loss", ALL)
+@pytest.mark.parametrize("loss", EACH)
 def test_parts_of_a_batch_add_up(loss) -> None:
     batch = example()
     parts = [some_rows(batch, rows) for rows in ([0, 3], [1], [2])]
@@ -183,27 +185,78 @@ def test_kl_penalty_gradients(estimator: str, slope) -> None:
     torch.testing.assert_close(added, torch.where(batch.mask, 0.5 * slope(difference), 0.0))
 
 
-def test_fixed_signal_with_a_kl_weight_goes_past_the_teacher() -> None:
-    """max E_pi[log pi_E / pi_old] - c KL(pi || pi_old) is at pi_old (pi_E / pi_old)^(1/c): stationary there."""
-    generator = torch.Generator().manual_seed(2)
-    old, teacher = (torch.log_softmax(torch.randn(6, generator=generator, dtype=torch.float64), -1) for _ in range(2))
-    for weight in (0.5, 1.0, 2.0):
-        logits = (old + (teacher - old) / weight).requires_grad_()
-        log_p = torch.log_softmax(logits, -1)
-        objective = (log_p.exp() * (teacher - old)).sum() - weight * (log_p.exp() * (log_p - old)).sum()
-        torch.testing.assert_close(torch.autograd.grad(objective, logits)[0], torch.zeros(6, dtype=torch.float64))
+COUNTS = torch.tensor([7, 5, 4, 3, 1])
+"""A state's tokens, drawn from the old policy, each as often as it is likely: means over them are exact."""
 
 
-def test_evolving_signal_gives_the_gradient_of_the_reverse_kl() -> None:
-    """E_pi[(log pi_E - log pi) grad log pi] = -grad KL(pi || pi_E), exact on a categorical."""
-    logits = torch.randn(6, generator=torch.Generator().manual_seed(1), dtype=torch.float64, requires_grad=True)
-    teacher = torch.log_softmax(torch.arange(6, dtype=torch.float64) / 3, -1)
-    log_p = torch.log_softmax(logits, -1)
-    kl = (log_p.exp() * (log_p - teacher)).sum()
-    signal = (teacher - log_p).detach()
-    surrogate = (log_p.detach().exp() * torch.exp(log_p - log_p.detach()) * signal).sum()
-    gradient_of_surrogate = torch.autograd.grad(surrogate, logits, retain_graph=True)[0]
-    torch.testing.assert_close(gradient_of_surrogate, -torch.autograd.grad(kl, logits)[0])
+def student_at_the_end(advance, steps: int = 600) -> Tensor:
+    """(V,) log-probs at which gradient steps on `advance(log-probs, tokens, batch of them)` come to rest, from old."""
+    tokens = torch.arange(len(COUNTS)).repeat_interleave(COUNTS)
+    old = (COUNTS / COUNTS.sum()).double().log()
+    logits = old.clone().requires_grad_()
+    everywhere = torch.ones(len(tokens), 1, dtype=torch.bool)
+    for _ in range(steps):
+        logprobs = torch.log_softmax(logits, -1)
+        batch = TokenBatch(
+            logprobs[tokens][:, None], everywhere, torch.ones(len(tokens)).double(), old_logprobs=old[tokens][:, None],
+            kl_to_old=(logprobs.exp() * (logprobs - old)).sum().expand(len(tokens), 1),
+        )  # fmt: skip
+        (step,) = torch.autograd.grad(advance(tokens, batch).sum / len(tokens), logits)
+        with torch.no_grad():
+            logits -= 2.0 * step
+    return torch.log_softmax(logits, -1).detach()
+
+
+def policies() -> tuple[Tensor, Tensor]:
+    """(V,) log-probs of the old policy and of the teacher."""
+    old = (COUNTS / COUNTS.sum()).double().log()
+    return old, torch.log_softmax(old + torch.tensor([0.5, -0.4, 0.3, -0.2, 0.6]).double(), -1)
+
+
+def kl(p: Tensor, q: Tensor) -> float:
+    return float((p.exp() * (p - q)).sum())
+
+
+UNCLIPPED = partial(clip_loss, clip_low=0.999, clip_high=1e6)
+
+
+@pytest.mark.parametrize(("estimator", "correction"), [("exact", "none"), ("k1", "ratio"), ("k3", "ratio")])
+def test_fixed_signal_with_a_kl_weight_ends_at_old_times_a_power_of_teacher_over_old(estimator, correction) -> None:
+    """max E_pi[log pi_E / pi_old] - c KL(pi || pi_old) is at pi_old (pi_E / pi_old)^(1/c)."""
+    old, teacher = policies()
+    for weight in (1.0, 2.0):
+
+        def objective(tokens: Tensor, batch: TokenBatch, weight: float = weight):
+            given = replace(batch, advantages=(teacher - old)[tokens][:, None])
+            return UNCLIPPED(given, kl_weight=weight, kl_estimator=estimator, kl_correction=correction)
+
+        assert kl(student_at_the_end(objective), torch.log_softmax(old + (teacher - old) / weight, -1)) < 1e-6
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_an_estimator_without_its_correction_ends_elsewhere(estimator: str) -> None:
+    old, teacher = policies()
+
+    def objective(tokens: Tensor, batch: TokenBatch):
+        given = replace(batch, advantages=(teacher - old)[tokens][:, None])
+        return UNCLIPPED(given, kl_weight=1.0, kl_estimator=estimator)
+
+    assert kl(student_at_the_end(objective), teacher) > 1e-3
+
+
+@pytest.mark.parametrize("shift_mean", [True, False])
+def test_evolving_signal_ends_at_the_teacher(shift_mean: bool) -> None:
+    """E_pi[(log pi_E - log pi) grad log pi] = -grad KL(pi || pi_E), whatever the whitening of the start."""
+    old, teacher = policies()
+    shaping = Shaping(shift_mean=shift_mean)
+    tokens = torch.arange(len(COUNTS)).repeat_interleave(COUNTS)
+    start = (teacher - old)[tokens]
+    evolving = Evolving(shaping, shaping.fit(start, torch.ones(len(tokens)), torch.ones(len(tokens), dtype=torch.bool)))
+
+    def objective(tokens: Tensor, batch: TokenBatch):
+        return UNCLIPPED(replace(batch, numerator_logprobs=teacher[tokens][:, None]), evolving=evolving)
+
+    assert kl(student_at_the_end(objective), teacher) < 1e-6
 
 
 def test_metrics_leave_out_ungraded_samples_and_empty_counts() -> None:

@@ -12,7 +12,8 @@ from tiny import context, folder_digest, save_policy, write_rollouts
 from erpd_hub import model_cards
 from erpd_hub.config import ScoreConfig, SignalConfig
 from erpd_hub.errors import ArtifactError, StageError
-from erpd_hub.noise import Noise, Scored, drowned, measure, noise_rows, signal_to_noise
+from erpd_hub.noise import Noise, Scored, measure, noise_rows
+from erpd_hub.noise_floor import ROUNDING, drowned, signal_to_noise
 from erpd_hub.samples import noise_paths, read_rows, shard_path
 from erpd_hub.stages import score, signal
 
@@ -70,7 +71,8 @@ def test_what_drowns_in_noise() -> None:
     assert drowned(0.29, 0.1, 3)
     assert not drowned(0.31, 0.1, 3)
     assert drowned(0.0, 0.0, 3)
-    assert not drowned(1e-9, 0.0, 3)
+    assert drowned(3.4e-7, 0.0, 3), "both layouts agreed to the last bit: that is rounding"
+    assert not drowned(4 * ROUNDING, 0.0, 3)
     assert signal_to_noise(0.3, 0.1) == pytest.approx(3)
     assert signal_to_noise(0.3, 0.0) is None
 

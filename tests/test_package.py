@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MAPPED = PROJECT["tool"]["setuptools"]["package-dir"]
 DATA_FOLDERS = {"erpd_hub.recipes"}
-HEAVY = ("torch", "transformers", "datasets", "gradio", "trl")
+HEAVY = ("torch", "transformers", "datasets", "gradio", "trl", "matplotlib")
 
 
 def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -62,7 +62,18 @@ def test_no_generic_name_outside_the_checkout(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["cli", "config", "recipe", "artifacts", "references", "stages", "model_cards", "spaces", "evaluation"],
+    [
+        "cli",
+        "config",
+        "recipe",
+        "artifacts",
+        "references",
+        "stages",
+        "model_cards",
+        "plotting.figures",
+        "spaces",
+        "evaluation",
+    ],
 )
 def test_light_modules_import_nothing_heavy(module: str, tmp_path: Path) -> None:
     code = f"import sys, erpd_hub.{module}; print([name for name in {HEAVY!r} if name in sys.modules])"

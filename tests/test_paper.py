@@ -36,7 +36,8 @@ def measured(recipe: str) -> tuple[set[tuple[str, str]], set[str]]:
 
 def test_every_table_and_figure_with_numbers_is_there() -> None:
     tables = {f"table{number}" for number in range(1, 13)}
-    assert set(experiments()) == tables | {"fig2b", "fig4", "fig5", "fig6", "fig7", "fig8", "fig9", "fig10"}
+    figures = {"fig2b", "fig4", "fig5", "fig6", "fig7", "fig8", "fig9", "fig10"}
+    assert set(experiments()) == tables | figures | {"table11-code"}
     assert list(experiments())[:2] == ["table1", "table2"]
 
 
@@ -67,6 +68,32 @@ def test_every_claim_is_measured_by_the_twin(name: str) -> None:
         assert sides <= (steps if claim.metric in RECORDED else checkpoints), claim.says
         if claim.metric in ("kl_to_base", "entropy"):
             assert sides <= probed, claim.says
+
+
+def test_every_twin_has_a_control_and_the_rounds_of_its_table() -> None:
+    for name, item in experiments().items():
+        assert any(claim.says.startswith("control: ") for claim in item.claims), name
+    for name in ("table2", "table6", "table11"):
+        item = get_experiment(name)
+        named = {side for claim in item.claims for side in (claim.more, claim.less) if claim.metric == "avg"}
+        assert {"r1", "r3"} <= {str(side).partition("/")[0] for side in named}, name
+    rounds = load_recipe("tiny-weak-rounds").rounds
+    strategies = [one.strategy for r in rounds for one in r.steps.values() if isinstance(one, c.SignalConfig)]
+    assert strategies == [2, 2, 2]
+    rounds = load_recipe("tiny-entropy").rounds
+    weights = [(r.steps["round-student"].entropy_weight, r.steps["bonus-student"].entropy_weight) for r in rounds]
+    assert weights == [(0.0, 0.1)] * 3
+
+
+@pytest.mark.parametrize("overlay", ["", "+long"])
+def test_the_online_phase_has_the_tokens_of_the_offline_round(overlay: str) -> None:
+    """Table 4's claim: responses sampled, scored or trained on, which have the same mean length on both sides."""
+    steps = load_recipe(f"tiny-online{overlay}").rounds[0].steps
+    rollouts, teacher, student, online = (steps[name] for name in ("rollouts", "ce", "round-student", "online-1"))
+    drawn = steps["prompts"].count * rollouts.k
+    scored = 2 * drawn  # teacher and policy
+    trained = rollouts.k * sum(one.steps * one.prompts_per_step for one in (teacher, student))
+    assert drawn + scored + trained == 2 * online.steps * online.prompts_per_step * online.k
 
 
 def test_numbers_are_those_of_the_paper() -> None:

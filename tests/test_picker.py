@@ -45,7 +45,16 @@ def test_the_least_unlearned_of_those_that_clearly_fell() -> None:
 def test_a_step_is_judged_by_the_batch_after_it_where_a_longer_candidate_has_it() -> None:
     alone = pick([curve(FALL_AND_RETURN[:3])], [3], ["run"], min_fall=0.03, max_fall=0.5)
     assert alone.depths[0].fall == pytest.approx(0.05)
-    assert choose([3, 9]).depths[0].fall == pytest.approx(0.1)
+    assert alone.depths[0].updates_seen == 2
+    assert "seen before their last update, and so behind the others: candidate 1 (step 3)" in alone.reason
+    whole = choose([3, 9]).depths[0]
+    assert whole.fall == pytest.approx(0.1) and whole.updates_seen == 3
+
+
+def test_a_last_step_that_looks_shallower_than_it_is_yields_to_one_seen_whole() -> None:
+    last, whole = curve([1.0, 0.96, 0.95]), curve([1.0, 0.97, 0.94, 0.9])
+    choice = pick([last, whole], [3, 2], ["last", "whole"], min_fall=0.03, max_fall=0.5)
+    assert verdicts(choice) == ["clear", "picked"]
 
 
 def test_a_recovering_checkpoint_is_not_unlearned() -> None:
@@ -122,6 +131,7 @@ def test_the_stage_publishes_the_picked_step_with_its_reason(tmp_path, runs) -> 
     assert picked in candidates[2:]
     assert [entry["verdict"] for entry in report["candidates"]][:2] == ["too shallow", "too shallow"]
     assert folder_digest(tmp_path / "out", "unlearned.json") == folder_digest(picked, "metrics.jsonl", "README.md")
+    assert report.pop("format") == "erpd-hub/unlearned/v1"
     assert result.metrics["pick"] == report
     assert result.metrics["winner"] == report["picked"] - 1
     assert result.metrics["step"] == report["candidates"][report["picked"] - 1]["step"]

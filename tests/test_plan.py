@@ -4,6 +4,7 @@ import pytest
 
 from erpd_hub.errors import ConfigError
 from erpd_hub.plan import make_plan
+from erpd_hub.planning.cautions import cautions
 from erpd_hub.recipe import build_recipe, load_recipe
 from erpd_hub.selection import final_seed
 from erpd_hub.summary import selection_benchmarks
@@ -188,3 +189,60 @@ def test_a_recipe_says_what_it_was_chosen_on() -> None:
 def test_a_repository_id_that_no_hub_takes_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"at most 96 characters, got local/x+-r1-base \(\d+\); shorten run"):
         make_plan(load_recipe("quickstart", [f"run={'x' * 90}"]))
+
+
+# -------------------------------------------------------------------------------------------- cautions
+
+
+def said(steps, **top) -> list[str]:
+    return cautions(make_plan(_recipe({**COMMON, **steps}, **top)))
+
+
+def test_rounded_weights_that_something_goes_on_from_are_cautioned_against():
+    rounded = {**TEACHER, "push_dtype": "bfloat16"}
+    signal = {"rollouts": "rollouts", "numerator": "teacher", "denominator": "copy"}
+    copy = {"stage": "unlearned", "teacher": "teacher@step-5"}
+    (caution,) = said({"teacher": rounded, "copy": copy, "signal": signal})
+    assert caution.startswith("r1/teacher.push_dtype: expected float32 at the learning rate 1e-06 for weights ")
+    assert "that are input to r1/score-copy and 1 more, got bfloat16" in caution
+    assert len(said({"teacher": rounded, "copy": copy, "later": {**TEACHER, "init": "copy"}})) == 1, "by way of a copy"
+    evaluate = {"checkpoints": ["teacher"], "benchmarks": ["addition"]}
+    for changes in ({"learning_rate": 1e-5}, {"push_dtype": "float32"}, {"lora": {}}):
+        assert not said({"teacher": rounded | changes, "copy": copy, "signal": signal})
+    assert not said({"teacher": rounded, "evaluate": evaluate}), "nothing goes on from it"
+
+
+def test_another_temperature_than_that_of_the_rollouts_is_cautioned_against():
+    drawn = {"rollouts": {**COMMON["rollouts"], "decoding": {"temperature": 0.6}}, "teacher": TEACHER}
+    (caution,) = said(drawn)
+    assert caution.startswith(
+        "r1/rollouts: logprob_temperature: expected 0.6, at which the responses were drawn, got 1"
+    )
+    assert not said(drawn, scoring={"logprob_temperature": 0.6})
+    drawn["rollouts"]["decoding"]["temperature"] = 0
+    assert not said(drawn), "greedy responses have none"
+
+
+# --------------------------------------------------------------------------------------------- presets
+
+
+def test_a_strategy_fills_in_sides_where_the_round_leaves_no_choice():
+    mse = {**TEACHER, "loss": {"type": "mse"}}
+    unlearned = {"stage": "unlearned", "teacher": "mse@step-5"}
+    recovered = {**TEACHER, "init": "unlearned", "reference": "unlearned"}
+    signal = {"stage": "signal", "rollouts": "rollouts"}
+
+    def sides(strategy: int, **steps) -> tuple[str, str]:
+        made = _recipe({**COMMON, **steps, "signal": {**signal, "strategy": strategy}}).rounds[0].steps["signal"]
+        return made.numerator, made.denominator
+
+    assert sides(1, teacher=TEACHER) == ("teacher", "policy")
+    assert sides(2, mse=mse, unlearned=unlearned) == ("mse", "unlearned")
+    assert sides(2, mse=mse, unlearned=unlearned, recovered=recovered) == ("recovered", "unlearned")
+    written = _recipe(
+        {**COMMON, "teacher": TEACHER, "signal": {**signal, "strategy": 1, "numerator": "teacher@step-5"}}
+    )
+    assert written.rounds[0].steps["signal"].numerator == "teacher@step-5"
+    for strategy in (1, 3):
+        with pytest.raises(ConfigError, match="numerator: missing"):
+            sides(strategy, teacher=TEACHER, **({"mse": mse} if strategy == 1 else {}))

@@ -130,6 +130,21 @@ def test_the_hash_is_part_of_the_identity_and_the_path_of_the_file_is_not(module
     assert identity()[0]["user_code"] != sampled["user_code"]
 
 
+@pytest.mark.parametrize("step", ["rollout", "teacher"])
+def test_a_function_that_is_not_in_its_module_is_refused_by_the_plan(module, tmp_path, step) -> None:
+    own = {"rollout": f"{module}:longest", "teacher": f"{module}:half"} | {step: f"{module}:nosuch"}
+    steps = {
+        "rollout": {"prompts": "a/b", "policy": "c/d", "reward": own["rollout"]},
+        "teacher": {"rollouts": "rollout", "init": "c/d", "steps": 1,
+                    "loss": {"type": "custom", "function": own["teacher"]}},
+    }  # fmt: skip
+    recipe = build_recipe({"run": "t", "steps": steps}, "t")
+    with pytest.raises(ConfigError, match="nosuch: expected nosuch in own_.*, found none"):
+        make_plan(recipe)
+    (tmp_path / f"{module}.py").write_text(SOURCE + "\nif value:\n    from json import loads as nosuch\n")
+    make_plan(recipe)
+
+
 def test_math_keeps_the_identity_it_had() -> None:
     assert (
         "reward_seconds"
@@ -140,7 +155,7 @@ def test_math_keeps_the_identity_it_had() -> None:
 
 
 def test_other_rewards_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"expected package\.module:function"):
+    with pytest.raises(ConfigError, match=r"expected math, unit_tests or package\.module:function"):
         build_recipe({"run": "t", "steps": {"rollout": {"prompts": "a/b", "reward": "maths"}}}, "t")
 
 

@@ -127,6 +127,16 @@ def test_cispo_keeps_the_gradient_of_clipped_tokens() -> None:
     assert (gradient(CASES["grpo"][0], batch)[positive] == 0).all()
 
 
+@pytest.mark.parametrize("level", ["sequence", "token"])
+def test_topr_weighs_wrong_tokens_by_a_ratio_without_gradient(level: str) -> None:
+    batch = example()
+    logs = (batch.logprobs - batch.old_logprobs).detach()
+    ratio = (logs.sum(-1, keepdim=True).expand_as(logs) if level == "sequence" else logs).exp()
+    expected = torch.where((batch.labels == 1)[:, None], -1.0, ratio.clamp(max=1.0))
+    assert (ratio[batch.labels == 0] < 1).any(), "it has to taper something"
+    torch.testing.assert_close(gradient(partial(pg.topr_loss, ratio_level=level), batch), expected * batch.mask)
+
+
 def test_dual_clip_bounds_wrong_tokens_that_became_likely() -> None:
     ratio, advantages = torch.tensor([10.0, 10.0, 2.0]), torch.tensor([-1.0, 1.0, -1.0])
     losses, clipped = pg.clipped_surrogate(ratio, advantages, clip_low=0.2, clip_high=0.28, dual_clip=3.0)

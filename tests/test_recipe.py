@@ -9,6 +9,7 @@ from erpd_hub import config as c
 from erpd_hub.errors import ConfigError
 from erpd_hub.fields import identity, roles
 from erpd_hub.plan import make_plan
+from erpd_hub.planning.cautions import cautions
 from erpd_hub.recipe import load_recipe, shipped_recipes
 from erpd_hub.references import PathRef, RepoRef, ReservedRef, StepRef, parse_reference
 
@@ -17,7 +18,8 @@ HERE = Path(__file__).parent
 
 @pytest.mark.parametrize("name", sorted(shipped_recipes()))
 def test_every_shipped_recipe_parses_and_plans(name):
-    assert make_plan(load_recipe(name)).nodes
+    plan = make_plan(load_recipe(name))
+    assert plan.nodes and not cautions(plan)
 
 
 @pytest.mark.parametrize(
@@ -26,12 +28,17 @@ def test_every_shipped_recipe_parses_and_plans(name):
         ("teacher.los=3", "steps.teacher.los: unknown key; did you mean 'loss'?"),
         ("teacher.loss.betta=3", "steps.teacher.loss.betta: unknown key; did you mean 'beta'?"),
         ("teacher.loss.type=dpo", "'custom', got 'dpo'"),
-        ("teacher.learning_rate=1e-6x", "steps.teacher.learning_rate: expected a valid number"),
+        ("teacher.learning_rate=1e-6x", "steps.teacher.learning_rate: expected a number, got '1e-6x'"),
+        ("teacher.steps=1.5", "steps.teacher.steps: expected a whole number, got 1.5"),
+        ("evaluate.checkpoints=[]", "steps.evaluate.checkpoints: expected at least 1 value, got []"),
+        ("signal.strategy=4", "steps.signal.strategy: expected 1, 2, 3 or 'auto', got 4"),
+        ("rollouts.max_tokens=9", "rollouts.max_tokens: unknown key; did you mean 'decoding.max_new_tokens'?"),
+        ("mse.reference=base", "reference: expected nothing with the mse loss"),
         ("techer.steps=3", "'techer' is neither a key of the recipe nor a step; did you mean 'teacher'?"),
         ("teacher.stage=teachr", "did you mean 'teacher'?"),
         ("teacher.rollouts=a b", "'a b': expected a reference"),
         ("teacher.save_steps=[40]", "save_steps: expected steps up to 32, got 40"),
-        ("signal.strategy=2", "strategy 2 expects an unlearned checkpoint, got 'policy'"),
+        ("signal.strategy=3", "strategy 3 expects an earlier, weaker student, got 'policy'"),
         ("student.signal=null", "signal: expected a signal step"),
         ("hub.endpint=x", "hub.endpint: unknown key; did you mean 'endpoint'?"),
         ("teacher.push_steps=no", "expected 'referenced', 'all' or 'none', got 'no'"),
@@ -69,6 +76,12 @@ def test_numbers_and_words_mean_what_their_author_meant():
     assert teacher.learning_rate == 1e-6  # PyYAML alone reads the text '1e-6'
     assert recipe.run == "no"  # and False
     assert recipe.seed == 7
+
+
+def test_no_key_of_another_loss_is_suggested():
+    with pytest.raises(ConfigError) as error:
+        load_recipe("quickstart", ["teacher.loss={type: ce, clip_low: 0.1}"])
+    assert str(error.value) == "quickstart: steps.teacher.loss.clip_low: unknown key"
 
 
 def test_files_that_are_not_recipes(tmp_path):

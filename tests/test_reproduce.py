@@ -8,9 +8,10 @@ import pytest
 from conftest import cli
 
 from erpd_hub.comparing.claims import Measured, judge, judge_over_seeds
-from erpd_hub.comparing.over_seeds import checkpoints_over_seeds, fingerprints_over_seeds, markdown
+from erpd_hub.comparing.over_seeds import checkpoints_over_seeds, fingerprints_over_seeds, markdown, overview, page_name
 from erpd_hub.comparing.paper import Claim, Experiment
 from erpd_hub.comparing.reproduce import beside
+from erpd_hub.comparing.result_pages import overview_page
 
 MICRO_TWIN = Path(__file__).parent / "micro_twin.yaml"
 EXPERIMENT = Experiment.model_validate(
@@ -68,10 +69,14 @@ def test_claims_about_what_a_step_records() -> None:
         found = judge(Claim.model_validate({"says": "x", **claim}), steps)
         return found.verdict, found.difference
 
-    assert verdict(more="mse", less=0.9, metric="explained_variance") == ("shown", pytest.approx(0.03))
-    assert verdict(more="mse", less=0.95, metric="explained_variance")[0] == "opposite"
-    assert verdict(more="ce", less="sft", metric="gap") == ("shown", pytest.approx(0.45))
-    assert verdict(more="signal", less="critic", metric="low_tail") == ("shown", pytest.approx(9.0 - 2.5))
+    unjudged = "not measured"  # one seed of a number that is of one training has no error
+    assert verdict(more="mse", less=0.9, metric="explained_variance") == (unjudged, pytest.approx(0.03))
+    assert verdict(more="ce", less="sft", metric="gap") == (unjudged, pytest.approx(0.45))
+    assert verdict(more="signal", less="critic", metric="low_tail") == (unjudged, pytest.approx(9.0 - 2.5))
+    seeds = [{"mse": Measured(record={"explained_variance": value})} for value in (0.93, 0.94, 0.95)]
+    claim = {"says": "x", "more": "mse", "metric": "explained_variance"}
+    verdicts = [judge_over_seeds(Claim.model_validate(claim | {"less": less}), seeds).verdict for less in (0.9, 0.99)]
+    assert verdicts == ["shown", "opposite"]
     assert verdict(more="ce", less=0.9, metric="explained_variance") == ("not measured", None)
     assert verdict(more="ce", less="sft") == ("not measured", None), "neither was evaluated"
 
@@ -161,6 +166,7 @@ def test_several_seeds_as_tables_for_a_document() -> None:
     seeds = [{"student": _measured(12), "base": _measured(10)}, {"student": _measured(14), "base": _measured(10)}]
     judged = judge_over_seeds(claim, seeds)._asdict()
     about = {"title": "T", "experiment": "table1", "model": "tiny", "seeds": [10, 11], "claim": "C."}
+    about |= {"runs": ["t-10", "t-11"], "fingerprints": fingerprints_over_seeds(summaries)}
     text = markdown(about | {"claims": [judged], "checkpoints": rows})
     assert "`erpd-hub reproduce table1 --tiny --seeds 10,11`: C." in text
     assert (
@@ -168,6 +174,34 @@ def test_several_seeds_as_tables_for_a_document() -> None:
     )
     assert "| `student` | student | 65.0 (7.1) | 0.0100 | - | 30.0 |" in text
     assert "| `base` | base | 50.0 | 0.0100 | - | 30.0 |" in text
+    assert f"| `r1/student` | `fp-{'a' * 16}` | `fp-{'b' * 16}` |" in text
+
+
+def test_a_single_seed_has_a_difference_and_no_interval() -> None:
+    claim = Claim(says="better", more="student", less="base")
+    judged = judge_over_seeds(claim, [{"student": _measured(12), "base": _measured(10)}])._asdict()
+    report = {"experiment": "table1", "model": "tiny", "claims": [judged]}
+    assert "| [table1](table1.md) | better | 1 | +10.0 (one seed) | **not measured** |" in overview([report])
+
+
+RESULTS = Path(__file__).parent.parent / "docs" / "results"
+
+
+def test_the_documented_results_are_what_was_reported() -> None:
+    reports = [json.loads(path.read_text()) for path in RESULTS.glob("*.json")]
+    assert reports
+    for found in reports:
+        assert (RESULTS / f"{page_name(found)}.md").read_text() == markdown(found)
+        assert found["claims"] == json.loads(json.dumps([_again(claim) for claim in found["claims"]]))
+    assert (RESULTS / "README.md").read_text() == overview_page(RESULTS)
+
+
+def _again(claim: dict[str, object]) -> dict[str, object]:
+    """The claim with interval and verdict anew from the differences of its seeds."""
+    sides = Claim(says="x", more="a", less=0.0, metric="explained_variance", expect=claim["expect"])
+    seeds = [{"a": Measured(record={"explained_variance": value})} for value in claim["by_seed"]]
+    anew = judge_over_seeds(sides, seeds)._asdict()
+    return claim | {name: anew[name] for name in ("interval", "verdict", "by_seed")}
 
 
 def test_the_bill_comes_first_and_nothing_starts(tmp_path) -> None:

@@ -77,14 +77,14 @@ def test_a_wrong_response_that_ended_by_length_counts_as_truncated(tmp_path, bri
     assert metrics["truncated"] == 0.5
 
 
-def test_bad_rows_are_named_and_counted_or_refused(tmp_path, bring) -> None:
+def test_bad_rows_are_named_and_counted_or_refused(tmp_path, bring, caplog) -> None:
     good = {"prompt_ids": ids("1+1?"), "response_ids": ids("2"), "label": 1, "problem_id": "p"}
     bad = [
         ("{not json", "no JSON object"),
         ({**good, "response_ids": [10**6]}, "expected token ids below"),
         ({**good, "response_ids": ["a"]}, "response_ids: expected a list of token ids"),
         ({**good, "label": None}, "neither a gold answer nor a reward"),
-        ({**good, "label": 0.7}, "reward: expected 0 or 1, got 0.7; set reward_above"),
+        ({**good, "response_ids": []}, "response: expected at least one token, got none"),
         ({**good, "k": 0}, "sample 0 of problem p is there already"),
         ({**good, "sampler_logprobs": [0.0, 1.0]}, "sampler_logprobs: expected a number for each"),
         ({**good, "finish_reason": "eos"}, "finish_reason: expected stop or length"),
@@ -95,10 +95,20 @@ def test_bad_rows_are_named_and_counted_or_refused(tmp_path, bring) -> None:
     assert metrics["bad_rows"] == len(bad) and [row["k"] for row in rows] == [0, 1]
     for number, (found, (_, reason)) in enumerate(zip(rejected, bad, strict=True), 2):
         assert found["row"] == str(number) and found["reason"].startswith(reason)
+    assert f"{len(bad)} of {len(bad) + 2} rows are no samples and were left out, the first row 2: no JSON" in caplog.text
     with pytest.raises(StageError, match="row 2: no JSON object; correct it"):
         bring(file, on_bad_row="refuse")
     with pytest.raises(StageError, match="expected samples, got none; 1 bad rows, the first: no JSON"):
         bring(lines(tmp_path / "none.jsonl", "{"))
+
+
+def test_rewards_that_are_no_outcomes_are_refused_and_not_chosen_among(tmp_path, bring) -> None:
+    """Rows with 1 kept and those with -0.5 left out would be a batch of right responses."""
+    row = {"prompt_ids": ids("1+1?"), "response_ids": ids("2")}
+    file = lines(tmp_path / "rows.jsonl", {**row, "reward": 1.0}, {**row, "reward": -0.5})
+    with pytest.raises(StageError, match=r"row 2: reward: expected 0 or 1, got -0\.5; say with reward_above=NUMBER"):
+        bring(file)
+    assert [row["label"] for row in bring(file, reward_above=0)[1]] == [1, 0]
 
 
 def test_text_alone_is_refused_unless_asked_for(tmp_path, bring) -> None:

@@ -1,6 +1,7 @@
 """Scoring and signals: streamed, resumable, shared by replicas, and the same numbers however the work is cut."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -95,6 +96,19 @@ def test_the_record_of_a_scoring_says_how_it_was_done(tmp_path, inputs) -> None:
     assert info["other_layout"] == "single"
     assert (info["dtype"], info["attn_implementation"]) == ("float32", "sdpa")
     assert info["layout"] in ("packed", "padded", "single"), "auto is no layout"
+
+
+def test_another_temperature_than_that_of_the_rollouts_is_warned_of(tmp_path, inputs) -> None:
+    drawn = shutil.copytree(inputs["rollouts"], tmp_path / "drawn")
+    (drawn / "rollout.json").write_text(json.dumps({"decoding": {"temperature": 0.6, "top_p": 0.95, "top_k": 20}}))
+    found = {}
+    for temperature in (1.0, 0.6):
+        config = CONFIG.model_copy(update={"noise_samples": 0, "logprob_temperature": temperature})
+        found[temperature] = run(tmp_path / str(temperature), inputs | {"rollouts": drawn}, config=config).metrics
+    assert found[1.0]["warning"].startswith(
+        "logprob_temperature: expected 0.6, at which the responses were drawn, got 1"
+    )
+    assert "warning" not in found[0.6]
 
 
 @pytest.mark.parametrize("changed", [{"format": "erpd-hub/logprobs/v0"}, {"format": None}])

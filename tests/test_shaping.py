@@ -7,7 +7,7 @@ import torch
 
 from erpd_hub.losses import TokenBatch
 from erpd_hub.signals import Evolving, Shaping, Whitening, keep_signs
-from erpd_hub.training.advantages import ShapedSteps, shaped
+from erpd_hub.training.advantages import ShapedSteps, fit_shaping, shaped
 from erpd_hub.training.batches import StepBatch, Trajectory
 
 VALUES = torch.tensor([0.5, -1.0, 2.0, -0.25, 0.75, -3.0], dtype=torch.float64)
@@ -76,6 +76,13 @@ def test_a_step_is_whitened_over_its_own_tokens() -> None:
 def test_a_dataset_is_whitened_over_all_of_them() -> None:
     found = torch.cat([row.advantages for row in shaped(rows(), Shaping())])
     torch.testing.assert_close(found, by_hand(VALUES.tolist()))
+    masked = Shaping(right="negative")
+    outcomes = torch.tensor([1.0, 0.0, 1.0]).repeat_interleave(2)
+    whitening = masked.fit(VALUES, outcomes, ALL)
+    fitted = fit_shaping(rows(), masked)
+    assert (fitted.whitening.shift, fitted.whitening.scale) == pytest.approx((whitening.shift, whitening.scale))
+    kept = torch.cat([row.advantages for row in shaped(rows(), masked)])
+    torch.testing.assert_close(kept, masked.apply(VALUES, outcomes, whitening))
 
 
 def test_evolving_follows_the_student_under_the_whitening_of_its_start() -> None:

@@ -179,6 +179,12 @@ def test_without_a_recipe_and_out_again(tmp_path, micro, monkeypatch) -> None:
     file = tmp_path / "rows.jsonl"
     columns = ("problem_id", "k", "prompt_ids", "response_ids", "label")
     file.write_text("".join(json.dumps({name: row[name] for name in columns}) + "\n" for row in exported))
-    cli("rollout", "import", "--from", "jsonl", file, "policy=local/micro-r1-base", "--name", "back")
+    drawn = ["policy=local/micro-r1-base", "decoding.temperature=0.6"]
+    cli("rollout", "import", "--from", "jsonl", file, *drawn, "--name", "back")
     seen = cli("lineage", "verify", "local/back-r1-rollout")
     assert "0 missing or altered" in seen and str(tmp_path) not in seen
+    again = ["distill", "--rollouts", "local/back-r1-rollout", *command[3:], "steps=2", "--dry-run", "--json"]
+    for given, temperature in (((), 0.6), (("logprob_temperature=1.0",), 1.0)):
+        nodes = json.loads(cli(*again, *given))["nodes"]
+        used = {node["config"]["logprob_temperature"] for node in nodes if node["stage"] in ("score", "distill")}
+        assert used == {temperature}, "that of the record, unless one is given"

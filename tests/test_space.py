@@ -21,7 +21,7 @@ from test_hub_server_process import running
 
 from erpd_hub import spaces
 from erpd_hub.comparing.paper import experiments
-from erpd_hub.hub.client import connect
+from erpd_hub.hub.connecting import connect
 
 HOSTILE = (
     "<img src=x onerror=alert(1)>", "<script>alert(1)</script>", "![a](http://evil.example/x.png)", "${1+1} {{1+1}}",
@@ -138,6 +138,40 @@ def test_each_sort_keeps_every_row(space, source) -> None:
         assert space.leaderboard.board(source, rows, sort).count("<tr>") == len(rows) + 1
 
 
+def test_a_page_reads_nothing_before_it_is_chosen(space) -> None:
+    asked: list[object] = []
+    part = SimpleNamespace(outputs=[1, 2], load=lambda *given: asked.append(given) or ["a", "b"])
+    other = SimpleNamespace(outputs=[3])  # has nothing to load it with
+    assert len(space.app._linked({"signal": part, "other": other}, [], {}, [])) == 4
+    assert len(space.app._chosen("signal", part, [], {}, ["signal"])) == 3
+    assert asked == []
+    assert space.app._chosen("signal", part, [], {}, ["compare"]) == [["compare", "signal"], "a", "b"]
+    linked = space.app._linked({"signal": part, "other": other}, [], {"tab": ["signal"]}, [])
+    assert linked[:3] == [["signal"], "a", "b"] and len(linked) == 4
+
+
+def test_checkpoints_of_two_rounds_follow_each_other(space) -> None:
+    shared = {"run": "two", "benchmark": "b", "base_repo": "base", "kl_checkpoint_to_base": 0.1, "avg": 0.5,
+              "checkpoint_revision": "c" * 40}  # fmt: skip
+    said = [("r2/student", "student", "r2/teacher"), ("r1/student", "student", "r1/teacher"), ("base", "base", None),
+            ("r2/teacher", "teacher", "r1/teacher"), ("r1/teacher", "teacher", None)]  # fmt: skip
+    rows = [
+        shared | {"checkpoint": name, "checkpoint_repo": name, "role": role, "teacher_repo": above}
+        for name, role, above in said
+    ]
+    ordered = space.leaderboard.by_lineage(rows)
+    expected = [("base", 0), ("r1/teacher", 1), ("r2/teacher", 2), ("r2/student", 3), ("r1/student", 2)]
+    assert [(row["checkpoint"], depth) for depth, row in ordered] == expected
+    circle = [row | {"teacher_repo": "r2/student"} if row["checkpoint"] == "r1/teacher" else row for row in rows]
+    assert len(space.leaderboard.by_lineage(circle)) == len(rows)
+    assert [name for name in space.dynamics.trained(rows) if "student" in name] == [
+        "two: r2/student",
+        "two: r1/student",
+    ]
+    texts = [text for trace in space.charts.efficiency(rows[:2]).data for text in trace.text or ()]
+    assert texts == [f"two: {name}<br>{name}@{'c' * 10}" for name in ("r2/student", "r1/student")]
+
+
 def test_compare_shows_every_sample_of_a_problem(space, source) -> None:
     rows = source.leaderboard().rows
     benchmark = rows[0]["benchmark"]
@@ -153,6 +187,8 @@ def test_compare_shows_every_sample_of_a_problem(space, source) -> None:
     assert shown.count("<section>") == 2
     assert slider["maximum"] == rows[0]["k"] - 1
     assert f"problem={menu['value']}" in address
+    first = {row["role"] for row in rows if space.leaderboard.name_of(row) in tab.load(rows, {})[1]["value"]}
+    assert first == {"base", "student"}
     query = {"benchmark": [benchmark], "checkpoint": names, "problem": [menu["value"]], "k": ["1"]}
     *_, problem, again, slider, _ = tab.load(rows, query)
     assert (problem["value"], again, slider["value"]) == (menu["value"], shown, 1)
@@ -198,6 +234,10 @@ def test_lineage_draws_all_ancestors_and_ticks_them(space, source) -> None:
     altered = {**graph, place: {**graph[place], "files": {"model.safetensors": {"sha256": "0" * 64, "size": 1}}}}
     assert "its digest does not follow from its files" in space.lineage.problems_of(source, place, altered)
     assert space.lineage.drawing(source, graph, {}).count("<rect") == len(graph)
+    tab = _tab(space, space.lineage.Tab, source)
+    whole = tab.load(rows, {})[0]["value"]
+    every = source.closure([space.data.checkpoint_place(row) for row in rows])
+    assert tab.show(rows, whole).count("<rect") == len(every) > len(graph)
 
 
 # ------------------------------------------------------------------------------------------------ what is not there
@@ -214,9 +254,16 @@ def test_what_is_missing_is_said(space, source) -> None:
     assert source.samples(place, "p").rows == []
 
 
-def test_a_hub_that_does_not_answer_is_said_without_its_address(space) -> None:
-    (sentence,) = space.data.Source(HfApi(endpoint="http://127.0.0.1:9", token=False), "local").leaderboard().missing
+def test_a_hub_that_does_not_answer_is_said_without_its_address(space, monkeypatch) -> None:
+    source = space.data.Source(HfApi(endpoint="http://127.0.0.1:9", token=False), "local")
+    (sentence,) = source.leaderboard().missing
     assert sentence.endswith("the Hub does not answer")
+
+    def gone(**_: object) -> None:
+        raise space.data.TRANSPORT_ERROR("gone")  # as the client does after its own tries, which take a while
+
+    monkeypatch.setattr(source.api, "list_datasets", gone)
+    assert _tab(space, space.signals.Tab, source).load([], {})[0]["choices"] == []
 
 
 def test_a_hundred_thousand_samples_are_read_by_what_is_shown(space, tmp_path: Path, monkeypatch) -> None:

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ from erpd_hub.config import (
     TransformersEngine,
     UnlearnedConfig,
 )
-from erpd_hub.errors import ArtifactError, StageError
+from erpd_hub.distances import measure
+from erpd_hub.errors import ArtifactError, ConfigError, StageError
 from erpd_hub.logprobs import make_batch, response_logprobs
 from erpd_hub.models import load_model, load_tokenizer
 from erpd_hub.samples import read_rows
@@ -247,11 +249,27 @@ def run_distill(out: Path, parts: dict[str, Path], **changes):
     return distill.run(config, out, context=context(out), rollouts=parts["rollouts"], init=parts["policy"], **given)
 
 
-def test_equal_numerator_and_denominator_teach_nothing(tmp_path, parts) -> None:
+def test_equal_numerator_and_denominator_teach_nothing_and_whitening_them_is_refused(tmp_path, parts) -> None:
     make_signal(tmp_path / "signal", parts, "policy-logprobs", "policy-logprobs")
-    run_distill(tmp_path / "out", parts, signal=tmp_path / "signal")
+    for whiten in ("dataset", "step"):
+        with pytest.raises(StageError, match="signal: expected one that varies by more than rounding"):
+            run_distill(tmp_path / whiten, parts, signal=tmp_path / "signal", whiten=whiten)
+    run_distill(tmp_path / "out", parts, signal=tmp_path / "signal", whiten="none")
     before, after = (load_model(folder).state_dict() for folder in (parts["policy"], tmp_path / "out" / "step-2"))
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_student_records_its_whitening_and_what_the_mask_removed(tmp_path, parts) -> None:
+    make_signal(tmp_path / "signal", parts, "other-logprobs", "policy-logprobs")
+    result = run_distill(tmp_path / "out", parts, signal=tmp_path / "signal", keep_on_right="negative")
+    rows = list(read_rows(tmp_path / "signal"))
+    raw = torch.cat([torch.tensor(row["signal"]) for row in rows])
+    right = torch.cat([torch.full((len(row["signal"]),), row["label"] == 1) for row in rows])
+    kept = torch.where(right, raw.clamp(max=0.0), raw).double()
+    assert result.metrics["whitening_shift"] == pytest.approx(kept.mean().item())
+    assert result.metrics["whitening_scale"] == pytest.approx(1 / kept.std().item(), rel=1e-5)
+    assert result.metrics["share_removed"] == pytest.approx(((kept == 0) & (raw != 0)).double().mean().item())
+    assert result.step_metrics[2] == result.metrics and 0 < result.metrics["share_removed"] < 0.5
 
 
 def test_student_moves_towards_the_numerator(tmp_path, parts) -> None:
@@ -290,7 +308,41 @@ def test_probe_measures_distance_from_base_and_policy(tmp_path, parts) -> None:
     assert 0 < metrics["kl_checkpoint_to_base_stderr"] < metrics["kl_checkpoint_to_base"]
     assert metrics["entropy"] > 1
     assert (metrics["prompts"], metrics["samples"]) == (3, 12)
-    assert json.loads((tmp_path / "out" / "probe.json").read_text()) == metrics
+    assert json.loads((tmp_path / "out" / "probe.json").read_text()) == {"format": "erpd-hub/probe/v1", **metrics}
+
+
+def test_a_probe_of_models_that_fit_one_at_a_time_has_the_same_estimates_and_no_exact_kl(tmp_path, parts) -> None:
+    rows = [
+        {"problem_id": f"p{index % 2}", "prompt_ids": [2, 5 + index, 3], "response_ids": [5, 6, 7, 1][index:]}
+        for index in range(3)
+    ]
+    config = ProbeConfig(checkpoints=("base",), prompts="p", micro_batch_tokens=16)
+    others = {"base": parts["other"], "policy": parts["policy"]}
+    both, apart = (
+        probe.describe_distances(
+            measure(rows, parts["policy"], others.values(), config, together=together), others, exact=together
+        )
+        for together in (True, False)
+    )
+    assert "no exact KL" in apart.pop("warning")
+    assert apart["kl_checkpoint_to_base"] is None is apart["kl_checkpoint_to_base_by_sequence_stderr"]
+    assert apart.keys() == both.keys()
+    assert both["kl_checkpoint_to_base"] > 0 and both["kl_checkpoint_to_policy_k3"] == 0
+    estimates = [name for name in both if "kl_checkpoint" not in name or "_k1" in name or "_k3" in name]
+    assert len(estimates) == 4 + 2 * 8
+    assert {name: apart[name] for name in estimates} == pytest.approx({name: both[name] for name in estimates})
+
+
+def test_a_probe_checks_the_head_of_its_models(tmp_path, parts) -> None:
+    """A family that does to its logits what nobody here knows: the KL would be of other policies."""
+    odd = tmp_path / "odd"
+    shutil.copytree(parts["policy"], odd)
+    settings = json.loads((odd / "config.json").read_text())
+    (odd / "config.json").write_text(json.dumps(settings | {"logit_scale": 3.0}))  # Llama itself does not scale
+    row = {"problem_id": "p", "prompt_ids": [2, 5, 3], "response_ids": [5, 1]}
+    config = ProbeConfig(checkpoints=("base",), prompts="p")
+    with pytest.raises(ConfigError, match="expected log-probs of the model's own logits"):
+        measure([row], parts["policy"], [odd], config, together=True)
 
 
 def test_clustered_error_is_that_of_independent_means_for_equal_clusters() -> None:

@@ -1,18 +1,20 @@
 """Every teacher loss through its stage, and the controls of the second one, on rollouts of a tiny policy."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from tiny import context, save_policy, write_rollouts
 
+from erpd_hub import plugins
 from erpd_hub.config import DistillConfig, ScoreConfig, SignalConfig, TeacherConfig
-from erpd_hub.errors import ArtifactError, ConfigError
+from erpd_hub.errors import ArtifactError, ConfigError, StageError
+from erpd_hub.fields import identity
 from erpd_hub.models import load_model
 from erpd_hub.samples import SAMPLE_SCHEMA, read_rows, shard_path, write_rows
 from erpd_hub.stages import distill, score, signal, teacher
-from erpd_hub.training.data import read_trajectories
 
 LOSSES = ["ce", "mse", "sft", "grpo", "dr_grpo", "sapo", "gspo", "cispo", "vespo", "topr"]
 
@@ -97,6 +99,26 @@ def test_a_loss_of_ones_own(tmp_path, parts, monkeypatch) -> None:
     assert dynamics(tmp_path / "own") == dynamics(tmp_path / "grpo")
 
 
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        ("batch.logprobs.sum()", "bad_losses:loss: expected a LossOutput, got Tensor; return LossOutput"),
+        ("LossOutput(batch.logprobs.sum(), 'tokens', {})", "reduction: expected one of token, .*, got 'tokens'"),
+        ("LossOutput(batch.logprobs, 'token', {})", r"sum: expected a tensor of one number, got shape \(18, "),
+        ("LossOutput(batch.logprobs.sum().detach(), 'token', {})", "sum: expected a gradient, got none"),
+        ("LossOutput(batch.logprobs.sum() * float('nan'), 'token', {})", "at step 1 on .* nothing has been trained yet"),
+    ],
+)
+def test_a_loss_of_ones_own_that_is_none_is_refused(tmp_path, parts, monkeypatch, returned, message) -> None:
+    source = f"from erpd_hub.losses import LossOutput\n\n\ndef loss(batch):\n    return {returned}\n"
+    (tmp_path / "bad_losses.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    plugins.source_hash.cache_clear()
+    sys.modules.pop("bad_losses", None)
+    with pytest.raises(StageError, match=message):
+        teach(tmp_path / "own", parts, {"type": "custom", "function": "bad_losses:loss"}, steps=1)
+
+
 def test_kl_penalty_holds_the_teacher_back(tmp_path, parts) -> None:
     moved = []
     for weight in (0.0, 5.0):
@@ -106,12 +128,22 @@ def test_kl_penalty_holds_the_teacher_back(tmp_path, parts) -> None:
     assert moved[1] < moved[0]
 
 
-@pytest.mark.parametrize("estimator", ["k1", "k2", "k3", "exact"])
-def test_student_under_each_kl_estimator(tmp_path, parts, estimator: str) -> None:
-    run_distill(tmp_path, parts, kl_weight=0.5, kl_estimator=estimator, steps=3)
+@pytest.mark.parametrize(("estimator", "correction"), [("k1", "ratio"), ("k2", "none"), ("k3", "none"), ("k3", "ratio"),
+                                                       ("exact", "none")])  # fmt: skip
+def test_student_under_each_kl_estimator(tmp_path, parts, estimator: str, correction: str) -> None:
+    run_distill(tmp_path, parts, kl_weight=0.5, kl_estimator=estimator, kl_correction=correction, steps=3)
     first, _, last = dynamics(tmp_path)
     assert first["kl_penalty"] == pytest.approx(0, abs=1e-6)
     assert last["kl_penalty"] != 0
+
+
+def test_a_correction_that_is_none_is_refused_and_the_default_is_no_part_of_the_identity() -> None:
+    fields = {"rollouts": "r", "signal": "s", "steps": 1}
+    assert "kl_correction" not in identity(DistillConfig(**fields))
+    assert identity(DistillConfig(**fields, kl_correction="ratio"))["kl_correction"] == "ratio"
+    for wrong in ({"kl_weight": 0.1, "kl_estimator": "k1"}, {"kl_estimator": "k2", "kl_correction": "ratio"}):
+        with pytest.raises(ValueError, match="kl_"):
+            DistillConfig(**fields, **wrong)
 
 
 def test_kl_target_stops_before_the_update_that_would_follow(tmp_path, parts) -> None:
@@ -184,11 +216,6 @@ def test_a_chain_keeps_the_rounds_policy_as_its_anchor(tmp_path, parts) -> None:
         dynamics(tmp_path / "second")[0]["kl_old_to_student_k3"]
         > dynamics(tmp_path / "first")[1]["kl_old_to_student_k3"]
     )
-
-
-def test_right_only_leaves_wrong_responses_out(parts) -> None:
-    rows = read_trajectories(parts["rollouts"])
-    assert 0 < sum(row.label == 1 for row in rows) < len(rows)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ def compare(
         list[str],
         typer.Argument(
             metavar="A B [C]...",
-            help="RUN:CHECKPOINT, namespace/run-details/CHECKPOINT[/BENCHMARK][@revision], or ./folder of details.",
+            help="RUN:CHECKPOINT, namespace/run-details/CHECKPOINT\\[/BENCHMARK]\\[@revision], or ./folder of details.",
         ),
     ],
     run: Annotated[str | None, typer.Option(help="A run of this machine that bare checkpoint names are of.")] = None,
@@ -41,7 +41,7 @@ def compare(
     from erpd_hub.display import print_json
     from erpd_hub.evaluation.compare import report
     from erpd_hub.evaluation.voting import graded_same
-    from erpd_hub.hub.client import connect
+    from erpd_hub.hub.connecting import connect
 
     with stdout_for_json(as_json or as_markdown):
         sides = read_sides(connect(endpoint), checkpoints, run=run)

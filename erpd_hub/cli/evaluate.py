@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from erpd_hub.cli.backends import Backends
-from erpd_hub.cli.options import AsJson, DryRun, Endpoint, Gpus, LaunchHow, Namespace, Public
+from erpd_hub.cli.options import AsJson, DryRun, Endpoint, Gpus, LaunchHow, Namespace, Public, check_name
 from erpd_hub.cli.recipes import carry_out
 from erpd_hub.errors import ConfigError
 
@@ -44,7 +44,9 @@ def evaluate(
     judge_url: Annotated[str | None, typer.Option(help="Base URL of its endpoint.")] = None,
     backend: Backends = None,
     progress: Annotated[Path | None, typer.Option(help="File that says as JSON how far it is.")] = None,
-    name: Annotated[str, typer.Option(help="Name of the run: K can be raised later under the same one.")] = "manual",
+    name: Annotated[
+        str, typer.Option(help="Name of the run: K can be raised later under the same one.", callback=check_name)
+    ] = "manual",
     namespace: Namespace = "local",
     step: Annotated[str, typer.Option(help="Name of the step.")] = "evaluate",
     endpoint: Endpoint = "local",

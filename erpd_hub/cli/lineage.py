@@ -9,19 +9,19 @@ from erpd_hub.cli.options import AsJson, Endpoint
 
 
 class _ShowByDefault(TyperGroup):
-    """`lineage REF` is `lineage show REF`."""
+    """`lineage REF` is `lineage show REF`, also with its options first."""
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args and args[0] not in self.commands:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, *ctx.help_option_names):
             args.insert(0, "show")
-        return super().resolve_command(ctx, args)
+        return list(super().parse_args(ctx, args))
 
 
 app = typer.Typer(cls=_ShowByDefault, no_args_is_help=True, help="Where an artifact comes from.")
 Upstream = Annotated[
     str | None, typer.Option(help="The Hub of inputs that the endpoint lacked; default: the endpoint.")
 ]
-LineageRef = Annotated[str, typer.Argument(help="namespace/name[@revision], or namespace/name/folder[@revision].")]
+LineageRef = Annotated[str, typer.Argument(help="namespace/name\\[@revision], or namespace/name/folder\\[@revision].")]
 
 
 @app.command()
@@ -32,33 +32,29 @@ def show(
     form: Annotated[Literal["tree", "json", "mermaid"], typer.Option("--format", help="How it is printed.")] = "tree",
 ) -> None:
     """The lineage graph of an artifact, as a tree, as JSON, or as a Mermaid flowchart for a document."""
-    from rich.console import Console
-
-    from erpd_hub.display import lineage_tree, print_json
-    from erpd_hub.hub.client import connect
+    from erpd_hub.display import print_json
+    from erpd_hub.hub.connecting import connect
     from erpd_hub.lineage import ancestry, locate
-    from erpd_hub.lineage_views import as_data, as_mermaid
+    from erpd_hub.lineage_views import as_data, as_mermaid, as_text
 
     hub = connect(endpoint, upstream=upstream)
     graph = ancestry(hub, locate(hub, reference))
     if form == "json":
         print_json(as_data(graph))
-    elif form == "mermaid":
-        typer.echo(as_mermaid(graph), nl=False)
     else:
-        Console(soft_wrap=True).print(lineage_tree(graph))
+        typer.echo(as_mermaid(graph) if form == "mermaid" else as_text([graph]), nl=False)
 
 
 @app.command()
 def diff(
-    first: Annotated[str, typer.Argument(metavar="A", help="An artifact: namespace/name[/folder][@revision].")],
+    first: Annotated[str, typer.Argument(metavar="A", help="An artifact: namespace/name\\[/folder]\\[@revision].")],
     second: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
     endpoint: Endpoint = "local",
     as_json: AsJson = False,
 ) -> None:
     """What differs between two artifacts: recipe, inputs, code, environment, result."""
     from erpd_hub.display import print_differences, print_json
-    from erpd_hub.hub.client import connect
+    from erpd_hub.hub.connecting import connect
     from erpd_hub.lineage import locate, record_at
     from erpd_hub.lineage_views import differences
 
@@ -73,11 +69,14 @@ def diff(
 @app.command()
 def verify(reference: LineageRef, endpoint: Endpoint = "local", upstream: Upstream = None) -> None:
     """Download an artifact and all its ancestors afresh, re-hash everything, and say what is missing or altered."""
+    from huggingface_hub.utils import disable_progress_bars
+
     from erpd_hub.display import print_findings
-    from erpd_hub.hub.client import connect
+    from erpd_hub.hub.connecting import connect
     from erpd_hub.lineage import locate
     from erpd_hub.lineage import verify as verify_place
 
+    disable_progress_bars()  # a line for each artifact is the report
     hub = connect(endpoint, upstream=upstream)
     if print_findings(verify_place(hub, locate(hub, reference))):
         raise typer.Exit(1)

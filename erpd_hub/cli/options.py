@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,9 +9,21 @@ from typing import Annotated
 
 import typer
 
+from erpd_hub.errors import ConfigError
+from erpd_hub.references import NAME
+
+
+def check_name(name: str) -> str:
+    """Raises ConfigError: it cannot be part of a repository's name."""
+    if not re.fullmatch(NAME, name):
+        raise ConfigError(f"--name: expected lower-case letters, digits and dashes, got {name!r}")
+    return name
+
+
 Endpoint = Annotated[str, typer.Option(help="Hub endpoint: local (the embedded Hub) or a URL.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, everything else on stderr.")]
 Namespace = Annotated[str, typer.Option(help="User or organisation.")]
+RunName = Annotated[str, typer.Option("--name", help="Name of the run.", callback=check_name)]
 Public = Annotated[bool, typer.Option("--public/--private", help="Whether repositories that are made are public.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan; make and push nothing.")]
 Gpus = Annotated[

@@ -1,11 +1,13 @@
 """`reproduce`: an experiment of the paper, its bill first, then measured beside reported; or its tiny twin.
 `advise`: a finished run on one page."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from erpd_hub.cli.options import AsJson, DryRun, Endpoint, Gpus, stdout_for_json
+from erpd_hub.errors import ConfigError
 
 
 def register(app: typer.Typer) -> None:
@@ -24,7 +26,9 @@ def reproduce(
     gpu: Annotated[str | None, typer.Option(help="h100, h200, a100, b200, l40s: what the bill goes by.")] = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="With --seeds: as tables for a document.")] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="With --seeds: a folder for EXPERIMENT.json, EXPERIMENT.md and their overview.")
+    ] = None,
 ) -> None:
     """One of the paper's experiments: GPU-hours and GB first, then measured beside reported. Without one: all."""
     from erpd_hub import display
@@ -34,9 +38,10 @@ def reproduce(
         (display.print_json if as_json else reproduction.print_listing)(reproduction.listing())
         return
     if seeds is not None:
-        _over_seeds(experiment, model, seeds, overrides or [], tiny=tiny, gpus=gpus, as_json=as_json,
-                    as_markdown=as_markdown)  # fmt: skip
+        _over_seeds(experiment, model, seeds, overrides or [], tiny=tiny, gpus=gpus, as_json=as_json, output=output)
         return
+    if output is not None:
+        raise ConfigError("--output: expected --seeds beside it; a single run prints its report, --json for programs")
     name, plan = reproduction.runs(experiment, model, tiny=tiny, overrides=overrides or [])
     if dry_run or not (tiny or yes):
         reproduction.bill(plan, gpus=gpus, gpu=gpu, as_json=as_json, dry_run=dry_run)
@@ -56,24 +61,22 @@ def _over_seeds(
     tiny: bool,
     gpus: int | None,
     as_json: bool,
-    as_markdown: bool,
+    output: Path | None,
 ) -> None:
     from erpd_hub import display
     from erpd_hub.comparing import reproduction
-    from erpd_hub.comparing.over_seeds import markdown
-    from erpd_hub.errors import ConfigError
+    from erpd_hub.comparing.result_pages import write_pages
 
     numbers = seeds.split(",")
     if not tiny or not all(number.strip().isdigit() for number in numbers):
         raise ConfigError(f"--seeds: expected whole numbers with commas, with --tiny, got {seeds!r}")
     name, plans = reproduction.seed_plans(experiment, model, [int(number) for number in numbers], overrides)
     found: dict[str, Any]
-    with stdout_for_json(as_json or as_markdown):
+    with stdout_for_json(as_json):
         found = reproduction.report_over_seeds(experiment, name, plans, gpus=gpus)
-    if as_markdown:
-        typer.echo(markdown(found), nl=False)
-    else:
-        (display.print_json if as_json else reproduction.print_report)(found)
+    if output is not None:
+        write_pages(found, output)
+    (display.print_json if as_json else reproduction.print_report)(found)
 
 
 def advise(
@@ -84,7 +87,7 @@ def advise(
     """What a run says on one page: gate, noise, gain per KL, controls, drift; and which strategy to try next."""
     from erpd_hub.comparing.advice_sources import as_data, print_page, read_page
     from erpd_hub.display import print_json
-    from erpd_hub.hub.client import connect
+    from erpd_hub.hub.connecting import connect
 
     page = read_page(connect(endpoint), run)
     if as_json:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from erpd_hub.cli.options import AsJson, DryRun, Endpoint, Gpus, LaunchHow, Namespace, Public, stdout_for_json
+from erpd_hub.cli.options import AsJson, DryRun, Endpoint, Gpus, LaunchHow, Namespace, Public, RunName, stdout_for_json
 from erpd_hub.cli.recipes import carry_out
 
 STAGE_HELP = {
@@ -60,7 +60,7 @@ def register(app: typer.Typer) -> None:
 def _stage_command(stage: str) -> Callable[..., None]:
     def command(
         context: typer.Context,
-        name: Annotated[str, typer.Option(help="Name of the run.")] = "manual",
+        name: RunName = "manual",
         namespace: Namespace = "local",
         step: Annotated[str | None, typer.Option(help="Name of the step; default: the stage's.")] = None,
         endpoint: Endpoint = "local",
@@ -89,7 +89,7 @@ def _import_rollouts(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(help="A file of JSON lines or parquet, or a folder of such files.")],
     format: Annotated[Literal["jsonl", "trl", "verl"], typer.Option("--from", help="Whose rows they are.")],
-    name: Annotated[str, typer.Option(help="Name of the run.")] = "manual",
+    name: RunName = "manual",
     namespace: Namespace = "local",
     step: Annotated[str, typer.Option(help="Name of the step.")] = "rollout",
     endpoint: Endpoint = "local",
@@ -107,7 +107,7 @@ def _import_rollouts(
 
 
 def _export_signal(
-    reference: Annotated[str, typer.Argument(metavar="REF", help="A signal: namespace/name[@revision].")],
+    reference: Annotated[str, typer.Argument(metavar="REF", help="A signal: namespace/name\\[@revision].")],
     format: Annotated[Literal["trl", "verl"], typer.Option(help="The trainer it is for.")],
     output: Annotated[Path, typer.Option(help="A folder that is empty or not there.")],
     whiten: Annotated[bool, typer.Option(help="Whiten over all response tokens.")] = True,

@@ -1,6 +1,5 @@
 """What `advise` needs of a finished run: its summary on this machine, and the records of its artifacts on the Hub."""
 
-import json
 from typing import Any
 
 from rich.table import Table
@@ -9,10 +8,10 @@ from erpd_hub.comparing.advise import Line, Made, Page, make_page
 from erpd_hub.comparing.advise_rules import Advice, advise
 from erpd_hub.display import make_console
 from erpd_hub.errors import ArtifactError
-from erpd_hub.home import home, run_folder
 from erpd_hub.hub.client import Hub
+from erpd_hub.noise_floor import least_floor
 from erpd_hub.plain import escape
-from erpd_hub.recipe import suggestion
+from erpd_hub.run_files import read_summary
 
 SCHEMA = "erpd-hub/advice/v1"
 
@@ -23,7 +22,7 @@ def read_page(hub: Hub, run: str) -> Page:
     Raises:
         ArtifactError: no such run, or its artifacts are not on this endpoint.
     """
-    summary = _summary(run)
+    summary = read_summary(run)
     made, sampling = [], {}
     for item in summary["artifacts"]:
         record = hub.lineage(item["repo_type"], item["repo"], item["revision"], item["folder"])
@@ -33,16 +32,6 @@ def read_page(hub: Hub, run: str) -> Page:
         sampling[f"{item['repo']}/{item['folder']}@{item['revision'][:10]}"] = record.metrics.get("stderr_sampling")
     rows = [row | {"stderr_sampling": sampling.get(row["details"])} for row in summary["checkpoints"]]
     return make_page(rows, made)
-
-
-def _summary(run: str) -> dict[str, Any]:
-    path = run_folder(run) / "summary.json"
-    if not path.is_file():
-        runs = sorted(item.parent.name for item in (home() / "runs").glob("*/summary.json"))
-        raise ArtifactError(f"{run}: expected a finished run of this machine ({', '.join(runs) or 'there is none'})"
-                            f"{suggestion(run, runs)}")  # fmt: skip
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
 
 
 def as_data(run: str, page: Page) -> dict[str, Any]:
@@ -78,10 +67,13 @@ def print_page(run: str, page: Page) -> None:
 
 
 def _signal_text(signal: dict[str, Any]) -> str:
-    ratio = signal["signal_to_noise"]
-    noise = (
-        "noise not measured" if ratio is None else f"{ratio:.1f} times its noise floor of {signal['noise_floor']:.4f}"
-    )
+    floor, ratio = signal["noise_floor"], signal["signal_to_noise"]
+    if ratio is not None:
+        noise = f"{ratio:.1f} times its noise floor of {floor:.4f}"
+    elif floor is not None:
+        noise = f"noise floor 0 (both scorings agree to the last bit; rounding is about {least_floor(floor):.0e})"
+    else:
+        noise = "noise not measured"
     return f"signal {signal['step']}: strategy {signal['strategy'] or '-'}, sd {signal['std']:.4f} nats, {noise}"
 
 

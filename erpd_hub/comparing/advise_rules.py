@@ -3,11 +3,12 @@
 The evidence is the paper's, or what the tiny setting showed; where the two differ, a run's own control decides.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import sqrt
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from erpd_hub.comparing.advise import Line, Page, place, place_in
+from erpd_hub.noise_floor import drowned
 
 EXPLAINED = 0.9
 """[P Sec. 3.4] An MSE teacher that recovered explains more of the outcome's variance."""
@@ -49,12 +50,11 @@ def advise(page: Page) -> list[Advice]:
 
 
 def _first(page: Page) -> Iterator[Advice]:
-    ratios = ((signal["step"], signal["signal_to_noise"]) for signal in page.signals)
-    if drowned := [step for step, ratio in ratios if ratio is not None and ratio < NOISE_RATIO]:
+    if weak := [signal["step"] for signal in page.signals if _is_drowned(signal)]:
         yield Advice(
             "first",
             "score in float32 and one layout, or train the teacher further",
-            f"{_names(drowned)}: the signal stands less than {NOISE_RATIO:g} times above its noise floor",
+            f"{_names(weak)}: the signal stands less than {NOISE_RATIO:g} times above its noise floor",
             "scoring noise is of the size of a weak signal (signal's noise_ratio)",
         )
     if cut := [line.ref for line in page.lines if _is_cut(line)]:
@@ -73,6 +73,12 @@ def _first(page: Page) -> Iterator[Advice]:
                 f"{_names(used)}: explained variance below {EXPLAINED:g}, so it has not recovered",
                 "Sec. 3.4 has above 0.9; Table 8: CE recovery is no worse, and in the tiny setting it is what works",
             )
+
+
+def _is_drowned(signal: Mapping[str, Any]) -> bool:
+    """Where the noise of its scoring was measured, as 0 too."""
+    floor = signal["noise_floor"]
+    return floor is not None and drowned(signal["std"], floor, NOISE_RATIO)
 
 
 def _is_cut(line: Line) -> bool:

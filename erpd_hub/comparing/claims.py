@@ -28,8 +28,8 @@ class Judged(NamedTuple):
     value_less: float | None
     difference: float | None
     interval: tuple[float, float] | None
-    """95 %; of one seed: problems and samples vary in it, trainings do not. What a step records has no error; None
-    where there is one that is not known, as of a single prompt."""
+    """95 %; of one seed: problems and samples vary in it, trainings do not. None where no error is known, as of a
+    single prompt, or of one seed of what a step records: such a value is of one training, often of one batch."""
     verdict: Verdict
     by_seed: tuple[float, ...] = ()
     """The difference at each seed, where there are several."""
@@ -95,7 +95,7 @@ def _sides(claim: Claim, measured: Mapping[str, Measured]) -> _Sides | None:
     if claim.metric in RECORDED:
         first = RECORDED[claim.metric](more.record)
         second = less if isinstance(less, float) else RECORDED[claim.metric](less.record)
-        return None if first is None or second is None else (first, second, (first - second, first - second))
+        return None if first is None or second is None else (first, second, None)
     assert isinstance(less, Measured), "the paper's file compares such a metric between two checkpoints"
     return _difference(claim.metric, more, less)
 

@@ -4,9 +4,12 @@ Pure: summaries of runs that differ by their seed in, rows out. Each number is o
 fingerprints name these (on one machine type and thread count the same recipe and seed make the same bytes again).
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, get_args
+
+from erpd_hub.comparing.claims import Verdict
 
 METRICS = ("avg", "kl_to_base", "entropy", "mean_length")
 _SHOWN = 16
@@ -45,34 +48,70 @@ def markdown(found: Mapping[str, Any]) -> str:
     model = "" if found["model"] == "tiny" else f" --model {found['model']}"
     seeds = ",".join(map(str, found["seeds"]))
     lines = [
-        f"### {found['title']}",
+        f"# {found['title']}",
         "",
         f"`erpd-hub reproduce {found['experiment']} --tiny{model} --seeds {seeds}`: {found['claim']}",
         "",
         *_claims(found["claims"]),
         "",
         *_checkpoints(found["checkpoints"]),
+        "",
+        *_artifacts(found["runs"], found["fingerprints"]),
     ]
     return "\n".join(lines) + "\n"
+
+
+def overview(reports: Iterable[Mapping[str, Any]]) -> str:
+    """Every claim of several reports in one table, each report linked as EXPERIMENT.md; and how many show."""
+    rows, verdicts = [], Counter[str]()
+    for found in reports:
+        for claim in found["claims"]:
+            verdicts[claim["verdict"]] += 1
+            cells = [_experiment(found), claim["says"], str(len(claim["by_seed"])), _difference(claim)]
+            rows.append(f"| {' | '.join(cells)} | **{claim['verdict']}** |")
+    counts = ", ".join(f"{verdicts[name]} {name}" for name in get_args(Verdict))
+    head = ["| experiment | claim | seeds | difference (95 %) | verdict |", "|---|---|---:|---|---|"]
+    return "\n".join([f"{verdicts.total()} claims: {counts}.", "", *head, *rows]) + "\n"
+
+
+def _experiment(found: Mapping[str, Any]) -> str:
+    return f"[{found['experiment']}]({page_name(found)}.md)"
+
+
+def page_name(found: Mapping[str, Any]) -> str:
+    """Of a report's two files, without their endings."""
+    return found["experiment"] if found["model"] == "tiny" else f"{found['experiment']}-{found['model']}"
 
 
 def _claims(claims: Iterable[Mapping[str, Any]]) -> list[str]:
     rows = ["| claim | compared | means | difference (95 %) | by seed | verdict |", "|---|---|---|---|---|---|"]
     for claim in claims:
-        scale, digits = (100, 1) if claim["metric"] == "avg" else (1, 4)
         cells = ["-"] * 3
         if claim["difference"] is not None:
+            scale, digits = _scale(claim)
             means = (f"{scale * claim[side]:.{digits}f}" for side in ("value_more", "value_less"))
-            low, high = claim["interval"] or (float("nan"), float("nan"))
-            cells = [
-                " / ".join(means),
-                f"{scale * claim['difference']:+.{digits}f} ({scale * low:+.{digits}f} to {scale * high:+.{digits}f})",
-                ", ".join(f"{scale * value:+.{digits}f}" for value in claim["by_seed"]),
-            ]
+            each = ", ".join(f"{scale * value:+.{digits}f}" for value in claim["by_seed"])
+            cells = [" / ".join(means), _difference(claim), each]
         metric = "" if claim["metric"] == "avg" else f"{claim['metric']}: "
         compared = f"{metric}`{claim['more']}` - `{claim['less']}`"
         rows.append(f"| {claim['says']} | {compared} | {' | '.join(cells)} | **{claim['verdict']}** |")
     return rows
+
+
+def _scale(claim: Mapping[str, Any]) -> tuple[int, int]:
+    """What to multiply with and how many digits to show: AVG@K in points, anything else in its own unit."""
+    return (100, 1) if claim["metric"] == "avg" else (1, 4)
+
+
+def _difference(claim: Mapping[str, Any]) -> str:
+    if claim["difference"] is None:
+        return "-"
+    scale, digits = _scale(claim)
+    shown = f"{scale * claim['difference']:+.{digits}f}"
+    if claim["interval"] is None:
+        return f"{shown} (one seed)" if len(claim["by_seed"]) == 1 else shown
+    low, high = claim["interval"]
+    return f"{shown} ({scale * low:+.{digits}f} to {scale * high:+.{digits}f})"
 
 
 def _checkpoints(entries: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -88,4 +127,12 @@ def _checkpoints(entries: Iterable[Mapping[str, Any]]) -> list[str]:
             values = [value for value in entry[metric] if value is not None]
             cells.append(f"{fmean(values):.{digits}f}" if values else "-")
         rows.append(f"| `{entry['ref']}` | {entry['role']} | {' | '.join(cells)} |")
+    return rows
+
+
+def _artifacts(runs: Sequence[str], fingerprints: Mapping[str, Sequence[str | None]]) -> list[str]:
+    """Every artifact behind the numbers: step `r1/x` of run RUN is the repository RUN-r1-x, the value is its tag."""
+    rows = [f"| artifact | {' | '.join(f'`{run}`' for run in runs)} |", "|---" * (1 + len(runs)) + "|"]
+    for step, tags in fingerprints.items():
+        rows.append(f"| `{step}` | {' | '.join(f'`fp-{tag}`' if tag else '-' for tag in tags)} |")
     return rows

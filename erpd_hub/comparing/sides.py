@@ -9,7 +9,6 @@
 Of an evaluation, its extension and its judged copy the last one counts; name the folder to have another.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,13 +16,13 @@ from typing import NamedTuple
 from erpd_hub.artifacts import LINEAGE, InputRecord, LineageRecord, check_payload, read_lineage
 from erpd_hub.errors import ArtifactError, ConfigError, ErpdError
 from erpd_hub.evaluation.comparability import Evaluation, Side
-from erpd_hub.home import home, run_folder
 from erpd_hub.hub.client import Hub
 from erpd_hub.hub.finding import find_artifact
 from erpd_hub.inputs import ENDPOINT
 from erpd_hub.lineage import Place, locate
 from erpd_hub.recipe import suggestion
 from erpd_hub.results.origin import checkpoint_of, decision_on, evaluation_of
+from erpd_hub.run_files import read_summary
 from erpd_hub.samples import read_light
 
 _ASKED = ("send_problem", "temperature", "options", "max_tokens")
@@ -108,12 +107,7 @@ def _within(folders: Sequence[str], path: str) -> list[str]:
 
 
 def _of_run(hub: Hub, run: str, checkpoint: str) -> Iterator[Found]:
-    path = run_folder(run) / "summary.json"
-    if not path.is_file():
-        runs = sorted(item.parent.name for item in (home() / "runs").glob("*/summary.json"))
-        raise ArtifactError(f"{run}: expected a finished run of this machine ({', '.join(runs) or 'there is none'})"
-                            f"{suggestion(run, runs)}")  # fmt: skip
-    rows = json.loads(path.read_text())["checkpoints"]
+    rows = read_summary(run)["checkpoints"]
     mine = [row for row in rows if row["ref"] == checkpoint]
     if not mine:
         names = list(dict.fromkeys(row["ref"] for row in rows))

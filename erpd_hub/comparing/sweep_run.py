@@ -62,13 +62,11 @@ def _publish_runs(hub: Hub, sweep: Sweep, finished: dict[str, Finished]) -> None
 
 
 def _draw(sweep: Sweep, finished: dict[str, Finished], path: Path) -> Path | None:
-    rows = [row for row in sweep_rows(sweep, finished) if row.any.kl_to_base is not None]
-    if not rows:
-        return None
-    try:
-        from erpd_hub.plot import plot_sweep
+    from erpd_hub.plotting.style import available
+    from erpd_hub.plotting.sweep import plot_sweep
 
-        plot_sweep(rows, path, title=sweep.plan.recipe.run)
-    except ModuleNotFoundError:
+    rows = [row for row in sweep_rows(sweep, finished) if row.any.kl_to_base is not None]
+    if not rows or not available():
         return None
+    plot_sweep(rows, path, title=sweep.plan.recipe.run)
     return path

@@ -39,7 +39,19 @@ class Numerics(Compute):
     """How log-probs are computed, in scoring and in training alike: two ways differ by as much as the signal."""
 
     logprob_temperature: Annotated[float, Field(gt=0)] = 1.0
-    """Temperature of the softmax; the paper does not say [I]."""
+    """Temperature of the softmax [I, the paper does not say]. At that of the rollouts, as in verl [S], ratios are those
+    of the policy that sampled; a plan and `score` warn of another."""
     layout: Layout = "auto"
     micro_batch_tokens: PositiveInt = 8192
     """Tokens of a forward pass, padding included; the result does not depend on it beyond rounding."""
+
+    def other_temperature(self, drawn: float) -> str | None:
+        """What is wrong with these log-probs of responses drawn at a temperature; None where nothing is. Greedy
+        responses have none that log-probs could be computed at."""
+        if drawn in (0, self.logprob_temperature):
+            return None
+        return (
+            f"logprob_temperature: expected {drawn:g}, at which the responses were drawn, got "
+            f"{self.logprob_temperature:g}: ratios are then not those of the policy that sampled; set "
+            f"scoring.logprob_temperature: {drawn:g}"
+        )

@@ -47,7 +47,8 @@ class CELoss(LossConfig):
     """Of token log-ratios over the sequence (Eq. 3) [P: both were tuned]."""
     kl_weight: NonNegative = 0.0
     """Weight of k3 KL(teacher || reference), mean over a sequence's tokens [P Fig. 6 has a curve "KL weight 2"; the
-    coefficient's meaning there is open, U]."""
+    coefficient's meaning there is open, U]. The tokens are the sampler's, uncorrected [S verl]: at a log ratio d one is
+    pulled by kl_weight (1 - e^-d) / length, so by no more than kl_weight / length however far it rises."""
 
 
 class MSELoss(LossConfig):
@@ -87,6 +88,10 @@ class DrGRPOLoss(ClippedLoss):
 
     advantage: ClassVar[Advantage] = "centred"
     type: Literal["dr_grpo"]
+    clip_low: NonNegative = 0.2
+    """[I] as GRPO."""
+    clip_high: NonNegative = 0.28
+    """[I] as GRPO."""
 
 
 class PPOLoss(ClippedLoss):
@@ -95,6 +100,10 @@ class PPOLoss(ClippedLoss):
     needs: ClassVar[frozenset[Need]] = frozenset({"old", "critic"})
     advantage: ClassVar[Advantage] = "critic"
     type: Literal["ppo"]
+    clip_low: NonNegative = 0.2
+    """[S2 VAPO]; the paper's are GRPO's."""
+    clip_high: NonNegative = 0.28
+    """[S2 VAPO]."""
     lambda_alpha: PositiveFloat = 0.05
     """[S2 VAPO]."""
     whiten: bool = True
@@ -131,6 +140,10 @@ class CISPOLoss(ClippedLoss):
     """The clipped ratio as a weight of the log-prob, without gradient of its own."""
 
     type: Literal["cispo"]
+    clip_low: NonNegative = 0.2
+    """[I] as GRPO; verl clips both sides, TRL not below [S]."""
+    clip_high: NonNegative = 0.28
+    """[I] as GRPO: the weight ends at 1.28. TRL's bound is the weight itself [S], so its number is not this one."""
 
 
 class VESPOLoss(LossConfig):

@@ -108,7 +108,12 @@ EngineConfig = Annotated[
 
 def check_reward(text: str) -> str:
     """`math`, `unit_tests`, or the import path of a function."""
-    return text if text in ("math", "unit_tests") else check_function_path(text)
+    if text in ("math", "unit_tests"):
+        return text
+    try:
+        return check_function_path(text)
+    except ValueError as error:
+        raise ValueError(f"expected math, unit_tests or {str(error).removeprefix('expected ')}") from None
 
 
 class RolloutConfig(StepConfig):

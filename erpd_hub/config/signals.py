@@ -43,10 +43,11 @@ class SignalConfig(StepConfig):
     stage: Literal["signal"] = "signal"
     rollouts: RolloutsRef
     strategy: Strategy | Literal["auto"] | None = None
-    """A preset that says what numerator and denominator may be [P Fig. 3]. 1: a strong teacher against the policy.
-    2: a recovered teacher against an unlearned checkpoint. 3: the round's teacher or `policy` against an earlier,
-    weaker student; which of the two numerators the paper took is not stated [I]. None: any two. `auto`: the
-    one of `choices` that the gate calls for; what only the others need is not made."""
+    """A preset that says what numerator and denominator may be [P Fig. 3] and fills in those that the recipe leaves out
+    where its round leaves no choice (`presets`). 1: a strong teacher against the policy. 2: a recovered teacher against
+    an unlearned checkpoint. 3: the round's teacher or `policy` against an earlier, weaker student; which of the two
+    numerators the paper took is not stated [I], so nothing is filled in. None: any two. `auto`: the one of `choices`
+    that the gate calls for; what only the others need is not made."""
     gate: GateRef | None = None
     """Of `auto`: the gate step that decides."""
     choices: Annotated[dict[Strategy, SignalChoice], BeforeValidator(_numbered), Operational] = Field({})

@@ -25,7 +25,7 @@ class TrainingConfig(StepConfig, Numerics):
 
     init: CheckpointRef = "policy"
     learning_rate: PositiveFloat = 1e-6
-    """[D] 1e-6, constant."""
+    """[D] 1e-6; [U] the schedule, [I] constant."""
     steps: PositiveInt
     """Optimizer steps."""
     prompts_per_step: PositiveInt = 32
@@ -33,6 +33,8 @@ class TrainingConfig(StepConfig, Numerics):
     save_steps: tuple[PositiveInt, ...] = ()
     """Steps to keep besides the last."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Linear from 0, which is the rate of the first update [S transformers]. The optimizer's other settings are not
+    stated [U]: this and the next four are ours [I]."""
     weight_decay: NonNegative = 0.0
     adam_beta1: Fraction = 0.9
     adam_beta2: Fraction = 0.95
@@ -43,7 +45,9 @@ class TrainingConfig(StepConfig, Numerics):
     lora: LoRA | None = None
     """Train an adapter; None trains every weight."""
     push_dtype: Dtype = "float32"
-    """Of the saved weights; masters in training are fp32."""
+    """Of the saved weights; masters in training are fp32. bfloat16 keeps 8 bits of one: at rates below 1e-5 most of
+    ten steps' updates are less than half a place and vanish from the artifact, which a plan cautions against where
+    something goes on from it [I, computed]."""
     parallel: Annotated[Literal["auto", "ddp", "fsdp2", "zero3"], Operational] = "auto"
     """How several processes share the model; `auto` is DDP where a whole replica fits, else FSDP2."""
     context_parallel: Annotated[PositiveInt, Operational] = 1
@@ -105,6 +109,17 @@ class TeacherConfig(TrainingConfig):
             raise ValueError(f"critic: expected {wanted} with the {self.loss.type} loss, got {self.critic}")
         return self
 
+    @model_validator(mode="after")
+    def _compared_with_what_it_uses(self) -> "TeacherConfig":
+        for role in ("reference", "old"):
+            given = getattr(self, role)
+            if given != "policy" and role not in self.loss.required:
+                raise ValueError(
+                    f"{role}: expected nothing with the {self.loss.type} loss, which does not look at its log-probs, "
+                    f"got {given}"
+                )
+        return self
+
 
 class DistillConfig(TrainingConfig):
     """Stage 2: what matters in the signal, back into the policy under a trust region (Eq. 9).
@@ -148,6 +163,11 @@ class DistillConfig(TrainingConfig):
     kl_estimator: Literal["k1", "k2", "k3", "exact"] = "k3"
     """[S verl's default; U in the paper]. `exact` is over the whole vocabulary at the states of the old samples, with
     the old policy resident: one process only."""
+    kl_correction: Annotated[Literal["none", "ratio"], Later] = "none"
+    """The estimators are made for tokens of the student, these are the old policy's. `none` ignores that [S verl]: k3
+    then holds a token's rise by at most kl_weight / 4 of an advantage and k2 by kl_weight / e, however far it has gone
+    [D], so clip and steps do the holding. `ratio` multiplies k1 or k3 by pi_student / pi_old: the gradient of
+    KL(student || old), whose force grows as kl_weight * log ratio. k1 without it only pushes away and is refused."""
     kl_target: PositiveFloat | None = None
     """Stop before the update at which KL(old || student), k3 on the step's old samples, has reached this many nats per
     token. Later saved steps are then the same weights; `stopped_after` says how many updates they had."""
@@ -166,6 +186,21 @@ class DistillConfig(TrainingConfig):
         if (self.signal is None) == (self.advantage == "signal"):
             raise ValueError(f"signal: expected {'a signal step' if self.signal is None else 'nothing'} "
                              f"with advantage {self.advantage!r}")  # fmt: skip
+        return self
+
+    @model_validator(mode="after")
+    def _kl_holds(self) -> "DistillConfig":
+        estimator, correction = self.kl_estimator, self.kl_correction
+        if correction == "ratio" and estimator not in ("k1", "k3"):
+            raise ValueError(
+                f"kl_correction: expected none with {estimator}, got ratio: exact needs no correction, k2 is biased "
+                "with it too; use k3"
+            )
+        if self.kl_weight and estimator == "k1" and correction == "none":
+            raise ValueError(
+                "kl_estimator: expected k2, k3 or exact without a correction, got k1: on the old policy's tokens its "
+                "gradient lowers all of them, wherever the student is; set kl_correction: ratio"
+            )
         return self
 
     @property

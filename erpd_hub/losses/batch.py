@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from erpd_hub.logprobs import kl_k1, kl_k3, masked_mean
+from erpd_hub.estimators import kl_k1, kl_k3, masked_mean
 
 Reduction = Literal["token", "sequence", "max_len"]
 """Mean over all response tokens; over sequences of a value each; over sequences times the longest response."""

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from erpd_hub.logprobs import kl_k3, masked_mean
+from erpd_hub.estimators import kl_k3, masked_mean
 from erpd_hub.losses.batch import LossOutput, TokenBatch, aggregate, shared_metrics
 
 

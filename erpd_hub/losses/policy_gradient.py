@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from erpd_hub.logprobs import log_ratio, masked_mean
+from erpd_hub.estimators import log_ratio, masked_mean
 from erpd_hub.losses.batch import LossOutput, Metrics, Reduction, TokenBatch, aggregate, shared_metrics, token_sum
 
 _MAX_SEQUENCE_LOG_RATIO = 20.0

@@ -123,14 +123,29 @@ class Clerk:
         cards = getattr(draw.engine, "tensor_parallel", 1)
         room = self.setting.device.memory * self.setting.assume.engine_memory - self.setting.assume.engine_reserve
         fits = found.memory.weights / cards < 0.9 * room if self._on_gpu else None
+        item = replace(item, gb=found.memory.total, fits=fits, arithmetic=found.memory.arithmetic, storage_gb=storage,
+                       remedy=f"{found.concurrency} at once a GPU" if fits is not False
+                       else f"set {node.step}.engine.tensor_parallel={2 * cards}")  # fmt: skip
+        if isinstance(node.config, c.ProbeConfig):
+            item = self._comparing(item, node.config)
         return self._timed(
-            replace(item, gb=found.memory.total, fits=fits, arithmetic=found.memory.arithmetic, storage_gb=storage,
-                    remedy=f"{found.concurrency} at once a GPU" if fits is not False
-                    else f"set {node.step}.engine.tensor_parallel={2 * cards}"),
-            found.seconds + self._probe_scoring(node, item.tokens),
+            item,
+            found.seconds + self._probe_scoring(node, item.tokens or 0),
             self._sampled(draw, draw.most or draw.samples, item.tokens_upper / (draw.most or draw.samples)).seconds
             + self._probe_scoring(node, item.tokens_upper),
-        )  # fmt: skip
+        )
+
+    def _comparing(self, item: Item, config: c.ProbeConfig) -> Item:
+        """A probe with the models that it scores its samples under, after these have been drawn."""
+        assert self.facts is not None and item.gb is not None
+        tokens = max(config.micro_batch_tokens, config.max_new_tokens + self.setting.assume.prompt_tokens)
+        usable = self.setting.device.usable
+        together, memory = e.comparing_memory(self.facts, usable, tokens=tokens, dtype=config.dtype)
+        if memory.total > item.gb:
+            item = replace(item, gb=memory.total, arithmetic=memory.arithmetic)
+        if memory.total > usable:
+            return replace(item, fits=False, remedy="use GPUs with more memory")
+        return item if together or item.fits is False else replace(item, remedy="one model at a time: no exact KL")
 
     def _sampled(self, draw: Draw, samples: int, mean: float) -> e.Sampling:
         assert self.facts is not None

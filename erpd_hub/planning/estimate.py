@@ -7,7 +7,7 @@ Memory is in GB (1e9 bytes) per GPU, time in seconds of the whole machine.
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from erpd_hub.errors import StageError
 from erpd_hub.planning.devices import Device
@@ -174,17 +174,57 @@ def _training_arithmetic(memory: Memory, trained: int, parts: int, tokens: int, 
     )
 
 
-def scoring_memory(facts: ModelFacts, *, tokens: int, dtype: str = "bfloat16") -> Memory:
-    """Peak of a forward pass over `tokens`: fp32 weights, as in training, or log-ratios would not start at 0."""
-    weights = MASTER * facts.params
+def scoring_memory(facts: ModelFacts, *, tokens: int, dtype: str = "bfloat16", models: int = 1) -> Memory:
+    """Peak of a forward pass over `tokens`: fp32 weights, as in training, or log-ratios would not start at 0.
+
+    Args:
+        models: Held at once, each with its head; their layers work one after the other.
+    """
+    weights = models * MASTER * facts.params
     working = _layer_bytes(facts, BYTES[dtype]) * tokens // 2  # what a later layer no longer needs is freed
-    head = _head_workspace(facts, tokens)
+    head = models * _head_workspace(facts, tokens)
     total = (weights + working + head) / GB
+    several = f" of {models} models" if models > 1 else ""
     line = (
-        f"weights {weights / GB:.1f} + one layer {working / GB:.1f} for {tokens:,} tokens + head {head / GB:.1f} "
-        f"= {total:.1f} GB"
+        f"weights{several} {weights / GB:.1f} + one layer {working / GB:.1f} for {tokens:,} tokens + head "
+        f"{head / GB:.1f} = {total:.1f} GB"
     )
     return Memory(weights / GB, activations=working / GB, head=head / GB, arithmetic=line)
+
+
+class Comparing(NamedTuple):
+    """How a policy is compared with others on its own samples."""
+
+    together: bool
+    """Two models at once, which the exact KL takes; else one after the other."""
+    memory: Memory
+
+
+def comparing_memory(facts: ModelFacts, available: float, *, tokens: int, dtype: str = "bfloat16") -> Comparing:
+    """What a probe holds when it has drawn its samples: two models where they fit, else one.
+
+    Args:
+        available: GB a process may use.
+    """
+    both = scoring_memory(facts, tokens=tokens, dtype=dtype, models=2)
+    if both.total <= available:
+        return Comparing(True, both)
+    return Comparing(False, scoring_memory(facts, tokens=tokens, dtype=dtype))
+
+
+def require_comparable(where: str, facts: ModelFacts, available: float, *, tokens: int, dtype: str) -> Comparing:
+    """`comparing_memory`, if even one model fits.
+
+    Raises:
+        StageError: it does not; the message has the arithmetic.
+    """
+    found = comparing_memory(facts, available, tokens=tokens, dtype=dtype)
+    if found.memory.total > available:
+        raise StageError(
+            f"{where}: expected at most {available:.1f} GB, got {found.memory.arithmetic}; set a smaller "
+            "micro_batch_tokens or max_new_tokens, or use a GPU with more memory"
+        )
+    return found
 
 
 def require_fit(where: str, facts: ModelFacts, available: float, **layout: Any) -> Memory:

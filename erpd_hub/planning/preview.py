@@ -13,6 +13,7 @@ from erpd_hub.hub.client import Hub
 from erpd_hub.nodes import Node, Plan
 from erpd_hub.pipeline import open_hub
 from erpd_hub.planning import bill
+from erpd_hub.planning.cautions import cautions
 from erpd_hub.planning.devices import get_device
 from erpd_hub.runner import Runner
 
@@ -50,6 +51,7 @@ def preview(
         "run": plan.recipe.run,
         "seed": plan.recipe.seed,
         "endpoint": hub.identity,
+        "cautions": cautions(plan),
         "nodes": [
             _describe(node, verdicts[node.name]) | {"tokens": item.tokens_upper, "estimate": asdict(item)}
             for node, item in zip(nodes, items, strict=True)

@@ -61,7 +61,7 @@ STAGES: dict[str, Stage] = {
     "unlearned": Stage("checkpoint", "model", 2),
     "signal": Stage("signal", "dataset", 4),
     "distill": Stage("checkpoint", "model", 1),
-    "online": Stage("checkpoint", "model", 1),
+    "online": Stage("checkpoint", "model", 2),
     "probe": Stage("probe", "dataset", 1),
     "evaluate": Stage("details", "dataset", 2),
     "judge": Stage("details", "dataset", 2),

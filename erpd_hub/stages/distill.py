@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from erpd_hub.config import DistillConfig
-from erpd_hub.errors import ArtifactError, ConfigError
+from erpd_hub.errors import ArtifactError, ConfigError, StageError
 from erpd_hub.stages import StageContext, StageResult
 from erpd_hub.stages.score import ScoreInfo, read_score_info
 from erpd_hub.stages.teacher import refuse_uniform
@@ -21,6 +21,7 @@ KL_OLD_TO_STUDENT = "kl_old_to_student_k3"
 if TYPE_CHECKING:
     from erpd_hub.losses import LossOutput, TokenBatch
     from erpd_hub.signals import Shaping, Whitening
+    from erpd_hub.training.advantages import FittedShaping
     from erpd_hub.training.batches import Trajectory
 
 
@@ -45,17 +46,18 @@ def run(
     Raises:
         ArtifactError: signal or log-probs are of other rollouts, or were scored otherwise than the policy in training,
             or an evolving signal has no numerator.
-        StageError: the advantage is `outcome` and no prompt has both right and wrong responses.
+        StageError: the advantage is `outcome` and no prompt has both right and wrong responses; or a signal no more
+            than rounding is to be whitened.
     """
-    from erpd_hub.training.advantages import ShapedSteps, fit_whitening, shaped
+    from erpd_hub.training.advantages import ShapedSteps, fit_shaping, shaped
 
     trajectories, scored = _raw(config, rollouts=rollouts, init=init, signal=signal, old=old)
     shaping = _shaping(config)
-    whitening = None
-    if config.denominator == "evolving":
-        whitening = fit_whitening(trajectories, shaping)
-    elif config.whiten != "step":
-        trajectories = shaped(trajectories, shaping)
+    fitted = fit_shaping(trajectories, shaping)
+    _refuse_rounding(config, fitted.whitening)
+    evolving = config.denominator == "evolving"
+    if not evolving and config.whiten != "step":
+        trajectories = shaped(trajectories, shaping, fitted.whitening)
     target = config.kl_target
     extras = Extras(
         steps=partial(ShapedSteps, shaping=shaping) if config.whiten == "step" else None,
@@ -63,11 +65,38 @@ def run(
         old="old",
         stop=None if target is None else lambda metrics: metrics[KL_OLD_TO_STUDENT] >= target,
     )
-    loss = partial(_loss, config=config, shaping=shaping, whitening=whitening)
-    return train_policy(
+    loss = partial(_loss, config=config, shaping=shaping, whitening=fitted.whitening if evolving else None)
+    result = train_policy(
         config, out, context, init=init, trajectories=trajectories, loss=loss, role="student", scored=scored,
         extras=extras,
     )  # fmt: skip
+    facts = _facts(config, fitted)
+    step_metrics = {step: metrics | facts for step, metrics in result.step_metrics.items()}
+    return StageResult(result.metrics | facts, step_metrics)
+
+
+def _facts(config: DistillConfig, fitted: "FittedShaping") -> dict[str, float]:
+    """How the raw signal became advantages: the frozen whitening, which a step's own has not, and the mask's share."""
+    facts = {"share_removed": fitted.share_removed}
+    if config.whiten == "dataset":
+        facts |= {"whitening_shift": fitted.whitening.shift, "whitening_scale": fitted.whitening.scale}
+    return facts
+
+
+def _refuse_rounding(config: DistillConfig, whitening: "Whitening") -> None:
+    """Refuse a signal that whitening takes for rounding: every advantage would be zero.
+
+    Raises:
+        StageError: it does.
+    """
+    if whitening.scale == 0:
+        masked = (config.keep_on_right, config.keep_on_wrong) != ("all", "all")
+        raise StageError(
+            "signal: expected one that varies by more than rounding, 1e-4 nats, got less: nothing would be trained on; "
+            "take a numerator and a denominator that are further apart, push and score them in float32"
+            + (", or keep other signs" if masked else "")
+            + ", or set whiten: none to use it as it is"
+        )
 
 
 def _loss(
@@ -83,6 +112,7 @@ def _loss(
         dual_clip=config.dual_clip,
         kl_weight=config.kl_weight,
         kl_estimator=config.kl_estimator,
+        kl_correction=config.kl_correction,
         entropy_weight=config.entropy_weight,
         reduction=config.reduction,
         evolving=None if whitening is None else Evolving(shaping, whitening),

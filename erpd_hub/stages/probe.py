@@ -2,22 +2,29 @@
 
 Samples are drawn at T=1, top_p 1, so the sampler is the checkpoint. `kl_checkpoint_to_X` is KL(checkpoint || X) in nats
 a token, over the whole vocabulary at each position (exact there, Monte-Carlo in the positions only); `_k1` and `_k3`
-are the estimates from the sampled tokens alone. `_by_sequence` averages within each response first; which of the two
+are the estimates from the sampled tokens alone. Where the device holds only one model at a time there are these alone,
+the exact KL is null and `warning` says it. `_by_sequence` averages within each response first; which of the two
 means the paper takes is open [U]. Standard errors take a prompt's samples as one cluster.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from math import nan, sqrt
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from erpd_hub.config import Decoding, ProbeConfig
+from erpd_hub.config import Decoding, ProbeConfig, PromptFormat
 from erpd_hub.stages import StageContext, StageResult
 
 if TYPE_CHECKING:
-    from torch import Tensor
-    from transformers import PreTrainedModel
+    from erpd_hub.distances import Response
+    from erpd_hub.prompts import Problem
+
+logger = logging.getLogger(__name__)
+
+FORMAT = "erpd-hub/probe/v1"
+"""Of `probe.json`; the first ones do not say it."""
 
 
 class Mean(NamedTuple):
@@ -25,14 +32,6 @@ class Mean(NamedTuple):
 
     value: float
     stderr: float
-
-
-class _Response(NamedTuple):
-    """Per-token quantities of one response, summed."""
-
-    problem_id: str
-    tokens: int
-    sums: dict[str, float]
 
 
 def run(
@@ -48,8 +47,10 @@ def run(
     """Write sample shards and `probe.json` for the one checkpoint.
 
     Raises:
-        StageError: prompts that are empty or too long for the checkpoint.
+        ConfigError: this package's log-probs are not those of a model's own logits.
+        StageError: prompts that are empty or too long for the checkpoint; a model that cannot fit, before it samples.
     """
+    from erpd_hub.distances import measure
     from erpd_hub.prompts import read_prompts
     from erpd_hub.sample_statistics import describe_samples
     from erpd_hub.samples import read_rows
@@ -58,6 +59,7 @@ def run(
     (checkpoint,) = checkpoints
     problems, format = read_prompts(prompts)
     problems = problems[: config.num_prompts]
+    together = _together(checkpoint, problems, format, config)
     sampling = Sampling(
         benchmark=problems[0].source,
         k=config.k,
@@ -71,8 +73,10 @@ def run(
         return StageResult()
     rows = list(read_rows(out))
     metrics = describe_samples(out) | {"k": config.k}
-    metrics |= _distances(rows, checkpoint, {"base": base, "policy": policy}, config)
-    (out / "probe.json").write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
+    others = {"base": base, "policy": policy}
+    measured = measure(rows, checkpoint, others.values(), config, together=together)
+    metrics |= describe_distances(measured, others, exact=together)
+    (out / "probe.json").write_text(json.dumps({"format": FORMAT, **metrics}, indent=2, sort_keys=True) + "\n")
     return StageResult(metrics)
 
 
@@ -90,58 +94,47 @@ def ratio_mean(sums: Mapping[str, tuple[float, float]]) -> Mean:
     return Mean(value, sqrt(spread * len(sums) / (len(sums) - 1)) / count)
 
 
-def _distances(
-    rows: list[dict[str, Any]], checkpoint: Path, others: dict[str, Path], config: ProbeConfig
-) -> dict[str, float | None]:
-    """Means and standard errors of everything measured a token, over tokens and over sequences."""
-    from erpd_hub.models import load_model
+def _together(checkpoint: Path, problems: Sequence["Problem"], format: PromptFormat, config: ProbeConfig) -> bool:
+    """Whether this device holds the two models that an exact KL takes, once the samples are drawn.
 
-    attention = config.attn_implementation
-    model = load_model(checkpoint, attn_implementation=attention)
-    measured = {
-        folder: list(_measure(rows, model, load_model(folder, attn_implementation=attention), config))
-        for folder in set(others.values())
-    }
-    found = _flat("entropy", "entropy", measured[others["base"]])
+    Raises:
+        StageError: it does not hold one.
+    """
+    from erpd_hub.models import device, free_bytes, load_tokenizer
+    from erpd_hub.planning.estimate import require_comparable
+    from erpd_hub.planning.facts import facts_of_folder
+    from erpd_hub.sampling.plan import render_prompts
+
+    facts = facts_of_folder(checkpoint)
+    if facts is None:  # an architecture whose shape is not known
+        return True
+    prompts = render_prompts(problems, format, load_tokenizer(checkpoint))
+    longest = max(len(prompt.prompt_ids) for prompt in prompts) + config.max_new_tokens
+    tokens = max(config.micro_batch_tokens, longest)
+    available = free_bytes(device()) / 1e9
+    return require_comparable("probe", facts, available, tokens=tokens, dtype=config.dtype).together
+
+
+def describe_distances(
+    measured: Mapping[Path, Sequence["Response"]], others: Mapping[str, Path], *, exact: bool
+) -> dict[str, float | str | None]:
+    """Means and standard errors of everything measured a token, over tokens and over sequences; without the exact KL
+    null in its place, and a warning that says so."""
+    found: dict[str, float | str | None] = dict(_flat("entropy", "entropy", measured[others["base"]]))
     for name, folder in others.items():
-        for estimator in ("", "_k1", "_k3"):
+        for estimator in ("", "_k1", "_k3") if exact else ("_k1", "_k3"):
             found |= _flat(f"kl{estimator}", f"kl_checkpoint_to_{name}{estimator}", measured[folder])
-    return found
+        if not exact:
+            ends = ("", "_stderr", "_by_sequence", "_by_sequence_stderr")
+            found |= dict.fromkeys(f"kl_checkpoint_to_{name}{end}" for end in ends)
+    if exact:
+        return found
+    warning = "the device holds one model at a time: no exact KL, k1 and k3 are from two scorings"
+    logger.warning("probe: %s", warning)
+    return found | {"warning": warning}
 
 
-def _measure(
-    rows: Sequence[dict[str, Any]], model: "PreTrainedModel", other: "PreTrainedModel", config: ProbeConfig
-) -> Iterator[_Response]:
-    import torch
-
-    from erpd_hub.layout import cut_batches
-    from erpd_hub.logprobs import full_vocabulary_kl, kl_k1, kl_k3, make_batch
-
-    lengths = [len(row["prompt_ids"]) + len(row["response_ids"]) for row in rows]
-    for indices in cut_batches(lengths, config.micro_batch_tokens, "padded"):
-        chosen = [rows[index] for index in indices]
-        batch = make_batch([r["prompt_ids"] for r in chosen], [r["response_ids"] for r in chosen], model.device)
-        with torch.inference_mode():
-            compared = full_vocabulary_kl(model, other, batch, dtype=config.dtype)
-        quantities = {
-            "kl": compared.kl,
-            "kl_k1": kl_k1(compared.logprobs_p, compared.logprobs_q),
-            "kl_k3": kl_k3(compared.logprobs_p, compared.logprobs_q),
-            "entropy": compared.entropy,
-        }
-        yield from _summed(chosen, quantities)
-
-
-def _summed(rows: Sequence[dict[str, Any]], quantities: dict[str, "Tensor"]) -> Iterator[_Response]:
-    # Padding needs no mask: every quantity is 0 there.
-    sums = {name: values.double().sum(-1).tolist() for name, values in quantities.items()}
-    for index, row in enumerate(rows):
-        yield _Response(
-            row["problem_id"], len(row["response_ids"]), {name: values[index] for name, values in sums.items()}
-        )
-
-
-def _flat(quantity: str, name: str, responses: Sequence[_Response]) -> dict[str, float | None]:
+def _flat(quantity: str, name: str, responses: Sequence["Response"]) -> dict[str, float | None]:
     """Mean and standard error of one quantity, over tokens as `name` and over responses as `name_by_sequence`."""
     by_token: dict[str, tuple[float, float]] = {}
     by_sequence: dict[str, tuple[float, float]] = {}

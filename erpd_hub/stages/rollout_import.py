@@ -6,6 +6,7 @@ about the sample. `retokenize` makes them all the same, and the artifact says so
 
 import hashlib
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 _SHARD_SAMPLES = 1024
 _SHARD_TOKENS = 4_000_000
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass
 class _Import:
@@ -47,7 +50,7 @@ def import_rollouts(config: ImportedRollouts, out: Path, *, source: Path, policy
 
     Raises:
         ArtifactError: a file that cannot be read.
-        StageError: rows without token ids, bad rows where none may be, or no sample at all.
+        StageError: rows without token ids, rewards that are no outcomes, bad rows where none may be, or no sample.
     """
     from erpd_hub.models import load_tokenizer
     from erpd_hub.sample_statistics import describe_samples
@@ -60,6 +63,7 @@ def import_rollouts(config: ImportedRollouts, out: Path, *, source: Path, policy
     if not state.seen:
         first = f", the first: {state.rejected[0]['reason']}" if state.rejected else ""
         raise StageError(f"source: expected samples, got none; {len(state.rejected)} bad rows{first}")
+    _tell_rejected(state)
     (out / "rejected.jsonl").write_text("".join(json.dumps(row) + "\n" for row in state.rejected), encoding="utf-8")
     (out / "format.json").write_text(config.prompt_format.model_dump_json(indent=2) + "\n", encoding="utf-8")
     drawn = {
@@ -91,6 +95,7 @@ def _accepted(state: _Import, files: list[Path]) -> Iterator[tuple[Drawn, Sample
             where = f"row {number}" if len(files) == 1 else f"row {number} of file {files.index(path) + 1}"
             try:
                 drawn = parse(row, config.format, config.columns)
+                _refuse_score(where, config, drawn)
                 if (drawn.prompt_ids is None or drawn.response_ids is None) and not config.retokenize:
                     _refuse_text(where, drawn)
                 yield drawn, _sample(state, drawn)
@@ -106,6 +111,27 @@ def _refuse_text(where: str, drawn: Drawn) -> NoReturn:
         f"source: {where}: expected token ids of the {missing}, got none; text makes other tokens than were sampled: "
         "export the ids, name their column in columns, or accept the difference with retokenize: true"
     )
+
+
+def _refuse_score(where: str, config: ImportedRollouts, drawn: Drawn) -> None:
+    """A file of scores: to leave out the rows whose score is no outcome would choose samples by their outcome."""
+    if config.regrade and drawn.gold:
+        return
+    if drawn.reward is not None and config.reward_above is None and drawn.reward not in (0, 1):
+        raise StageError(
+            f"source: {where}: reward: expected 0 or 1, got {drawn.reward:g}; say with reward_above=NUMBER from where on "
+            "a response is right (reward_above=0 where wrong ones have 0 or less)"
+        )
+
+
+def _tell_rejected(state: _Import) -> None:
+    if state.rejected:
+        first = state.rejected[0]
+        logger.warning(
+            "source: %d of %d rows are no samples and were left out, the first row %s: %s; rejected.jsonl lists them, "
+            "on_bad_row: refuse stops at one",
+            len(state.rejected), state.counts["rows"], first["row"], first["reason"],
+        )  # fmt: skip
 
 
 def _sample(state: _Import, drawn: Drawn) -> Sample:
@@ -172,8 +198,6 @@ def _check_outcome(config: ImportedRollouts, drawn: Drawn) -> None:
         return
     if drawn.reward is None:
         raise BadRow("neither a gold answer nor a reward")
-    if config.reward_above is None and drawn.reward not in (0, 1):
-        raise BadRow(f"reward: expected 0 or 1, got {drawn.reward:g}; set reward_above")
 
 
 def _shards(samples: Iterable[tuple[Drawn, Sample]]) -> Iterator[list[tuple[Drawn, Sample]]]:

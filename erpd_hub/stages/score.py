@@ -65,7 +65,9 @@ def run(config: ScoreConfig, out: Path, *, context: StageContext, rollouts: Path
         rollouts_digest=digest_files(payload_files(rollouts)),
     )
     write_score_info(out, "score", info, {"other_layout": layouts["other_layout"]})
-    return StageResult(_metrics(out, rollouts, config.logprob_temperature) | _noise_metrics(out))
+    warning = _temperature_warning(config, rollouts)
+    found = _metrics(out, rollouts, config.logprob_temperature) | _noise_metrics(out)
+    return StageResult(found | ({"warning": warning} if warning else {}))
 
 
 def write_score_info(folder: Path, made_by: Literal["score", "signal"], info: ScoreInfo, more: Mapping) -> None:
@@ -158,6 +160,17 @@ def _noise_metrics(out: Path) -> dict[str, Any]:
         for name, noise in found.items()
         if noise.tokens
     }
+
+
+def _temperature_warning(config: ScoreConfig, rollouts: Path) -> str | None:
+    """That the responses were drawn at another temperature, where their `rollout.json` says at which."""
+    from erpd_hub.training.data import decoding_of
+
+    decoding = decoding_of(rollouts)
+    warning = config.other_temperature(decoding["temperature"]) if decoding else None
+    if warning:
+        logger.warning("%s", warning)
+    return warning
 
 
 def _metrics(out: Path, rollouts: Path, temperature: float) -> dict[str, Any]:

@@ -172,7 +172,8 @@ class _Blocks:
 
 def _noise_metrics(sides: Mapping[str, Path], info: ScoreInfo, deviation: float) -> dict[str, Any]:
     """Noise of the signal and its floor, over the rows that were scored again for every side; nothing without any."""
-    from erpd_hub.noise import measure, signal_to_noise
+    from erpd_hub.noise import measure
+    from erpd_hub.noise_floor import signal_to_noise
 
     noise = measure(_rescored(sides))
     if not noise.layout.tokens:
@@ -215,7 +216,7 @@ def _judged(config: SignalConfig, info: ScoreInfo, deviation: float, noise: Mapp
     Raises:
         StageError: that is to be refused, or there is no floor to hold it against.
     """
-    from erpd_hub.noise import drowned
+    from erpd_hub.noise_floor import drowned, least_floor
 
     if config.on_noise == "ignore":
         return None
@@ -232,7 +233,7 @@ def _judged(config: SignalConfig, info: ScoreInfo, deviation: float, noise: Mapp
     remedy = "score in float32 (scoring.dtype), or take" if info.dtype == "bfloat16" else "take"
     message = (
         f"signal: expected a standard deviation of at least {config.noise_ratio:g} times the noise floor of its "
-        f"scoring, {floor:.3g} nats, got {deviation:.3g}; {remedy} checkpoints that are further apart"
+        f"scoring, {least_floor(floor):.3g} nats, got {deviation:.3g}; {remedy} checkpoints that are further apart"
     )
     if config.on_noise == "refuse":
         raise StageError(f"{message} (or set on_noise: warn)")

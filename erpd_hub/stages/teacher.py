@@ -64,9 +64,10 @@ def _loss(config: LossConfig) -> "Loss":
     from erpd_hub.losses import LOSSES
 
     if isinstance(config, CustomLoss):
+        from erpd_hub.losses.own import checked
         from erpd_hub.plugins import load
 
-        return partial(load(config.function), **config.parameters)
+        return partial(checked(config.function, load(config.function)), **config.parameters)
     return partial(LOSSES[config.type], **config.parameters)
 
 
@@ -120,7 +121,13 @@ def _with_advantages(
     check_values(critic, rollouts)
     columns = read_columns(critic, "values")["values"]
     values = [matching(columns, row.key, len(row.response_ids), "critic") for row in trajectories]
-    return advantages.from_values(trajectories, values, alpha=loss.lambda_alpha, whitened=loss.whiten)
+    found = advantages.from_values(trajectories, values, alpha=loss.lambda_alpha, whitened=loss.whiten)
+    if not any(row.advantages is not None and bool(row.advantages.any()) for row in found):
+        raise StageError(
+            "critic: expected values that leave something of the outcomes to explain, got advantages that are zero "
+            "everywhere; train the critic for fewer steps, or set loss.whiten: false"
+        )
+    return found
 
 
 def refuse_uniform(trajectories: list["Trajectory"], rollouts: Path) -> None:

@@ -17,6 +17,8 @@ from erpd_hub.inputs import ADAPTED
 from erpd_hub.picker import Choice, Curve, pick, read_curve
 from erpd_hub.stages import StageContext, StageResult
 
+FORMAT = "erpd-hub/unlearned/v1"
+"""Of `unlearned.json`; the first ones do not say it."""
 _DYNAMICS = "dynamics.jsonl"
 
 logger = logging.getLogger(__name__)
@@ -48,7 +50,7 @@ def run(
     choice = _pick(config, candidates)
     logger.info("unlearned: %s", choice.reason)
     metrics = copy_checkpoint(candidates[choice.index], out)
-    write_json(out / "unlearned.json", json.dumps(choice.report(), indent=2))
+    write_json(out / "unlearned.json", json.dumps({"format": FORMAT, **choice.report()}, indent=2))
     return StageResult(metrics | {"winner": choice.index, "pick": choice.report()})
 
 

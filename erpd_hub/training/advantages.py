@@ -49,10 +49,34 @@ def from_values(
     return [replace(row, advantages=values) for row, values in zip(rows, advantages, strict=True)]
 
 
-def fit_whitening(rows: Sequence[Trajectory], shaping: Shaping) -> Whitening:
-    """Statistics over all response tokens of the rows, whose advantages are a raw signal: long responses weigh more."""
-    flat, outcomes = _flat(rows)
-    return shaping.fit(flat, outcomes, torch.ones_like(flat, dtype=torch.bool))
+@dataclass(frozen=True)
+class FittedShaping:
+    """A shaping with the whitening of some rows, and what its mask takes from them."""
+
+    whitening: Whitening
+    share_removed: float
+    """Of response tokens whose signal the sign mask made 0."""
+
+
+def fit_shaping(rows: Sequence[Trajectory], shaping: Shaping) -> FittedShaping:
+    """Statistics over all response tokens of the rows, whose advantages are a raw signal: long responses weigh more.
+
+    Row by row in float64, in two passes: a copy of the dataset would take more memory than the dataset.
+    """
+    tokens, total, removed = 0, 0.0, 0
+    for signal, outcome in map(_signal, rows):
+        tokens += len(signal)
+        total += float(shaping.counted(signal, outcome).sum(dtype=torch.float64))
+        removed += int(((shaping.kept(signal, outcome) == 0) & (signal != 0)).sum())
+    tokens = max(tokens, 1)
+    if not shaping.whiten:
+        return FittedShaping(Whitening(), removed / tokens)
+    mean = total / tokens
+    squares = sum(
+        float(((shaping.counted(signal, outcome).double() - mean) ** 2).sum()) for signal, outcome in map(_signal, rows)
+    )
+    whitening = Whitening.of_moments(mean, squares / max(tokens - 1, 1), shift_mean=shaping.shift_mean)
+    return FittedShaping(whitening, removed / tokens)
 
 
 def shaped(rows: Sequence[Trajectory], shaping: Shaping, whitening: Whitening | None = None) -> list[Trajectory]:
@@ -61,10 +85,8 @@ def shaped(rows: Sequence[Trajectory], shaping: Shaping, whitening: Whitening | 
     Args:
         whitening: Defaults to one fitted to these rows.
     """
-    whitening = fit_whitening(rows, shaping) if whitening is None else whitening
-    flat, outcomes = _flat(rows)
-    parts = shaping.apply(flat, outcomes, whitening).split([len(row.response_ids) for row in rows])
-    return [replace(row, advantages=part) for row, part in zip(rows, parts, strict=True)]
+    whitening = fit_shaping(rows, shaping).whitening if whitening is None else whitening
+    return [replace(row, advantages=shaping.apply(*_signal(row), whitening)) for row in rows]
 
 
 @dataclass(frozen=True)
@@ -88,9 +110,7 @@ class ShapedSteps(Sequence[StepBatch]):
         return replace(batch, trajectories=tuple(shaped(batch.trajectories, self.shaping)))
 
 
-def _flat(rows: Sequence[Trajectory]) -> tuple[Tensor, Tensor]:
-    """The raw signal of all tokens, and the outcome of each one's response."""
-    signals = [row.advantages for row in rows if row.advantages is not None]
-    assert len(signals) == len(rows), "every row has a signal"
-    lengths = torch.tensor([len(signal) for signal in signals])
-    return torch.cat(signals), torch.tensor([row.label for row in rows]).repeat_interleave(lengths)
+def _signal(row: Trajectory) -> tuple[Tensor, Tensor]:
+    """The raw signal of a row's tokens and the outcome of its response."""
+    assert row.advantages is not None, "every row has a signal"
+    return row.advantages, torch.tensor(row.label)

@@ -99,13 +99,16 @@ def matching(values: Mapping[SampleKey, Tensor | None], key: SampleKey, length: 
     return column
 
 
-def sampled_exactly(rollouts: Path, temperature: float) -> bool:
-    """Whether the rollouts were drawn from the full softmax at this temperature (their `rollout.json` says)."""
+def decoding_of(rollouts: Path) -> dict[str, Any] | None:
+    """How the rollouts were drawn, by their `rollout.json`; None of imported ones where nobody said."""
     path = rollouts / "rollout.json"
-    if not path.is_file():
-        return False
-    decoding = json.loads(path.read_text())["decoding"]
-    if decoding is None:  # imported, and nobody said
+    return json.loads(path.read_text())["decoding"] if path.is_file() else None
+
+
+def sampled_exactly(rollouts: Path, temperature: float) -> bool:
+    """Whether the rollouts were drawn from the full softmax at this temperature, as far as is known."""
+    decoding = decoding_of(rollouts)
+    if decoding is None:
         return False
     return decoding["temperature"] == temperature and decoding["top_p"] == 1 and decoding["top_k"] == 0
 

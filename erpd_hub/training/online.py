@@ -17,8 +17,9 @@ from transformers import PreTrainedModel
 
 from erpd_hub.config import OnlineConfig, TransformersEngine
 from erpd_hub.errors import StageError
+from erpd_hub.estimators import kl_k1, kl_k3
 from erpd_hub.inputs import ADAPTED
-from erpd_hub.logprobs import install_logprob_forward, kl_k1, kl_k3, response_logprobs
+from erpd_hub.logprobs import install_logprob_forward, response_logprobs
 from erpd_hub.losses import LossOutput, TokenBatch
 from erpd_hub.losses.batch import token_sum
 from erpd_hub.models import load_model, save_checkpoint

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import psutil
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
@@ -24,7 +23,7 @@ from erpd_hub.config import TrainingConfig
 from erpd_hub.errors import ConfigError
 from erpd_hub.layout import exact_layout
 from erpd_hub.logprobs import Dtype, Layout, install_logprob_forward, unwrap
-from erpd_hub.models import load_model
+from erpd_hub.models import free_bytes, load_model
 from erpd_hub.planning.estimate import require_fit
 from erpd_hub.planning.facts import facts_of_folder
 from erpd_hub.training.activations import checkpoint_activations
@@ -198,10 +197,7 @@ def agreed(layout: Layout) -> Layout:
 
 def _available_bytes(state: PartialState) -> float:
     """Of a process's GPU, or its part of the host's memory: what the poorest has, so that all decide alike."""
-    if state.device.type == "cuda":
-        found = float(torch.cuda.mem_get_info(state.device)[0])
-    else:
-        found = psutil.virtual_memory().available / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    found = free_bytes(state.device)
     if state.num_processes == 1:
         return found
     least = torch.tensor(found, dtype=torch.float64, device=state.device)

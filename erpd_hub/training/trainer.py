@@ -200,9 +200,15 @@ class PolicyTrainer(Trainer):
             return
         ids = list(dict.fromkeys(row.problem_id for row in batch.trajectories))
         shown = ", ".join(ids[:_LISTED]) + (", ..." if len(ids) > _LISTED else "")
+        remedy = (
+            "the last checkpoint is kept, lower the learning rate"
+            if batch.step > 1
+            else "nothing has been trained yet, so look at the loss (its arguments, a function of your own) and the "
+            "weights it started from"
+        )
         raise StageError(
             f"{self.role}: expected a finite {what}, got {value} at step {batch.step} on {len(ids)} prompts "
-            f"({shown}); the last checkpoint is kept, lower the learning rate"
+            f"({shown}); {remedy}"
         )
 
     def _build_accelerator_args(self, **kwargs: Any) -> dict[str, Any]:

@@ -1,0 +1,43 @@
+"""The measured results as documents: one page and one JSON file an experiment, and an overview of a folder of them."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from erpd_hub.comparing.over_seeds import markdown, overview, page_name
+from erpd_hub.comparing.paper import experiments
+
+OVERVIEW = "README.md"
+
+
+def write_pages(found: Mapping[str, Any], folder: Path) -> None:
+    """Write a report over seeds, and the overview of all reports in the folder anew.
+
+    Args:
+        found: Of `reproduction.report_over_seeds`.
+        folder: Made where it is not there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    name = page_name(found)
+    (folder / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+    (folder / f"{name}.md").write_text(markdown(found))
+    (folder / OVERVIEW).write_text(overview_page(folder))
+
+
+def overview_page(folder: Path) -> str:
+    """The overview of a folder of reports, in the order of the paper."""
+    reports = [json.loads(path.read_text()) for path in folder.glob("*.json")]
+    order = {name: place for place, name in enumerate(experiments())}
+    reports.sort(key=lambda found: (order[found["experiment"]], found["model"] != "tiny"))
+    return _HEAD + overview(reports)
+
+
+_HEAD = """# The paper's claims on the tiny twins
+
+Written by `erpd-hub reproduce EXPERIMENT --tiny --seeds SEEDS --output DIR`, never by hand. A claim is *shown* or
+*opposite* where the 95 % interval of its difference (Student's, over seeds) lies on one side of zero; *not measured*
+where fewer than two seeds have both checkpoints. The settings were chosen on other seeds. Each page names the artifacts
+behind its numbers by fingerprint: the command makes the same ones again on any machine of the same kind.
+
+"""

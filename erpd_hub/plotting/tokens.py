@@ -1,0 +1,99 @@
+"""Token by token: Fig. 10 (log-ratios by outcome and position, against a linear critic), from the records' tables."""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import floor, log10
+from typing import Any
+
+from erpd_hub.plotting.drawing import RIGHT, WRONG, Drawn, Skipped, places
+from erpd_hub.plotting.reading import RunData
+from erpd_hub.plotting.style import legend_below, panels, plain
+
+MOST_SIGNALS = 4
+_LABELS = (("positive", RIGHT, "#0072B2", "o"), ("negative", WRONG, "#D55E00", "X"))
+
+Table = Mapping[str, Any]
+"""What `signal_statistics.describe_signal` says of a quantity of tokens."""
+
+
+def outliers(run: RunData) -> Drawn | Skipped:
+    """Fig. 10: what a policy head says of tokens has outliers on right responses; a linear critic is smoother."""
+    signals = [item for item in run.of_stage("signal") if item.record.metrics.get("by_label_and_position")]
+    critics = [item for item in run.of_stage("critic") if item.record.metrics.get("errors")]
+    if not signals:
+        return Skipped("the run has no signal with statistics by label and position")
+    shown = [*signals[:MOST_SIGNALS], *critics[:1]]
+    figure, axes = panels(2 * len(shown), columns=2, height=1.9)
+    for at, item in enumerate(shown):
+        pair = axes[2 * at : 2 * at + 2]
+        is_critic = item.stage == "critic"
+        draw_positions(pair, item.record.metrics["errors"] if is_critic else item.record.metrics)
+        pair[0].set_ylabel("V - R" if is_critic else "log-ratio, nats")
+        pair[0].set_title(
+            f"({'abcdefgh'[at]}) {plain(item.name)}{' (critic)' if is_critic else ''}: {RIGHT}", loc="left"
+        )
+        pair[1].set_title(f"{WRONG}{noise_said(item.record.metrics)}", loc="left")
+    for one in axes[-2:]:
+        one.set_xlabel("position in the response, %")
+    legend_below(figure)
+    left = [item.name for item in signals[MOST_SIGNALS:]]
+    return Drawn(
+        figure,
+        "Token log-ratios by outcome and by position in the response: median, 5 to 95 % (dark), 1 to 99 % (light), the "
+        "furthest token of each tenth (marks) and the ten furthest of all (rings). Axes are linear near 0 and "
+        "logarithmic beyond; the grey band is the noise floor of scoring. "
+        + ("The critic's row is its error V - R on the same tokens." if critics else ""),
+        places(shown),
+        (
+            *(() if critics else ("the run has no `critic` to hold the policy head against",)),
+            *((f"not drawn, of more than {MOST_SIGNALS} signals: {', '.join(left)}",) if left else ()),
+        ),
+    )
+
+
+def draw_positions(pair: Sequence[Any], table: Table) -> None:
+    """Right responses into the first axes, wrong ones into the second, on the same scale."""
+    for axes, (label, _, colour, mark) in zip(pair, _LABELS, strict=True):
+        rows = [row for row in table["by_label_and_position"] if row["label"] == label and _middle(row) is not None]
+        xs = [_middle(row) for row in rows]
+        column = {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
+        if rows:
+            for low, high, alpha, name in (("0.01", "0.99", 0.18, "1 to 99 %"), ("0.05", "0.95", 0.4, "5 to 95 %")):
+                edges = column[f"quantile_{low}"], column[f"quantile_{high}"]
+                axes.fill_between(xs, *edges, color=colour, alpha=alpha, linewidth=0, label=name)
+            axes.plot(xs, column["quantile_0.5"], color="black", linewidth=1.1, label="median")
+            marks = {"linestyle": "none", "marker": mark, "markersize": 3, "color": colour}
+            for edge in ("min", "max"):
+                axes.plot(xs, column[edge], label="furthest of each tenth", **marks)
+        listed = [item for item in table["outliers"] if item["label"] == (label == "positive")]
+        places = [100 * (item["position"] + 0.5) / item["length"] for item in listed]
+        axes.plot(places, [item["value"] for item in listed], linestyle="none", marker="o", markersize=6.5,
+                  markerfacecolor="none", color="black", label="the ten furthest of all")  # fmt: skip
+        draw_floor(axes.axhspan, table)
+        axes.set_xlim(0, 100)
+    _same_scale(pair, table)
+
+
+def noise_said(table: Table) -> str:
+    """The noise floor as a number: a band may be too narrow to see."""
+    return "" if table.get("noise_floor") is None else f"; noise floor {table['noise_floor']:.2g} nats"
+
+
+def draw_floor(span: Callable[..., object], table: Table) -> None:
+    """What scoring again differs by, as a band on either side of 0."""
+    if (noise := table.get("noise_floor")) is not None:
+        span(-noise, noise, color="grey", alpha=0.35, linewidth=0, label="noise floor")
+
+
+def _same_scale(pair: Sequence[Any], table: Table) -> None:
+    edge = max(abs(row[name]) for row in table["by_label_and_position"] for name in ("min", "max")) or 1.0
+    is_wide = bool(table["std"]) and edge > 5 * table["std"]
+    for axes in pair:
+        if is_wide:
+            axes.set_yscale("symlog", linthresh=10.0 ** floor(log10(table["std"])), linscale=0.7)
+        axes.set_ylim(-(1.8 if is_wide else 1.15) * edge, (1.8 if is_wide else 1.15) * edge)
+
+
+def _middle(row: Table) -> float | None:
+    """Percent of the response in the middle of a tenth; None for what is no tenth."""
+    position = row["position"]
+    return int(position.partition("-")[0]) + 5.0 if position and position.endswith("%") else None

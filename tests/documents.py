@@ -1,0 +1,190 @@
+"""README.md and docs/ as data: their blocks of code with the mark before each, the commands in them, and the CLI's own
+parser to hold these against.
+
+The mark is an HTML comment on the line before a block, which readers do not see:
+
+    <!-- run -->              as it stands, after the blocks before it on the page, in one folder
+    <!-- plan: REASON -->     with --dry-run added; REASON says why it is not run whole
+    <!-- tested: FILE -->     by that file, which must be there
+    <!-- file: NAME -->       is that file in the page's folder
+    <!-- steps of: RECIPE --> steps of a recipe, laid over that one
+    <!-- not run: REASON -->  read only: its commands and options exist
+"""
+
+import re
+import shlex
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import typer.main
+
+from erpd_hub import config as c
+from erpd_hub.cli import app
+from erpd_hub.implicit import SIGNAL_KEYS
+
+ROOT = Path(__file__).parent.parent
+PAGES = {str(path.relative_to(ROOT)): path for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))}
+MARKS = ("run", "plan", "tested", "file", "steps of", "not run")
+
+_FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.M | re.S)
+_MARK = re.compile(r"<!-- *([a-z ]+?)(?:: *(.*?))? *-->\s*$")
+_SPAN = re.compile(r"`([^`\n]+)`")
+
+
+class Block(NamedTuple):
+    page: str
+    line: int
+    language: str
+    text: str
+    mark: str | None
+    detail: str
+
+    @property
+    def place(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+class Command(NamedTuple):
+    """One command of ours, with the variables that stand before it."""
+
+    place: str
+    words: tuple[str, ...]
+    """Without `erpd-hub`."""
+
+
+@cache
+def blocks() -> tuple[Block, ...]:
+    found = []
+    for page, path in PAGES.items():
+        text = path.read_text()
+        for match in _FENCE.finditer(text):
+            before = text[: match.start()]
+            mark = _MARK.search(before.rstrip("\n").rsplit("\n", 1)[-1])
+            kind, detail = (mark[1], mark[2] or "") if mark else (None, "")
+            found.append(Block(page, before.count("\n") + 1, match[1], match[2], kind, detail))
+    return tuple(found)
+
+
+def recipe_blocks() -> list[Block]:
+    """Whole recipes."""
+    return [block for block in blocks() if block.language == "yaml" and re.search("^(steps|rounds):", block.text, re.M)]
+
+
+def step_blocks() -> list[Block]:
+    """Steps to be laid over the recipe that their mark names."""
+    return [block for block in blocks() if block.mark == "steps of"]
+
+
+def prose(page: str) -> str:
+    """A page without its blocks."""
+    return _FENCE.sub("", PAGES[page].read_text())
+
+
+def lines_of(block: Block) -> list[list[str]]:
+    """The commands of a block as words: continued lines joined, comments left out, `a && b` as two."""
+    found = []
+    for line in block.text.replace("\\\n", " ").splitlines():
+        words: list[str] = []
+        for word in [*shlex.split(line, comments=True), "&&"]:
+            if word != "&&":
+                words.append(word)
+            elif words:
+                found.append(words)
+                words = []
+    return found
+
+
+def split_variables(words: list[str]) -> tuple[dict[str, str], list[str]]:
+    """`A=1 B=2 command ...` and `export A=1`: the variables, and the rest."""
+    rest = words[1:] if words[0] == "export" else list(words)
+    variables = {}
+    while rest and re.match(r"[A-Z_0-9]+=", rest[0]):
+        name, _, variables[name] = rest.pop(0).partition("=")
+    return variables, rest
+
+
+def block_commands() -> Iterator[Command]:
+    for block in blocks():
+        if block.language == "bash":
+            for words in lines_of(block):
+                _, rest = split_variables(words)
+                if rest and rest[0] == "erpd-hub":
+                    yield Command(block.place, tuple(rest[1:]))
+
+
+def inline_commands() -> Iterator[Command]:
+    """Code in a line of text that begins with `erpd-hub`; placeholders such as `[KEY=VALUE ...]` stay in it."""
+    for page in PAGES:
+        for span in _SPAN.findall(prose(page)):
+            words = span.replace("\\|", " ").replace("|", " ").split()
+            if words[:1] == ["erpd-hub"]:
+                yield Command(f"{page}: `{span}`", tuple(word.strip("[]") for word in words[1:]))
+
+
+# --------------------------------------------------------------------------------------------- the CLI
+
+
+@cache
+def every_command() -> dict[str, Any]:
+    """Each command and group by its words: `hub push`."""
+
+    def below(command: Any, path: str) -> Iterator[tuple[str, Any]]:
+        yield path.strip(), command
+        for name, sub in getattr(command, "commands", {}).items():
+            yield from below(sub, f"{path} {name}")
+
+    return dict(below(typer.main.get_command(app), ""))
+
+
+def find_command(words: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """The command that these words name, and what follows; `rollout KEY=VALUE` is `rollout make`."""
+    known = every_command()
+    path: list[str] = []
+    while len(words) > len(path) and " ".join([*path, words[len(path)]]) in known:
+        path.append(words[len(path)])
+    name, rest = " ".join(path), words[len(path) :]
+    if rest and hasattr(known[name], "commands"):
+        defaults = [sub for sub in ("make", "show") if f"{name} {sub}" in known]
+        name = f"{name} {defaults[0]}" if defaults and name else name
+    return name, rest
+
+
+def unknown_words(command: Command) -> list[str]:
+    """What of a command the CLI does not have: its name, or options."""
+    name, rest = find_command(command.words)
+    if not name:
+        return [command.words[0]] if command.words and command.words[0].islower() else []
+    target = every_command()[name]
+    if hasattr(target, "commands"):
+        return [word for word in rest[:1] if re.fullmatch("[a-z-]+", word)]
+    known = {option for item in target.params for option in (*item.opts, *item.secondary_opts)} | {"--help"}
+    if (target.context_settings or {}).get("ignore_unknown_options"):
+        known |= _own_options(name)
+    named = (re.match(r"-{1,2}[a-z][\w-]*", word) for word in rest)
+    return [match[0] for match in named if match and match[0] not in known]
+
+
+def _own_options(name: str) -> set[str]:
+    """Options that a command reads by itself: the keys of its stage, or those of a measurement."""
+    if name.startswith("bench "):
+        source = ROOT / "erpd_hub" / "benchmarks" / f"{name.split()[1]}.py"
+        return set(re.findall(r'"(--[\w-]+)"', source.read_text()))
+    stage = name.split()[0]
+    fields = {
+        field
+        for config in _configs(c.AnyStep)
+        if config.model_fields["stage"].default == stage
+        for field in config.model_fields
+    }
+    fields |= set(SIGNAL_KEYS) if stage == "distill" else set()
+    keys = (*fields, *c.Numerics.model_fields, "policy", "seed", "threads")
+    return {f"--{key.replace('_', '-')}" for key in keys}
+
+
+def _configs(annotation: Any) -> Iterator[Any]:
+    if hasattr(annotation, "model_fields"):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _configs(part)
