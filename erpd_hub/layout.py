@@ -67,11 +67,6 @@ def exact_layout(model: nn.Module, wanted: Literal["auto", "packed", "padded", "
     return "single"
 
 
-def layout_deviation(model: nn.Module, layout: Layout, *, dtype: Dtype) -> float:
-    """How far the layout moves a log-prob from that of its sequence alone, in nats: see `_deviation`."""
-    return _deviation(model, _alone(model, dtype), layout, dtype)[0]
-
-
 def cut_batches(lengths: Sequence[int], budget: int, layout: Layout) -> Iterator[list[int]]:
     """Cut sequences into batches of at most `budget` tokens, padding included; a longer one is a batch by itself.
 

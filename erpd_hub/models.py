@@ -1,4 +1,4 @@
-"""Policies on disk and in memory: the tiny one, loading, saving, importing.
+"""Policies on disk and in memory: loading, saving, importing.
 
 A checkpoint folder is a transformers folder: safetensors, config, tokenizer; or a PEFT adapter with its base model in a
 sub-folder `base`, which loads as one model. Pickled weights are never read, and code that comes with a model is run
@@ -9,50 +9,32 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import psutil
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import (
     CONFIG_MAPPING,
     AutoModelForCausalLM,
     AutoTokenizer,
     GgufConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
 )
 from transformers.utils import logging as transformers_logging
 
-from erpd_hub.arithmetic import METHODS
 from erpd_hub.carry import carry_over
-from erpd_hub.chain import SIGNS, chain_tokens
-from erpd_hub.config import TinyBase
 from erpd_hub.errors import ArtifactError
-from erpd_hub.programs import TOKENS as PROGRAM_TOKENS
 
 transformers_logging.disable_progress_bar()  # a checkpoint loads every few seconds; the CLI shows progress of its own
 
 Dtype = Literal["float32", "bfloat16"]
 _ADAPTER = "adapter_config.json"
 _BASE = "base"
-
-_TINY_SPECIALS = ("<pad>", "<eos>", "<|user|>", "<|assistant|>", "<unk>")
-_TINY_TOKENS = (*_TINY_SPECIALS, *"0123456789+=;? ", "\\boxed{", "}")
-_TINY_TEMPLATE = (
-    "{% for message in messages %}"
-    "{% if message.role == 'assistant' %}<|assistant|>{{ message.content }}<eos>"
-    "{% else %}<|user|>{{ message.content }}{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
-_TINY_CONTEXT = 512
 
 
 def device() -> torch.device:
@@ -64,42 +46,6 @@ def free_bytes(where: torch.device) -> float:
     if where.type == "cuda":
         return float(torch.cuda.mem_get_info(where)[0])
     return psutil.virtual_memory().available / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-
-
-def tiny_policy(config: TinyBase, seed: int) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    """A fresh character-level Llama, its weights a function of config and seed."""
-    tokens = tiny_tokens(config)
-    tokenizer = _tiny_tokenizer(tokens)
-    architecture = LlamaConfig(
-        vocab_size=len(tokens),
-        hidden_size=config.hidden_size,
-        num_hidden_layers=config.layers,
-        num_attention_heads=config.heads,
-        intermediate_size=config.intermediate_size,
-        max_position_embeddings=_tiny_context(config),
-        tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        dtype="float32",
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = LlamaForCausalLM(architecture)
-    return _ready(model), tokenizer
-
-
-def tiny_tokens(config: TinyBase) -> tuple[str, ...]:
-    """The vocabulary, with what only some tasks write at its end: the others' models stay what they are."""
-    of_task = {"addition": (), "chain": SIGNS, "program": PROGRAM_TOKENS}[config.task]
-    return (*_TINY_TOKENS, *(METHODS if config.lazy else ()), *of_task)
-
-
-def _tiny_context(config: TinyBase) -> int:
-    """Positions: enough for twice a chain, prompt and all."""
-    if config.task != "chain":
-        return _TINY_CONTEXT
-    return 2 * max(_TINY_CONTEXT, chain_tokens(columns=config.max_digits, steps=config.chain_steps))
 
 
 def load_model(
@@ -132,7 +78,7 @@ def load_model(
         trust_remote_code=trust_remote_code,
         **attention,
     )
-    return _ready(model) if placed else model.eval()
+    return ready(model) if placed else model.eval()
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -230,25 +176,7 @@ def context_length(model: PreTrainedModel) -> int | None:
     return getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
 
-def _tiny_tokenizer(tokens: Sequence[str]) -> PreTrainedTokenizerFast:
-    vocabulary = {token: index for index, token in enumerate(tokens)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    longer = [re.escape(token) for token in tokens[len(_TINY_TOKENS) :] if len(token) > 1]
-    pattern = "|".join([r"\\boxed\{", *longer, r"[\s\S]"])
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
-    tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        eos_token="<eos>",
-        unk_token="<unk>",
-        additional_special_tokens=["<|user|>", "<|assistant|>"],
-        chat_template=_TINY_TEMPLATE,
-        clean_up_tokenization_spaces=False,
-    )
-
-
-def _ready(model: PreTrainedModel) -> PreTrainedModel:
+def ready(model: PreTrainedModel) -> PreTrainedModel:
     """On the device at hand, without dropout: the same tokens get the same log-probs every time."""
     return model.to(device()).eval()
 
@@ -277,7 +205,7 @@ def _load_gguf(folder: Path, gguf_file: str) -> tuple[PreTrainedModel, PreTraine
         folder, gguf_file=gguf_file, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
     )
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf_file)
-    return _ready(model), tokenizer
+    return ready(model), tokenizer
 
 
 def _load_adapter(

@@ -136,7 +136,7 @@ class Move:
     def _push(self, part: Part, record: LineageRecord, tags: list[str]) -> str:
         """One commit of the artifact's own files, with the record and the card of its new place."""
         from erpd_hub.lineage_views import card_graph
-        from erpd_hub.model_cards import recipe_of, render
+        from erpd_hub.model_cards import command_of, render
         from erpd_hub.model_cards.pictures import pictures_in
 
         assert part.record is not None
@@ -150,10 +150,10 @@ class Move:
             (staged / LINEAGE).write_text(record.to_json())
             if not record.folder:
                 card = folder / CARD
-                recipe = recipe_of(card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else ""
+                command = command_of(card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else ""
                 said = record.model_dump(mode="json", by_alias=True)
                 graph = card_graph(self.target, [record])
-                text = render(said, recipe=recipe, graph=graph, pictures=pictures_in(staged))
+                text = render(said, command=command, graph=graph, pictures=pictures_in(staged))
                 (staged / CARD).write_text(text, encoding="utf-8")
             message = f"{record.stage} of {record.run}, copied"
             branch = f"older-{tags[-1]}" if is_older(self.target, part, record) else None

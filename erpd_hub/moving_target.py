@@ -28,10 +28,11 @@ def tags_of(part: Part) -> list[str]:
 
 
 def check_target(target: Hub, part: Part, repo_id: str, *, public: bool) -> None:
-    """Refuse to write over what is neither empty nor holds artifacts, and to publish what is private.
+    """Refuse to write over what is neither empty nor holds artifacts of the source, and to publish what is private.
 
     Raises:
-        ArtifactError: it is somebody's repository. ConfigError: it is public, and what is to be copied is not.
+        ArtifactError: it is somebody's repository, or main's artifact is.
+        ConfigError: it is public, and what is to be copied is not.
     """
     repo_type = part.place.repo_type
     if part.record is None and stays(target, part.place):
@@ -40,11 +41,29 @@ def check_target(target: Hub, part: Part, repo_id: str, *, public: bool) -> None
     tags = target.tags(repo_type, repo_id) if found else {}
     if found is None or key_tag(part) in tags:
         return
+    if _is_their_own(target, part, repo_id, found.sha):
+        told = f"{repo_id}: its main is an artifact that did not come from {part.place.repo_id}"
+        raise ArtifactError(f"{told}, and a copy would take its place; copy to another namespace")
     if not (any(name.startswith(("fp-", "digest-")) for name in tags) or _holds_ours(target, part, repo_id, found.sha)):
         raise ArtifactError(f"{repo_id}: expected none there, or one of artifacts; copy to another namespace")
     if not found.private and not public and is_private(part):
         told = f"{repo_id}: public there, and {part.place.repo_id} is not"
         raise ConfigError(f"{told}; with --public it is published, or copy to another namespace")
+
+
+def _is_their_own(target: Hub, part: Part, repo_id: str, head: str) -> bool:
+    """Whether main over there is an artifact, in the same place, that neither is one of the source's repository nor was
+    copied from it. Runs of the same name make repositories of the same names."""
+    main = target.lineage(part.place.repo_type, repo_id, head, part.place.folder)
+    if main is None or part.record is None:
+        return main is not None
+    known = part.hub.tags(part.place.repo_type, part.place.repo_id)
+    if fingerprint_tag(main.fingerprint) in known:
+        return False
+    if main.saved_step is not None and step_tag(main.fingerprint, main.saved_step) in known:
+        return False
+    origin = part.record.origin.repo_id if part.record.origin else part.place.repo_id
+    return main.origin is None or main.origin.repo_id != origin
 
 
 def _holds_ours(target: Hub, part: Part, repo_id: str, head: str) -> bool:

@@ -3,8 +3,8 @@
 import math
 
 ROUNDING = 16 * 2.0**-23
-"""Nats, about 2e-6: the last bit of a log-prob. It is a logit less a logsumexp, numbers of 8 to 16, in float32. Two
-layouts may add up in the same order and agree to the last bit: a measured floor of 0 does not make rounding a signal."""
+"""Nats, about 2e-6: the last bit of a log-prob, which is a logit less a logsumexp, of up to 16 or so in float32.
+Two layouts may add up in the same order and agree to the last bit; a measured floor of 0 makes no signal of that."""
 
 
 def least_floor(measured: float) -> float:

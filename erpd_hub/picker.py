@@ -9,10 +9,10 @@ The rule: of the candidates whose positives have clearly fallen, the one that fe
 * It must not be destroyed, nor past the lowest point of its run, where it is on its way to being the teacher [I].
 
 How far one fell is the share of the probability of right responses' tokens (token mean) that is lost since the run's
-first step; that measure and its bounds are ours [I]. It is seen on one step's batch, and batches differ; a step's line is
-written before its update, so a run's last step is seen one update early and yields to candidates seen whole. Candidates of
-several runs, such as ten-step runs at other learning rates, are compared by it and not by steps. Leaves out: what the
-student of each would score, which decides in the end.
+first step; that measure and its bounds are ours [I]. It is seen on one step's batch, and batches differ. A step's line
+is written before its update: the last step of a run is seen one update early, and yields to candidates seen whole.
+Candidates of several runs, such as ten-step runs at other learning rates, are compared by it and not by steps. Leaves
+out: what the student of each would score, which decides in the end.
 """
 
 from collections.abc import Mapping, Sequence

@@ -47,7 +47,7 @@ def run_plan(
         logger.warning("%s", caution)
     hub = open_hub(plan)
     finished = Runner(plan, hub, watch, launch).run(until=until, start=start)
-    publish_repository_cards(hub, finished, recipe=plan.recipe.origin)
+    publish_repository_cards(hub, finished, command=plan.recipe.command)
     leaderboard = publish_leaderboard(hub, plan, finished)
     summary = summarise_run(plan, finished, time.monotonic() - started)
     folder = run_folder(plan.recipe.run)

@@ -13,7 +13,8 @@ from erpd_hub.hub.client import Hub, RepoType
 from erpd_hub.hub.merging import commit_merged
 from erpd_hub.judging import SUFFIX
 from erpd_hub.lineage_views import card_graph
-from erpd_hub.model_cards import recipe_of, render_leaderboard, render_repo_card
+from erpd_hub.model_cards import command_of, render_leaderboard, render_repo_card
+from erpd_hub.model_cards.pictures import pictures_of
 from erpd_hub.nodes import Plan
 from erpd_hub.plotting.cards import repository_pictures
 from erpd_hub.results.metadata import publish_results
@@ -29,24 +30,25 @@ _FROM_RECORD = ("avg", "stderr", "k", "n", "coverage", "mean_length", "truncated
 """Figures that the details' record has too: a published row that differs from it is computed again."""
 
 
-def publish_repository_cards(hub: Hub, finished: Iterable[Finished], *, recipe: str = "") -> None:
-    """Bring the card of every repository with artifacts in folders up to date; `recipe` is what they were made from."""
+def publish_repository_cards(hub: Hub, finished: Iterable[Finished], *, command: str = "") -> None:
+    """Bring the card of every repository with artifacts in folders up to date; `command` made them."""
     for repo_type, repo_id in sorted({(f.record.repo_type, f.record.repo_id) for f in finished if f.node.folder}):
-        publish_repository_card(hub, repo_type, repo_id, recipe=recipe)
+        publish_repository_card(hub, repo_type, repo_id, command=command)
 
 
-def publish_repository_card(hub: Hub, repo_type: RepoType, repo_id: str, *, recipe: str = "") -> str | None:
-    """Bring the card of a repository with artifacts in folders up to date; None where it is. Without a `recipe` the
-    one that it names stays."""
+def publish_repository_card(hub: Hub, repo_type: RepoType, repo_id: str, *, command: str = "") -> str | None:
+    """Bring the card of a repository with artifacts in folders up to date; None where it is. Without a `command` the
+    one that it has stays."""
 
     def card(head: str | None) -> dict[str, bytes | None]:
         found = folder_records(hub, repo_type, repo_id, head)
         records = [record.model_dump(mode="json", by_alias=True) for record in found]
         pictures = repository_pictures(records)
-        shown = [name for name, content in pictures.items() if content is not None]
-        there = hub.file(repo_type, repo_id, head, CARD) if head and not recipe else None
-        named = recipe_of(there.read_text("utf-8", errors="replace")) if there else recipe
-        card = render_repo_card(records, recipe=named, graph=card_graph(hub, found), pictures=shown)
+        kept = pictures_of(hub.tree(repo_type, repo_id, head)) if head and not pictures else []
+        shown = kept + [name for name, content in pictures.items() if content is not None]
+        there = hub.file(repo_type, repo_id, head, CARD) if head and not command else None
+        said = command_of(there.read_text("utf-8", errors="replace")) if there else command
+        card = render_repo_card(records, command=said, graph=card_graph(hub, found), pictures=shown)
         return {CARD: card.encode(), **pictures}
 
     return commit_merged(hub, repo_type, repo_id, card, message="card")

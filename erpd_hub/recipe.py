@@ -17,6 +17,7 @@ from erpd_hub.controls import with_controls
 from erpd_hub.errors import ConfigError
 from erpd_hub.fields import CheckpointRef, Config, as_tuple
 from erpd_hub.presets import with_presets
+from erpd_hub.public import run_command
 from erpd_hub.recipe_files import merge, parse_value, read_files
 from erpd_hub.recipe_files import read_text as read_text
 from erpd_hub.recipe_files import shipped_recipes as shipped_recipes
@@ -109,7 +110,9 @@ class Recipe(Config):
     benchmark_files: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()
     rounds: tuple[Round, ...]
     origin: str = ""
-    """What the recipe was read from (a shipped name or a file name), for messages and cards."""
+    """What the recipe was read from (a shipped name or a file name), for messages."""
+    command: str = ""
+    """The words after `erpd-hub` that make this run, for cards; empty where no such command is known."""
 
 
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -119,7 +122,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
         ConfigError: no such recipe, not YAML, or any key, type, value or combination that does not fit.
     """
     origin, data = read_recipe(name_or_path, overrides)
-    return build_recipe(data, origin)
+    return build_recipe(data, origin, command=run_command(name_or_path, overrides))
 
 
 def read_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> tuple[str, dict[str, Any]]:
@@ -134,8 +137,8 @@ def read_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> tuple[str, 
     return origin, data
 
 
-def build_recipe(data: Mapping[str, Any], origin: str) -> Recipe:
-    """Check a recipe that is already a mapping."""
+def build_recipe(data: Mapping[str, Any], origin: str, *, command: str = "") -> Recipe:
+    """Check a recipe that is already a mapping; `command` as `Recipe.command`."""
     fields = dict(data)
     if ("steps" in fields) == ("rounds" in fields):
         raise ConfigError(f"{origin}: expected either 'steps' or 'rounds'")
@@ -152,7 +155,7 @@ def build_recipe(data: Mapping[str, Any], origin: str) -> Recipe:
         rounds = [_round(item, origin, f"rounds.{index}.", numerics, defaults, own) for index, item in enumerate(raw)]
     expanded = with_controls([round_.steps for round_ in rounds], origin)
     rounds = [round_.model_copy(update={"steps": steps}) for round_, steps in zip(rounds, expanded, strict=True)]
-    return check_part(Recipe, {**fields, "rounds": rounds, "origin": origin}, data, origin, "")
+    return check_part(Recipe, {**fields, "rounds": rounds, "origin": origin, "command": command}, data, origin, "")
 
 
 def _defaults(data: Any, origin: str) -> dict[str, dict[str, Any]]:

@@ -97,14 +97,13 @@ def _real_path(location: tuple[str | int, ...], raw: Any) -> Iterator[str | int]
 def _near(model: type[BaseModel], location: tuple[str | int, ...], raw: Any) -> str:
     """`; did you mean 'x'?` of the keys beside an unknown one, and of those in mappings there: `loss.beta`."""
     *above, key = location
+    models = [model]
     for part in above:
-        if part in model.model_fields:
+        if fields := [model.model_fields[str(part)] for model in models if part in model.model_fields]:
             raw = raw.get(part) if isinstance(raw, Mapping) else None
-            inner = _alternatives(model.model_fields[str(part)].annotation, raw)
-            if len(inner) != 1:
-                return ""
-            model = inner[0]
-    paths = dict(reversed([(path.rpartition(".")[2], path) for path in _paths(model, raw)]))  # the nearest of a name
+            models = [inner for field in fields for inner in _alternatives(field.annotation, raw)]
+    found = [path for model in models for path in _paths(model, raw)]
+    paths = dict(reversed([(path.rpartition(".")[2], path) for path in found]))  # the nearest of a name
     near = difflib.get_close_matches(str(key), list(paths), n=1, cutoff=0.5)
     return f"; did you mean {paths[near[0]]!r}?" if near else ""
 

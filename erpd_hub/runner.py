@@ -10,32 +10,22 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from erpd_hub import config as c
 from erpd_hub import relatives
-from erpd_hub.artifacts import (
-    LINEAGE,
-    LineageRecord,
-    fingerprint,
-    fingerprint_tag,
-    read_lineage,
-    step_tag,
-    write_json,
-)
+from erpd_hub.artifacts import LineageRecord, fingerprint
 from erpd_hub.choices import conditions, decide, gate_edge, is_open, needed
-from erpd_hub.errors import ArtifactError, ConfigError, ErpdError, HubError, StageError
-from erpd_hub.fields import roles
+from erpd_hub.errors import ArtifactError, ConfigError, HubError, StageError
 from erpd_hub.home import work_folder
 from erpd_hub.hub.client import Hub
 from erpd_hub.hub.finding import find_finished, find_saved_step
 from erpd_hub.inputs import OutsideInputs, ResolvedInput, pinned
-from erpd_hub.launching.launch import Launch, run_stage
+from erpd_hub.launching.launch import Launch
 from erpd_hub.launching.machine import check_machine
-from erpd_hub.launching.worker import Job, StageRun
+from erpd_hub.making import is_made, make, push
 from erpd_hub.nodes import Edge, Node, Plan
-from erpd_hub.recording import Attempts, make_record
-from erpd_hub.stages import StageContext
+from erpd_hub.shared_scores import find_shared
 from erpd_hub.work_lock import discard, exclusive, lock_file
 
 
@@ -92,7 +82,7 @@ class Runner:
             except (ArtifactError, StageError) as error:
                 if not keep_going:
                     raise
-                self.failed[node.name] = str(error)
+                self.failed[node.name] = str(error).removeprefix(f"{node.name}: ")
                 continue
             if self.watch:
                 self.watch.end(self.finished[node.name])
@@ -157,7 +147,7 @@ class Runner:
         found = found or self._find(node, value, inputs)
         if found:
             self.finished[node.name] = found
-        made = (_payload(self._work(node, value) / "out", node) / LINEAGE).exists()
+        made = is_made(node, self._work(node, value))
         return "reuse" if found else "push" if made else "make"
 
     # ----------------------------------------------------------------------------------------- inputs
@@ -216,6 +206,7 @@ class Runner:
 
     def _find(self, node: Node, value: str, inputs: list[ResolvedInput]) -> Finished | None:
         found = find_finished(self.hub, node.stage.repo_type, node.repo_id, node.folder, value)
+        found = found or find_shared(self.hub, node, inputs, value)
         if found is None:
             return None
         sha, record = found
@@ -256,53 +247,14 @@ class Runner:
     def _make_and_push(self, node: Node, inputs: list[ResolvedInput], value: str, work: Path) -> Finished:
         begun = self._begun_otherwise(node)
         relatives.adopt_journals(work, begun)
-        self._make(node, inputs, value, work)
+        make(node, inputs, value, work, launch=self.launch, threads=self.plan.recipe.threads)
         try:
-            done = replace(self._push(node, work / "out"), origins=_origins(inputs))
+            record, sha, steps = push(self.hub, node, work / "out", command=self.plan.recipe.command)
         except HubError as error:
             raise HubError(f"{node.name}: {error}; the finished artifact is kept, the next run pushes it") from error
         for smaller in (one for one in begun if one.is_smaller):
             discard(smaller.work)  # all that it has drawn is in the new one
-        return done
-
-    def _make(self, node: Node, inputs: list[ResolvedInput], value: str, work: Path) -> None:
-        """Run the stage unless the work directory already holds its finished output."""
-        out = work / "out"
-        if (_payload(out, node) / LINEAGE).exists():
-            return
-        context = StageContext(seed=node.seed, work=work / "scratch")
-        context.work.mkdir(parents=True, exist_ok=True)
-        out.mkdir(exist_ok=True)
-        threads = self.plan.recipe.threads
-        job = Job(node.name, node.config, out, _stage_inputs(node, inputs), context, threads)
-        attempts = Attempts(work / "attempts.jsonl", self.launch.gpus or 1)
-        with attempts.timed():
-            run = _run(job, self.launch, work / "launch")
-            attempts.note(run)
-        for step in (*node.pushed_steps[:-1], None):
-            folder = _payload(out, node) if step is None else out / f"step-{step}"
-            attempts.append_to(folder)
-            record = make_record(node, inputs, value, run, folder, step, name=node.run)
-            write_json(folder / LINEAGE, record.to_json())
-
-    def _push(self, node: Node, out: Path) -> Finished:
-        """One commit per pushed step, the last with the finished tag."""
-        from erpd_hub.lineage_views import card_graph
-        from erpd_hub.plotting.cards import write_card
-
-        steps: dict[int, tuple[str, LineageRecord]] = {}
-        for step in node.pushed_steps or (None,):
-            is_last = step is None or step == node.pushed_steps[-1]
-            folder = _payload(out, node) if is_last else out / f"step-{step}"
-            record = read_lineage(folder / LINEAGE)
-            if not node.folder:
-                write_card(folder, record, recipe=self.plan.recipe.origin, graph=card_graph(self.hub, [record]))
-            tags = [f"step-{step}", step_tag(record.fingerprint, step)] if step is not None else []
-            tags += [fingerprint_tag(record.fingerprint)] if is_last else []
-            sha = self.hub.push(folder, record, tags=tags, message=_message(record))
-            if step is not None:
-                steps[step] = (sha, record)
-        return Finished(node, record, sha, steps, reused=False, seconds=0.0, origins={})
+        return Finished(node, record, sha, steps, reused=False, seconds=0.0, origins=_origins(inputs))
 
 
 class Watch(Protocol):
@@ -311,48 +263,6 @@ class Watch(Protocol):
     def begin(self, node: Node) -> None: ...
 
     def end(self, finished: Finished) -> None: ...
-
-
-def _payload(out: Path, node: Node) -> Path:
-    """The folder inside `out` that is the artifact: its last saved step, or all of it."""
-    return out / f"step-{node.config.steps}" if isinstance(node.config, c.TrainingConfig) else out
-
-
-def _run(job: Job, launch: Launch, folder: Path) -> StageRun:
-    """The stage, whose errors name the step: several steps of a run are of one stage.
-
-    Raises:
-        ErpdError: see `run_stage`.
-    """
-    try:
-        return run_stage(job, launch, folder)
-    except ErpdError as error:
-        if not str(error).startswith(job.name):
-            error.args = (f"{job.name}: {error}",)
-        raise
-
-
-def _stage_inputs(node: Node, inputs: list[ResolvedInput]) -> dict[str, Any]:
-    """Input folders by the names of the stage's keyword parameters; lists as tuples, benchmarks by name.
-
-    The inputs of a list may be numbered (`candidates:0`) where their order is part of the fingerprint.
-    """
-    found: dict[str, Any] = {}
-    many = {name for name in roles(node.config) if isinstance(getattr(node.config, name), tuple)}
-    for item in inputs:
-        role, path = item.record.role, item.fetch()
-        if role.startswith("benchmark:"):
-            found.setdefault("benchmarks", {})[role.removeprefix("benchmark:")] = path
-        elif (name := role.partition(":")[0]) in many:
-            found[name] = (*found.get(name, ()), path)
-        else:
-            found[role] = path
-    return found
-
-
-def _message(record: LineageRecord) -> str:
-    at = f" at step {record.saved_step}" if record.saved_step else ""
-    return f"{record.stage} {record.step}{at} ({record.fingerprint[:16]})"
 
 
 def _origins(inputs: list[ResolvedInput]) -> dict[str, LineageRecord | None]:

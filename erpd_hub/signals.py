@@ -4,16 +4,14 @@ Pure functions of tensors; N tokens of the whole batch, or B sequences of T toke
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from erpd_hub.config.training import Keep
 from erpd_hub.estimators import masked_mean
 from erpd_hub.losses.batch import TokenBatch
 
-Keep = Literal["all", "positive", "negative"]
-"""Which signs of a signal stay."""
 _LEAST_DEVIATION = 1e-4
 """Standard deviation, nats, below which a signal is not worth whitening: scoring the same checkpoint twice in fp32
 differs by about 1e-6, a real signal has 0.05 and more, and whitening would blow either up to 1. (The noise floor that a

@@ -8,6 +8,7 @@ the endpoint, so that the same card is right on every Hub; it holds no endpoint,
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
@@ -16,6 +17,7 @@ from erpd_hub.checkpoint_role import weight_roles
 from erpd_hub.errors import ArtifactError
 from erpd_hub.model_cards import front_matter, text
 from erpd_hub.model_cards.pictures import CAPTIONS
+from erpd_hub.public import is_command, public
 
 if TYPE_CHECKING:
     from huggingface_hub.repocard_data import CardData
@@ -23,32 +25,42 @@ if TYPE_CHECKING:
 KINDS = ("checkpoint", "prompts", "rollouts", "logprobs", "critic", "signal", "probe", "details", "gate")
 """Artifact kinds, each with its template; the leaderboard is no artifact and has one too."""
 
+_HOW = "## How it was made"
+"""The heading under which the template puts the command."""
 _CONFIG = "The command, {}, and the whole config of this step, with every default and override in place:"
-_RECIPE = {
-    (False, False): "with a recipe that ships with erpd-hub",
-    (False, True): "with its author's own recipe file",
-    (True, False): "which takes no recipe",
-    (True, True): "which takes no recipe",
-}
-"""By (a single stage, a file)."""
+_NO_COMMAND = "The recipe below is the whole config of this step, with every default and override in place:"
+"""Where the command is not known, or not for others: one that makes something else would be worse than none."""
 
 Record = Mapping[str, Any]
 """A lineage record (`erpd-hub/lineage/v1`) as its JSON has it."""
 
 
-def render(record: Record, *, recipe: str = "", graph: str = "", pictures: Iterable[str] = ()) -> str:
+def render(
+    record: Record,
+    *,
+    command: str = "",
+    graph: str = "",
+    pictures: Iterable[str] = (),
+    left_out: Iterable[str] = (),
+) -> str:
     """The card of one artifact.
 
     Args:
-        recipe: What `erpd-hub run` was given (a shipped name or a file name).
+        command: The words after `erpd-hub` that made it (`Recipe.command`); empty where they are not known.
         graph: Where it comes from, drawn as text (`lineage_views.card_graph`).
         pictures: Of those in `pictures.CAPTIONS` the ones that the repository holds.
+        left_out: Those that could not be drawn.
     """
-    return render_repo_card([record], recipe=recipe, graph=graph, pictures=pictures)
+    return render_repo_card([record], command=command, graph=graph, pictures=pictures, left_out=left_out)
 
 
 def render_repo_card(
-    records: Sequence[Record], *, recipe: str = "", graph: str = "", pictures: Iterable[str] = ()
+    records: Sequence[Record],
+    *,
+    command: str = "",
+    graph: str = "",
+    pictures: Iterable[str] = (),
+    left_out: Iterable[str] = (),
 ) -> str:
     """The one card of a repository whose folders are artifacts of one kind, such as details; arguments as `render`'s.
 
@@ -70,12 +82,13 @@ def render_repo_card(
         steps=list(dict.fromkeys(f"r{record['round']}/{record['step']}" for record in records)),
         graph=graph,
         inputs=_inputs(records),
-        recipes=_recipes(records, recipe),
+        recipes=_recipes(records, command),
         made=_made(records),
         results=[_flatten(record["metrics"]) for record in records],
         benchmarks=_by_benchmark(records),
         judged=any(record["metrics"].get("judge") for record in records),
         pictures={name: CAPTIONS[name] for name in pictures},
+        left_out=list(left_out),
         start=next(
             (item for role in weight_roles(first["metrics"]) for item in first["inputs"] if item["role"] == role), None
         ),
@@ -92,10 +105,11 @@ def render_leaderboard(repo_id: str) -> str:
     return f"---\n{front_matter.dump_leaderboard(repo_id)}---\n\n{body.strip()}\n"
 
 
-def recipe_of(card: str) -> str:
-    """What a card says its artifact was made from, as `render` takes it; empty where it says nothing of the kind."""
-    found = re.search(r"^erpd-hub run ([\w./-]{1,200}) --until \S+$", card, re.MULTILINE)
-    return found[1] if found else ""
+def command_of(card: str) -> str:
+    """The command of a card as `render` takes it; empty where it has none, or something that is no command alone."""
+    made = card.partition(f"\n{_HOW}\n")[2].partition("\n## ")[0]
+    found = re.search(r"^```bash\nerpd-hub (.{1,4000}?)(?: --until \S+)?\n```$", made, re.MULTILINE)
+    return found[1] if found and is_command(found[1]) else ""
 
 
 def validate(card: str, repo_type: str) -> "CardData":
@@ -160,23 +174,37 @@ def _inputs(records: Iterable[Record]) -> list[dict[str, Any]]:
     return found
 
 
-def _recipes(records: Iterable[Record], recipe: str) -> list[dict[str, Any]]:
+def _recipes(records: Iterable[Record], command: str) -> list[dict[str, Any]]:
     """Command and config of the records, each config once, with the folders that came from it."""
+    said = _said(command)
     found: dict[tuple[str, str], dict[str, Any]] = {}
     records = list(records)
     for record in records:
         step = record["step"] if record["round"] == 1 else f"r{record['round']}/{record['step']}"
-        by_itself = recipe.startswith("erpd-hub ")  # a single stage, which has no recipe
-        name = recipe or f"{record['run']}.yaml"
-        command = recipe if by_itself else f"erpd-hub run {name} --until {step}"
+        until = f" --until {quote(step)}" if command.startswith("run ") else ""
+        whole = f"erpd-hub {command}{until}" if command else ""
         # The folder says which checkpoint it is of, so equal settings are shown once.
         named = ("checkpoints",) if record["kind"] in ("details", "probe") and len(records) > 1 else ()
         kept = {name: value for name, value in record["config"].items() if name not in named}
-        config = text.yaml_block(text.public(kept))
-        said = _CONFIG.format(_RECIPE[by_itself, name.endswith((".yaml", ".yml"))])
-        entry = found.setdefault((command, config), {"command": command, "config": config, "said": said, "folders": []})
+        config = text.yaml_block(public(kept))
+        entry = found.setdefault((whole, config), {"command": whole, "config": config, "said": said, "folders": []})
         entry["folders"].append(record["folder"])
     return list(found.values())
+
+
+def _said(command: str) -> str:
+    """What introduces the command and the config."""
+    if not command:
+        return _NO_COMMAND
+    name, recipe, *_ = command.split()
+    if name != "run":
+        return _CONFIG.format("which takes no recipe")
+    own = any(part.endswith((".yaml", ".yml")) for part in recipe.strip("'").split("+"))
+    return _CONFIG.format(
+        "with its author's own recipe file, which is not in this repository"
+        if own
+        else "with a recipe that ships with erpd-hub"
+    )
 
 
 def _made(records: Iterable[Record]) -> list[dict[str, Any]]:

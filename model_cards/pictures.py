@@ -1,5 +1,6 @@
 """The pictures that a card may show: their names in `plots/`, and what is said of each. `plotting.cards` draws them."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 FOLDER = "plots"
@@ -17,6 +18,11 @@ CAPTIONS = {
     DISTANCES: "KL(checkpoint || base) and entropy with 1.96 standard errors, on the checkpoint's own samples.",
 }
 """What each picture shows: its text in the card."""
+
+
+def pictures_of(files: Collection[str]) -> list[str]:
+    """Those of our pictures among the files of a repository."""
+    return [name for name in CAPTIONS if name in files]
 
 
 def pictures_in(folder: Path) -> list[str]:

@@ -10,8 +10,6 @@ from markupsafe import Markup
 _MARKDOWN = re.compile(r"([\\`*\[\]|])")
 _HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 _NO_CODE = re.compile(r"[^\w./@:+=, ()-]")
-_LOCAL_PATH = re.compile(r"(?:~|\.{1,2})?/\S*/\S*|(?:~|\.{1,2})/.*|file:.*", re.DOTALL)
-_URL = re.compile(r"[a-zA-Z][\w+.-]*://.*", re.DOTALL)
 
 
 def plain(value: object) -> object:
@@ -72,19 +70,6 @@ def interval(value: list[float] | None) -> object:
 def words(value: Mapping[str, Any]) -> str:
     """Settings in one line: `name value, name value`."""
     return ", ".join(f"{name} {words(inner) if isinstance(inner, Mapping) else inner}" for name, inner in value.items())
-
-
-def public(value: Any) -> Any:
-    """A config without what is nobody else's business: local paths and URLs are replaced, at any depth."""
-    if isinstance(value, Mapping):
-        return {str(name): public(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [public(inner) for inner in value]
-    if not isinstance(value, str):
-        return value
-    if _URL.fullmatch(value):
-        return "(an endpoint)"
-    return "(a local path)" if _LOCAL_PATH.fullmatch(value) else value
 
 
 def yaml_block(value: Any) -> str:

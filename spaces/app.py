@@ -21,6 +21,7 @@ from data import Query, Row, Source
 from markup import notice
 
 TITLE = "ERPD checkpoints compared"
+TABS = ("leaderboard", "compare", "efficiency", "dynamics", "signal", "lineage")
 POLICY = "; ".join(
     (
         "default-src 'self'",
@@ -28,7 +29,7 @@ POLICY = "; ".join(
         "style-src 'self' 'unsafe-inline'",
         "img-src 'self' data: blob:",
         "font-src 'self' data:",
-        "connect-src 'self' ws: wss:",
+        "connect-src 'self'",
         "worker-src 'self' blob:",
         "object-src 'none'",
         "base-uri 'self'",
@@ -81,7 +82,8 @@ def build(source: Source) -> gr.Blocks:
         def load(request: gr.Request) -> list[Any]:
             found, asked = source.leaderboard(), _query(request)
             selected = gr.update(selected=_first(asked))
-            return [found.rows, asked, [], notice(found.missing), selected, *board.load(found.rows)]
+            absent = [f"there is no tab {name[:200]}" for name in asked.get("tab", [])[:1] if name not in TABS]
+            return [found.rows, asked, [], notice(found.missing + absent), selected, *board.load(found.rows)]
 
         begun = blocks.load(load, None, [scores, query, opened, missing, tabs, *board.outputs], api_name="load")
         asked = [scores, query, opened]
@@ -110,7 +112,8 @@ def _linked(parts: Mapping[str, Any], rows: list[Row], query: Query, opened: lis
 
 
 def _first(query: Query) -> str:
-    return query.get("tab", ["compare" if "problem" in query else "leaderboard"])[0]
+    named = query.get("tab", ["compare" if "problem" in query else "leaderboard"])[0]
+    return named if named in TABS else "leaderboard"
 
 
 def launch_options() -> dict[str, Any]:

@@ -12,15 +12,18 @@ ROLE_MARKS = {"base": ("#000000", "star"), "teacher": ("#D55E00", "square"), "un
               "student": ("#0072B2", "circle"), "control": ("#009E73", "diamond"), "online": ("#E69F00", "hexagon"),
               "endpoint": ("#56B4E9", "cross")}  # fmt: skip
 
+FEW_STEPS = 8
+"""Up to here an axis has a tick for every step; left alone it would mark halves as well."""
+
 Row = dict[str, Any]
 
 
 def efficiency(rows: Sequence[Row]) -> go.Figure:
-    """AVG@K against KL to base, on a logarithm: each checkpoint's path over its steps, and the frontier.
+    """AVG@K against KL to base, on a logarithm: each checkpoint's path over its steps, and the frontier of each base.
 
     A base has no KL to itself and is a line across.
     """
-    figure = _figure("KL(checkpoint || base), nats per token", "AVG@K, %")
+    figure = _figure("KL(checkpoint || base), full vocabulary, nats per token", "AVG@K, %")
     figure.update_xaxes(type="log", exponentformat="power", minor={"showgrid": True})
     for base in (row for row in rows if row.get("role") == "base" and row.get("avg") is not None):
         figure.add_hline(
@@ -28,24 +31,31 @@ def efficiency(rows: Sequence[Row]) -> go.Figure:
             line={"color": "#000000", "dash": "dash", "width": 1},
             annotation={"text": f"{_escaped(str(base.get('run')))}: base", "font": {"size": 11}},
         )
-    shown = [row for row in rows if row.get("avg") is not None and (row.get("kl_checkpoint_to_base") or 0.0) > 0.0]
+    shown = [row for row in rows if row.get("avg") is not None and on_logarithm(row)]
     named: set[str] = set()
     for repo in dict.fromkeys(row.get("checkpoint_repo") for row in shown):
         path = sorted((row for row in shown if row.get("checkpoint_repo") == repo), key=_step)
         role = str(path[0].get("role"))
         figure.add_trace(_path(path, role, first=role not in named))
         named.add(role)
-    best = frontier([(row["kl_checkpoint_to_base"], 100 * row["avg"]) for row in shown])
-    if len(best) > 1:
-        figure.add_scatter(
-            x=[x for x, _ in best],
-            y=[y for _, y in best],
-            name="frontier",
-            mode="lines",
-            hoverinfo="skip",
-            line={"color": "#777777", "dash": "dot", "shape": "hv", "width": 1.5},
-        )
+    bases = list(dict.fromkeys(map(_base, shown)))
+    for base in bases:
+        best = frontier([(row["kl_checkpoint_to_base"], 100 * row["avg"]) for row in shown if _base(row) == base])
+        if len(best) > 1:
+            figure.add_scatter(
+                x=[x for x, _ in best],
+                y=[y for _, y in best],
+                name="frontier" if len(bases) == 1 else f"frontier, {_escaped(base)}",
+                mode="lines",
+                hoverinfo="skip",
+                line={"color": "#777777", "dash": "dot", "shape": "hv", "width": 1.5},
+            )
     return figure
+
+
+def on_logarithm(row: Row) -> bool:
+    """Whether a row's KL to base was measured and has a place on a logarithm."""
+    return row.get("kl_checkpoint_to_base") is not None and row["kl_checkpoint_to_base"] > 0.0
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -57,18 +67,20 @@ def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
     return best
 
 
-def curves(runs: Mapping[str, Sequence[Row]], panels: Sequence[tuple[str, Sequence[Sequence[str]]]]) -> go.Figure:
-    """Small multiples over optimizer steps: a panel per (title, curves), a colour per run, a dash per curve, which is
-    the first of its keys that a run recorded."""
+def curves(runs: Mapping[str, Sequence[Row]], panels: Sequence[tuple[str, Sequence[str]]]) -> go.Figure:
+    """Small multiples: a panel per (title, keys), a colour per run, a dash per key. A line of the record is what a step
+    saw before its own update, so it stands at the steps that had been taken by then."""
     count = (len(panels) + 1) // 2
     figure = make_subplots(
         rows=count, cols=2, subplot_titles=[title for title, _ in panels], vertical_spacing=0.28 / count
     )
+    named: set[str] = set()
     for number, (_, keys) in enumerate(panels):
         for colour, (name, rows) in zip(_cycle(COLOURS), runs.items(), strict=False):
-            for dash, either in zip(("solid", "dot", "dash"), keys, strict=False):
-                key = next((key for key in either if any(row.get(key) is not None for row in rows)), either[0])
-                points = [(row.get("step"), row[key]) for row in rows if row.get(key) is not None]
+            for dash, key in zip(("solid", "dot"), keys, strict=False):
+                points = [(row["step"] - 1, row[key]) for row in rows if has_point(row, key)]
+                if not points:
+                    continue
                 figure.add_scatter(
                     x=[x for x, _ in points],
                     y=[y for _, y in points],
@@ -77,16 +89,28 @@ def curves(runs: Mapping[str, Sequence[Row]], panels: Sequence[tuple[str, Sequen
                     col=number % 2 + 1,
                     name=_escaped(name),
                     legendgroup=name,
-                    showlegend=number == 0 and dash == "solid",
+                    showlegend=name not in named,
                     line={"color": colour, "dash": dash, "width": 1.5},
-                    hovertemplate=f"{key}, step %{{x}}: %{{y:.4g}}<extra></extra>",
+                    hovertemplate=f"{key}, %{{x}} steps taken: %{{y:.4g}}<extra></extra>",
                 )
+                named.add(name)
     figure.update_layout(
         **_layout() | {"legend": {"orientation": "h", "y": 1.04, "yanchor": "bottom"}}, height=260 * count + 80
     )
     figure.update_annotations(font_size=12)
-    figure.update_xaxes(title={"text": "optimizer step", "standoff": 4}, tickformat="d", title_font_size=11)
+    few = max((x for trace in figure.data for x in trace.x), default=0) <= FEW_STEPS
+    figure.update_xaxes(
+        title={"text": "optimizer steps taken", "standoff": 4},
+        tickformat="d",
+        title_font_size=11,
+        **({"dtick": 1} if few else {}),
+    )
     return figure
+
+
+def has_point(row: Row, key: str) -> bool:
+    """Whether a line of a training's record has this quantity."""
+    return all(isinstance(row.get(name), int | float) for name in ("step", key))
 
 
 def signal_histogram(groups: Mapping[str, Sequence[float]], title: str, floor: float | None = None) -> go.Figure:
@@ -178,6 +202,10 @@ def _plain(row: Row) -> Row:
 def _escaped(text: str) -> str:
     """Plotly reads a few HTML tags in labels."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _base(row: Row) -> str:
+    return f"{row.get('base_repo')}@{str(row.get('base_revision'))[:10]}"
 
 
 def _step(row: Row) -> int:

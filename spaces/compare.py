@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -11,7 +11,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from data import Index, Place, Query, Row, Source, checkpoint_place, details_place
-from leaderboard import name_of, percent
+from leaderboard import incomparable, name_of, percent
 from markup import badge, link, notice, prose, response, table
 from tokens import decoded, tokenizer_of
 
@@ -120,12 +120,15 @@ class Tab:
             rows, benchmark
         )
         overview, problem = self.choose(rows, benchmark, wanted)
+        problems = [value for _, value in problem["choices"]]
         asked = next(iter(query.get("problem", [])), None)
-        named = asked if asked in [value for _, value in problem["choices"]] else problem["value"]
-        k = next((int(text) for text in query.get("k", []) if text.isdecimal()), 0)
+        named = asked if asked in problems else problem["value"]
+        k = next((int(text) for text in query.get("k", []) if text.isdecimal() and len(text) < 7), 0)
         shown, slider, address = self.show(rows, benchmark, wanted, named, k)
-        return [gr.update(choices=benchmarks, value=benchmark), gr.update(choices=names, value=wanted), overview,
-                gr.update(choices=problem["choices"], value=named), shown, slider, address]  # fmt: skip
+        absent = _absent(query, {"benchmark": benchmarks, "checkpoint": names, "problem": problems})
+        return [gr.update(choices=benchmarks, value=benchmark), gr.update(choices=names, value=wanted),
+                notice(absent) + Markup(overview), gr.update(choices=problem["choices"], value=named),
+                shown, slider, address]  # fmt: skip
 
     def choose_benchmark(self, rows: list[Row], benchmark: str | None) -> Any:
         names = [name_of(row) for row in rows if row.get("benchmark") == benchmark]
@@ -136,7 +139,7 @@ class Tab:
         scores = _scores(rows, benchmark, names)
         indices = [self.source.index(place) for score in scores if (place := details_place(score))]
         sides = [means(index) for index in indices]
-        missing = [sentence for index in indices for sentence in index.missing]
+        missing = incomparable(scores) + [sentence for index in indices for sentence in index.missing]
         missing += [
             f"{name_of(score)}: the leaderboard names no samples" for score in scores if not details_place(score)
         ]
@@ -205,7 +208,7 @@ def _ruling(judge: str | None) -> object:
     try:
         ruling = json.loads(judge)
         return badge(str(ruling.get("status"))) if isinstance(ruling, dict) else "unreadable"
-    except ValueError:
+    except (ValueError, RecursionError):
         return "unreadable"
 
 
@@ -241,3 +244,13 @@ def _first_and_student(rows: Sequence[Row], benchmark: str | None) -> list[str]:
 def _one(query: Query, name: str, allowed: Sequence[str]) -> str | None:
     asked = next(iter(query.get(name, [])), None)
     return asked if asked in allowed else (allowed[0] if allowed else None)
+
+
+def _absent(query: Query, there: Mapping[str, Sequence[str]]) -> list[str]:
+    """What the address names and is not there, so that nobody takes what is shown for it."""
+    return [
+        f"the address names the {name} {asked[:200]}, which is not among these: what follows is not what it meant"
+        for name, known in there.items()
+        for asked in query.get(name, [])[:MOST]
+        if asked not in known
+    ]

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,27 @@ class Index:
     missing: tuple[str, ...] = ()
 
 
+class NotNowError(Exception):
+    """Something could not be read, now; `instead` is what there is of it."""
+
+    def __init__(self, instead: Any) -> None:
+        super().__init__("not readable now")
+        self.instead = instead
+
+
+def _kept(count: int, read: Callable[..., Any]) -> Callable[..., Any]:
+    """`read` with its last `count` results kept, but for what could not be read: the next time it may be."""
+    cached = lru_cache(count)(read)
+
+    def reading(*asked: object) -> Any:
+        try:
+            return cached(*asked)
+        except NotNowError as error:
+            return error.instead
+
+    return reading
+
+
 class Source:
     """What the pages read: one namespace at one endpoint. What is addressed by a commit is kept once read."""
 
@@ -80,12 +101,9 @@ class Source:
         self.namespace = namespace
         self.run = run
         self._files = HfFileSystem(endpoint=api.endpoint, token=api.token)
-        self.record: Callable[[Place], Row | None] = lru_cache(4096)(self._record)
-        self.index: Callable[[Place], Index] = lru_cache(16)(self._index)
-        self.json: Callable[[Place, str], list[Row]] = lru_cache(256)(
-            lambda place, name: self._lines(place, name, whole=True)
-        )
-        self.lines: Callable[[Place, str], list[Row]] = lru_cache(256)(self._lines)
+        self.index: Callable[[Place], Index] = _kept(16, self._index)
+        self.json: Callable[[Place, str], list[Row]] = _kept(4096, partial(self._lines, whole=True))
+        self.lines: Callable[[Place, str], list[Row]] = _kept(256, self._lines)
 
     @classmethod
     def from_environment(cls) -> "Source":
@@ -138,15 +156,20 @@ class Source:
         found = self.api.list_datasets(author=self.namespace, filter=tags, sort="last_modified")
         return [(item.id, str(item.sha)) for item in found]
 
+    def record(self, place: Place) -> Row | None:
+        """An artifact's lineage record; None where there is none, or none that tells what the pages show."""
+        found = next(iter(self.json(place, "lineage.json")), None)
+        return found if found is not None and _is_record(found) else None
+
     def records(self, places: Sequence[Place]) -> list[Row | None]:
         """Several records at once."""
         with ThreadPoolExecutor(8) as pool:
             return list(pool.map(self.record, places))
 
-    def closure(self, places: Sequence[Place]) -> dict[Place, Row | None]:
-        """These artifacts and all that they come from: their records, None for what has none."""
+    def closure(self, places: Sequence[Place], most: int) -> dict[Place, Row | None]:
+        """These artifacts and all that they come from: their records, None for what has none. Stops beyond `most`."""
         found: dict[Place, Row | None] = {}
-        while pending := [place for place in dict.fromkeys(places) if place not in found]:
+        while pending := [place for place in dict.fromkeys(places) if place not in found][: most + 1 - len(found)]:
             found |= zip(pending, self.records(pending), strict=True)
             places = [above for place in pending for _, above in inputs_of(found[place]) if above is not None]
         return found
@@ -154,8 +177,7 @@ class Source:
     def local_file(self, place: Place, name: str) -> Path | None:
         """A small file of an artifact in the client's cache; None where it is not there."""
         try:
-            return Path(self.api.hf_hub_download(place.repo_id, place.path(name), repo_type=place.repo_type,
-                                                 revision=place.revision))  # fmt: skip
+            return self._download(place, name)
         except UNREADABLE:
             return None
 
@@ -164,18 +186,24 @@ class Source:
         prefix = {"model": "", "dataset": "datasets/", "space": "spaces/"}[place.repo_type]
         return f"{self.api.endpoint}/{prefix}{place.repo_id}/tree/{place.revision or 'main'}/{place.folder}".rstrip("/")
 
-    def _record(self, place: Place) -> Row | None:
-        return next(iter(self.json(place, "lineage.json")), None)
+    def _download(self, place: Place, name: str) -> Path:
+        return Path(self.api.hf_hub_download(place.repo_id, place.path(name), repo_type=place.repo_type,
+                                             revision=place.revision))  # fmt: skip
 
     def _lines(self, place: Place, name: str, *, whole: bool = False) -> list[Row]:
         """The objects of a JSON-lines file, or of a file that is one; none where it is not there or is no JSON."""
-        path = self.local_file(place, name)
-        if path is None or path.stat().st_size > LARGEST_RECORD:
+        try:
+            path = self._download(place, name)
+        except UNREADABLE as error:
+            if _status(error) == 404:
+                return []
+            raise NotNowError([]) from error
+        if path.stat().st_size > LARGEST_RECORD:
             return []
         try:
             text = path.read_text("utf-8")
             rows = [json.loads(part) for part in ([text] if whole else text.splitlines()) if part.strip()]
-        except ValueError:
+        except (ValueError, RecursionError):
             return []
         return [row for row in rows if isinstance(row, dict)]
 
@@ -187,7 +215,10 @@ class Source:
                 at = {"shard": number, "group": group}
                 tables.append(_with_constants(_with_columns(table, INDEX_COLUMNS), at))
         table = pa.concat_tables(tables, promote_options="permissive") if tables else _empty_index()
-        return Index(table, tuple(shards), tuple(missing))
+        index = Index(table, tuple(shards), tuple(missing))
+        if missing:
+            raise NotNowError(index)
+        return index
 
     def _rows(self, place: Place, wanted: pa.Table, shards: Sequence[str], columns: Sequence[str]) -> Rows:
         keys = set(zip(wanted["problem_id"].to_pylist(), wanted["k"].to_pylist(), strict=True))
@@ -249,11 +280,33 @@ def checkpoint_place(score: Row) -> Place | None:
 def inputs_of(record: Row | None) -> list[tuple[str, Place | None]]:
     """(role, artifact) of a record's inputs; None for one that is in no repository."""
     return [
-        (item["role"], Place(item["repo_type"], item["repo_id"], item["revision"], item.get("folder") or ""))
+        (item["role"], Place(item["repo_type"], item["repo_id"], item.get("revision"), item.get("folder") or ""))
         if item.get("repo_id") and item.get("repo_type")
         else (item["role"], None)
         for item in (record or {}).get("inputs", ())
     ]
+
+
+def _is_record(record: Row) -> bool:
+    """Whether a lineage record is one, as far as the pages read it; a Hub may hold anything under its name."""
+    inputs, files = record.get("inputs", []), record.get("files") or {}
+    return (
+        isinstance(record.get("stage"), str)
+        and isinstance(inputs, list)
+        and all(map(_is_input, inputs))
+        and isinstance(files, dict)
+        and all(isinstance(file, dict) and isinstance(file.get("sha256"), str) for file in files.values())
+        and all(isinstance(file.get("size"), int) for file in files.values())
+    )
+
+
+def _is_input(item: object) -> bool:
+    if not isinstance(item, dict) or not isinstance(item.get("role"), str):
+        return False
+    if not (item.get("repo_id") and item.get("repo_type")):
+        return True
+    texts = (item["repo_id"], item.get("revision") or "", item.get("folder") or "")
+    return item["repo_type"] in ("model", "dataset") and all(isinstance(text, str) for text in texts)
 
 
 def input_of(record: Row | None, role: str) -> Place | None:
@@ -282,6 +335,11 @@ def _reason(error: Exception) -> str:
     """Why something cannot be read, without the endpoint's address."""
     if isinstance(error, pa.ArrowException):
         return "not a readable parquet file"
-    status = getattr(getattr(error, "response", None), "status_code", None)
+    status = _status(error)
     reasons = {401: "not there, or not readable without a token", 403: "this token may not read it", 404: "not found"}
     return reasons.get(status, f"the Hub answered {status}") if status else "the Hub does not answer"
+
+
+def _status(error: Exception) -> int | None:
+    """What the Hub answered, where it did."""
+    return getattr(getattr(error, "response", None), "status_code", None)

@@ -4,24 +4,33 @@ from collections.abc import Sequence
 
 import gradio as gr
 import plotly.graph_objects as go
+from markupsafe import Markup
 
 import charts
 from data import Place, Query, Row, Source, checkpoint_place
-from leaderboard import ALL, by_lineage
+from leaderboard import ALL, by_lineage, incomparable, name_of
 from markup import notice
 
 CURVES = "dynamics.jsonl"
-PANELS = (
-    (
-        "log-prob of right (solid) and wrong (dotted) responses, nats per token",
-        (("logprob_positive",), ("logprob_negative",)),
-    ),
-    ("entropy, nats per token", (("entropy",),)),
-    ("KL(sampler || policy), k3, nats per token", (("kl_sampler_to_teacher_k3", "kl_old_to_student_k3"),)),
-    ("explained variance", (("explained_variance",),)),
-    ("loss", (("loss",),)),
-    ("clip fraction", (("clip_fraction",),)),
+LEGEND = (
+    "Solid: of right responses, or of all; dotted: of wrong responses. Here are the trainings with a checkpoint on the "
+    "leaderboard; the curves of others are in their cards."
 )
+PANELS = (
+    ("log-prob, nats per token", ("logprob_positive", "logprob_negative")),
+    ("V", ("value_positive", "value_negative")),
+    ("entropy, nats per token", ("entropy",)),
+    ("KL(old || student), k3, nats per token", ("kl_old_to_student_k3",)),
+    ("KL(sampler || teacher), k3, nats per token", ("kl_sampler_to_teacher_k3",)),
+    ("KL(old || teacher), k3, nats per token", ("kl_old_to_teacher_k3",)),
+    ("KL(policy || start), k3, nats per token", ("kl_policy_to_start_k3",)),
+    ("share of right answers while training", ("reward",)),
+    ("probability of tokens", ("probability_positive", "probability_negative")),
+    ("explained variance", ("explained_variance",)),
+    ("loss", ("loss",)),
+    ("clip fraction", ("clip_fraction",)),
+)
+"""Title and keys of each, in the order and with the keys of the pictures in cards."""
 MOST = 8
 
 
@@ -46,6 +55,7 @@ class Tab:
             self.runs = gr.Dropdown(
                 [], label=f"up to {MOST} training runs, overlaid", multiselect=True, max_choices=MOST, scale=4
             )
+        gr.HTML(Markup("<p class='small'>{}</p>").format(LEGEND), apply_default_css=False)
         self.notice = gr.HTML(apply_default_css=False)
         self.plot = gr.Plot(show_label=False)
         self.runs.change(self.show, [scores, self.runs], [self.notice, self.plot], api_visibility="private")
@@ -58,12 +68,12 @@ class Tab:
     def show(self, rows: list[Row], names: list[str] | None) -> tuple[str, go.Figure | None]:
         places = trained(rows)
         read = {name: self.source.lines(places[name], CURVES) for name in names or () if name in places}
-        missing = [f"{name}: no {CURVES} in its repository" for name, lines in read.items() if not lines]
+        missing = [f"{name}: no readable {CURVES} in its repository" for name, lines in read.items() if not lines]
         there = {name: lines for name, lines in read.items() if lines}
         panels = [
             (title, keys)
             for title, keys in PANELS
-            if any(key in line for lines in there.values() for either in keys for key in either for line in lines[:1])
+            if any(charts.has_point(line, key) for lines in there.values() for key in keys for line in lines)
         ]
         return notice(missing), charts.curves(there, panels) if panels else None
 
@@ -89,12 +99,22 @@ class EfficiencyTab:
         return [gr.update(choices=[ALL, *runs], value=runs[0] if runs else ALL),
                 gr.update(choices=benchmarks, value=benchmarks[0] if benchmarks else None)]  # fmt: skip
 
-    def show(self, rows: list[Row], run: str, benchmark: str | None) -> tuple[str, go.Figure]:
+    def show(self, rows: list[Row], run: str, benchmark: str | None) -> tuple[str, go.Figure | None]:
         found = [row for row in rows if row.get("benchmark") == benchmark and run in (ALL, row.get("run"))]
-        unmeasured = [row for row in found if row.get("kl_checkpoint_to_base") is None]
-        missing = (
-            [f"{len(unmeasured)} of {len(found)} checkpoints have no measured KL to base, and are not drawn"]
-            if unmeasured
-            else []
-        )
-        return notice(missing), charts.efficiency(found)
+        if not found:
+            return notice(["no checkpoint of this run was measured on this benchmark"]), None
+        placed = [row for row in found if row.get("role") != "base"]
+        left_out = {
+            "no measured KL to base": [row for row in placed if row.get("kl_checkpoint_to_base") is None],
+            "a KL of 0 to base, which has no place on a logarithm": [
+                row for row in placed if row.get("kl_checkpoint_to_base") is not None and not charts.on_logarithm(row)
+            ],
+            "no graded sample": [row for row in found if row.get("avg") is None],
+        }
+        missing = [
+            f"not drawn, for {why}: {', '.join(map(name_of, rows[:MOST]))}"
+            + (f" and {len(rows) - MOST} more" if len(rows) > MOST else "")
+            for why, rows in left_out.items()
+            if rows
+        ]
+        return notice(incomparable(found) + missing), charts.efficiency(found)

@@ -4,7 +4,7 @@ The rows come from the leaderboard dataset as they are; `board` is what the page
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,11 @@ HEADERS = ("checkpoint", "AVG@K % (95 %)", "KL to base", "entropy", "role", "los
            "K x problems", "tokens", "cut off %", "no answer %", "samples", "judge")  # fmt: skip
 """What a narrow window shows first; the last only where somebody judged. KL and entropy are in nats a token."""
 
+
+SETTINGS = ("version", "benchmark_definition", "limit", "k", "temperature", "top_p", "max_new_tokens",
+            "max_sequence_tokens")  # fmt: skip
+GRADED_BY = ("grader", "math-verify", "sandbox", "protection", "numpy")
+"""What scores must share to be compared: these columns, and these parts of the `harness`."""
 
 DEEPEST = 6
 """Levels that are indented further; the style has as many."""
@@ -77,12 +82,31 @@ def chosen(rows: Sequence[Row], **wanted: str) -> list[Row]:
     return [row for row in rows if all(value in (ALL, str(row.get(name))) for name, value in wanted.items())]
 
 
+def incomparable(rows: Sequence[Row]) -> list[str]:
+    """A sentence for each benchmark that these rows did not measure alike."""
+    measured: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        measured.setdefault(str(row.get("benchmark")), []).append(_settings(row))
+    differing = {
+        name: [key for key in found[0] if len({str(each[key]) for each in found}) > 1]
+        for name, found in measured.items()
+    }
+    return [
+        f"{name}: scores that differ in {', '.join(keys)} are not comparable"
+        for name, keys in differing.items()
+        if keys
+    ]
+
+
 def board(source: Source, rows: Sequence[Row], sort: str) -> Markup:
-    """The table of measured rows."""
+    """The table of measured rows, below what keeps them from being compared."""
+    if not rows:
+        return notice(["no score has these values"])
     key = SORTS.get(sort)
     ordered = by_lineage(rows) if key is None else [(0, row) for row in sorted(rows, key=key)]
     shown = len(HEADERS) if any(row.get("avg_judged") is not None for row in rows) else len(HEADERS) - 1
-    return table(HEADERS[:shown], (_cells(source, depth, row)[:shown] for depth, row in ordered), kind="board")
+    cells = (_cells(source, depth, row)[:shown] for depth, row in ordered)
+    return notice(incomparable(rows)) + table(HEADERS[:shown], cells, kind="board")
 
 
 @cache
@@ -171,7 +195,7 @@ def _cells(source: Source, depth: int, row: Row) -> list[object]:
         row.get("loss") or "-",
         row.get("strategy") or "-",
         row.get("benchmark"),
-        f"{row.get('k')} x {row.get('n')}",
+        f"{row.get('k')} x {_graded(row)}",
         number(row.get("mean_length"), ".0f"),
         percent(row.get("truncated")),
         percent(row.get("no_answer")),
@@ -197,12 +221,13 @@ def _marks(row: Row) -> Markup:
         ("selected on", row.get("selection")),
         ("unpinned", row.get("pinned") is False),
         (f"first {row.get('limit')} problems", row.get("limit") is not None),
-        (f"{percent(row.get('coverage'))} % graded", (row.get("coverage") or 1.0) < 1.0),
+        (f"{percent(row.get('coverage'))} % graded", row.get("coverage") is not None and row["coverage"] < 1.0),
         ("unequal K", row.get("equal_k") is False),
         ("other problems than the recorded ones", row.get("problems_state") == "other"),
         ("seeds ignored", row.get("seeds_ignored")),
         (f"{row.get('cut_short')} samples cut by the server", row.get("cut_short")),
         ("some samples made otherwise", row.get("taken_over_otherwise")),
+        (f"judged score not to be trusted: {row.get('canaries_problem')}", row.get("canaries_problem")),
     ]
     return Markup("").join(badge(text, "mark") for text, there in marks if there)
 
@@ -211,7 +236,23 @@ def _judge(row: Row) -> object:
     if row.get("avg_judged") is None:
         return "-"
     share, canaries = percent(row.get("judge_share")), percent(row.get("canary_acceptance"), 0)
-    return f"{percent(row['avg_judged'])} with {row.get('judge')}: asked {share} %, canaries accepted {canaries} %"
+    raised = f"raised {share} % of samples, canaries accepted {canaries} %"
+    return f"{percent(row['avg_judged'])} with {row.get('judge')}: {raised}"
+
+
+def _graded(row: Row) -> str:
+    """Problems, or how many of them the score is over."""
+    all_graded = row.get("n_graded") in (None, row.get("n"))
+    return str(row.get("n")) if all_graded else f"{row['n_graded']}/{row.get('n')}"
+
+
+def _settings(row: Row) -> dict[str, Any]:
+    try:
+        harness = json.loads(row.get("harness") or "{}")
+    except (ValueError, RecursionError):
+        harness = {}
+    graded_by: Mapping[str, Any] = harness if isinstance(harness, dict) else {}
+    return {**{name: row.get(name) for name in SETTINGS}, **{name: graded_by.get(name) for name in GRADED_BY}}
 
 
 def _samples(source: Source, place: Place | None) -> object:

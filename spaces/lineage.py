@@ -15,14 +15,13 @@ WIDTH, HEIGHT, GAP_X, GAP_Y = 190, 46, 20, 34
 BOW = 14
 """Pixels that an edge which passes a row bows out further to the right, so that it is seen beside the boxes."""
 MOST_NODES = 400
-NOT_PAYLOAD = ("lineage.json", "README.md", "metrics.jsonl", ".gitattributes")
 CHECKED = (
     "A tick means that the record's digest follows from its files' hashes, that these files are at this commit with "
     "the recorded sizes and, where the Hub knows them, hashes, and that the inputs' digests are those of the inputs' "
     "own records. `erpd-hub lineage verify` downloads and hashes every byte."
 )
 
-WHOLE = "{}: all checkpoints"
+WHOLE = "{}: all evaluated checkpoints"
 
 Graph = Mapping[Place, Row | None]
 
@@ -106,9 +105,10 @@ class Tab:
         places = [place for place in named if place is not None]
         if not places:
             return notice(["no checkpoint to show"])
-        graph = self.source.closure(places)
+        graph = self.source.closure(places, MOST_NODES)
         if len(graph) > MOST_NODES:
-            return notice([f"{len(graph)} artifacts: too many to draw; `erpd-hub lineage` lists those of a checkpoint"])
+            sentence = f"more than {MOST_NODES} artifacts: too many to draw; `erpd-hub lineage` lists a checkpoint's"
+            return notice([sentence])
         with ThreadPoolExecutor(8) as pool:
             problems = dict(
                 zip(graph, pool.map(lambda each: problems_of(self.source, each, graph), graph), strict=True)

@@ -1,6 +1,7 @@
 """The signal, token by token: a response coloured by log-ratio, its outliers, and how the whole dataset is spread."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
 import gradio as gr
 import plotly.graph_objects as go
@@ -17,6 +18,8 @@ QUANTITIES = {"signal": "log-ratio", "numerator": "numerator", "denominator": "d
 SHOWN_TOKENS = 6_000
 OUTLIERS = 20
 HISTOGRAM_TOKENS = 200_000
+OUTCOMES = {1: "right", 0: "wrong"}
+"""A label that is neither was not graded."""
 GROUPS = ("right responses", "wrong responses", "first tokens", "first half", "second half")
 COLUMNS = ("label", "signal")
 FULL_COLOUR = 5.0
@@ -38,11 +41,27 @@ def outliers(values: Sequence[float | None], count: int = OUTLIERS) -> list[int]
     return sorted(there, key=lambda position: -abs(values[position] or 0.0))[:count]
 
 
+def beginning(groups: Iterable[pa.Table], most: int) -> tuple[list[pa.Table], int, bool]:
+    """The first samples of an artifact up to `most` tokens: their row groups, their tokens, and whether that is all."""
+    found: list[pa.Table] = []
+    tokens = 0
+    for group in groups:
+        lengths = pc.fill_null(pc.list_value_length(group["signal"]), 0)
+        reached = pc.add(pc.cumulative_sum(pc.cast(lengths, pa.int64())), tokens)
+        fitting = pc.sum(pc.less_equal(reached, most)).as_py() or 0
+        if fitting:
+            found.append(group.slice(0, fitting))
+            tokens = reached[fitting - 1].as_py()
+        if fitting < group.num_rows:
+            return found, tokens, False
+    return found, tokens, True
+
+
 def spread(groups: Sequence[pa.Table]) -> dict[str, list[float]]:
-    """Signal values of right and of wrong responses, of first tokens, and of the two halves of the responses."""
+    """Finite signal values of right and of wrong responses, of first tokens, and of the two halves of the responses."""
     found: dict[str, list[float]] = {name: [] for name in GROUPS}
     for label, signal in (row for group in groups for row in zip(*(group[name] for name in COLUMNS), strict=True)):
-        values = signal.as_py() or []
+        values = [value for value in signal.as_py() or [] if value is not None and math.isfinite(value)]
         half = len(values) // 2
         parts = (
             values if label.as_py() == 1 else [],
@@ -119,7 +138,7 @@ class Tab:
         hover = [_hover(row, position) for position in range(len(values))]
         cut = [f"the first {SHOWN_TOKENS:,} of {len(values):,} tokens"] if len(values) > SHOWN_TOKENS else []
         head = Markup("<p>{} {}</p>").format(
-            badge("right" if row["label"] == 1 else "wrong"), _sources(self.source, record)
+            badge(OUTCOMES.get(row["label"], "ungraded")), _sources(self.source, record)
         )
         largest = [
             [position, _visible(texts[position]), f"{values[position]:+.3f}", hover[position]]
@@ -144,25 +163,23 @@ class Tab:
         return pieces(tokenizer, ids), [] if tokenizer else ["no readable tokenizer.json: token ids instead of text"]
 
     def _histogram(self, place: Place) -> go.Figure:
-        groups, tokens = [], 0
-        for group in self.source.row_groups(place, COLUMNS):
-            groups.append(group)
-            tokens += pc.sum(pc.list_value_length(group["signal"])).as_py() or 0
-            if tokens >= HISTOGRAM_TOKENS:
-                break
+        groups, tokens, whole = beginning(self.source.row_groups(place, COLUMNS), HISTOGRAM_TOKENS)
         found = spread(groups)
         described = self.source.json(place, "signal.json")
         noise = (described[0].get("noise") if described else None) or {}
         floor = noise.get("noise_floor")
-        return charts.signal_histogram(found, _noise_sentence(found, tokens, floor), floor)
+        counted = f"{tokens:,} tokens" if whole else f"the first {tokens:,} tokens"
+        return charts.signal_histogram(found, f"{counted}{_noise_sentence(found, floor)}", floor)
 
 
-def _noise_sentence(found: Mapping[str, Sequence[float]], tokens: int, floor: float | None) -> str:
+def _noise_sentence(found: Mapping[str, Sequence[float]], floor: float | None) -> str:
     if floor is None:
-        return f"{tokens:,} tokens; no noise floor was measured"
+        return "; no noise floor was measured"
     values = [value for name in GROUPS[3:] for value in found.get(name, ())]
+    if not floor:
+        return "; a second forward pass gave the same log-probs: a noise floor of 0 nats"
     above = sum(abs(value) > floor for value in values) / max(len(values), 1)
-    return f"{tokens:,} tokens, {100 * above:.1f} % of them beyond the noise floor of {floor:.2g} nats"
+    return f", {100 * above:.1f} % of them beyond the noise floor of {floor:.2g} nats"
 
 
 def _place(dataset: str | None) -> Place | None:

@@ -17,9 +17,9 @@ from starlette.routing import Route
 from tiny import TINY
 
 from erpd_hub.config import Decoding, ServerEngine
-from erpd_hub.models import tiny_policy
 from erpd_hub.sampling.engine import Request
 from erpd_hub.sampling.server_engine import FleetEngine
+from erpd_hub.tiny_policies import tiny_policy
 
 VOCABULARY, EOS = 22, 1
 TOKENIZER = tiny_policy(TINY, 0)[1]

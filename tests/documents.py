@@ -18,11 +18,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
+import click
 import typer.main
 
 from erpd_hub import config as c
 from erpd_hub.cli import app
-from erpd_hub.implicit import SIGNAL_KEYS
+from erpd_hub.cli.evaluate import _words as evaluate_words
+from erpd_hub.cli.stages import STAGE_HELP, single_step
+from erpd_hub.errors import ErpdError
+from erpd_hub.implicit import SIGNAL_KEYS, with_own_signal
+from erpd_hub.plotting.figures import chosen, formats
+from erpd_hub.recipe import build_recipe, load_recipe, shipped_recipes
 
 ROOT = Path(__file__).parent.parent
 PAGES = {str(path.relative_to(ROOT)): path for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))}
@@ -164,6 +170,34 @@ def unknown_words(command: Command) -> list[str]:
         known |= _own_options(name)
     named = (re.match(r"-{1,2}[a-z][\w-]*", word) for word in rest)
     return [match[0] for match in named if match and match[0] not in known]
+
+
+def refusal(command: Command) -> str:
+    """Why the CLI refuses a command before it does anything: an argument too many or missing, a choice or a value that
+    it does not have, a key of no stage or recipe. Empty where it does not, and where only doing it would tell."""
+    name, rest = find_command(command.words)
+    try:
+        context = every_command()[name].make_context(name, list(rest))
+        _check_values(name, context.params, context.args)
+    except click.exceptions.Exit:  # --help
+        return ""
+    except (click.ClickException, ErpdError) as error:
+        return f"{name}: {error.format_message() if isinstance(error, click.ClickException) else error}"
+    return ""
+
+
+def _check_values(name: str, said: dict[str, Any], words: list[str]) -> None:
+    """Raises ErpdError: the values do not make a recipe, or figures."""
+    stage = name.removesuffix(" make")
+    if name == "plot":
+        chosen(said["figures"]), formats(said["format"])
+    elif stage in STAGE_HELP or stage == "evaluate":
+        given = {name: said[name] for name in ("benchmarks", "k") if said.get(name)} if stage == "evaluate" else {}
+        data = single_step(stage, stage, evaluate_words(words, given) if stage == "evaluate" else words)
+        data = with_own_signal(data, stage) if stage == "distill" else data
+        build_recipe(data | {"run": said["name"], "namespace": said["namespace"]}, name)
+    elif said.get("recipe") in shipped_recipes() and name in ("run", "plan"):
+        load_recipe(said["recipe"], said["overrides"] or [])
 
 
 def _own_options(name: str) -> set[str]:

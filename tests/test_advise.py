@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from erpd_hub.comparing.advice_sources import print_page
 from erpd_hub.comparing.advise import Made, Page, compare_with_base, make_page, place_in
 from erpd_hub.comparing.advise_rules import Advice, advise
 
@@ -117,10 +118,20 @@ def test_a_run_without_a_student_is_told_to_begin() -> None:
     [
         ([SIGNAL._replace(metrics={"std": 0.3, "noise_floor": 0.2, "signal_to_noise": 1.5})], [], "noise floor"),
         ([SIGNAL._replace(metrics={"std": 1e-6, "noise_floor": 0.0, "signal_to_noise": None})], [], "noise floor"),
+        (
+            [
+                SIGNAL._replace(
+                    config=SIGNAL.config | {"noise_ratio": 12.0},
+                    metrics={"std": 0.3, "noise_floor": 0.03, "signal_to_noise": 10.0},
+                )
+            ],
+            [],
+            "less than 12 times above",
+        ),
         ([], [row("student", 0.6, truncated=0.2)], "end by length"),
         (
             [
-                Made("r1/mse", "teacher", {"loss": {"type": "mse"}}, {"explained_variance": 0.4}),
+                Made("r1/mse", "teacher", {"loss": {"type": "mse"}}, {"explained_variance": 0.0}),
                 Made("r1/s2", "signal", {"strategy": 2, "numerator": "mse"}, {"std": 1.0}),
             ],
             [],
@@ -154,3 +165,10 @@ def test_references_mean_steps_of_their_round() -> None:
     assert place_in("r1/student", "r2/signal") == "r1/student"
     assert place_in("policy", "r2/signal") == "policy"
     assert isinstance(make_page([row("base", 0.5)], []), Page)
+
+
+def test_a_noise_floor_of_0_is_said_as_measured(capsys) -> None:
+    metrics = {"std": 1.0, "noise_floor": 0.0, "signal_to_noise": None}
+    for found, words in ((metrics, "noise floor 0 (both scorings agree"), ({"std": 1.0}, "noise not measured")):
+        print_page("run", make_page([row("base", 0.5)], [SIGNAL._replace(metrics=found)]))
+        assert words in " ".join(capsys.readouterr().out.split())

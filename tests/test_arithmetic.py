@@ -11,7 +11,7 @@ from erpd_hub.config import GeneratedPrompts, TinyBase
 from erpd_hub.errors import ConfigError
 from erpd_hub.evaluation.benchmarks import get_benchmark, load_problems
 from erpd_hub.fields import identity, recorded
-from erpd_hub.models import tiny_policy, tiny_tokens
+from erpd_hub.tiny_policies import tiny_policy, tiny_tokens
 
 
 class NoChance(random.Random):

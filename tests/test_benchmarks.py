@@ -27,7 +27,8 @@ from erpd_hub.evaluation.statistics import summarise
 from erpd_hub.evaluation.tables import read_split, require_columns, split_files
 from erpd_hub.fields import identity
 from erpd_hub.samples import read_rows
-from erpd_hub.stages import StageContext, evaluate
+from erpd_hub.stage_context import StageContext
+from erpd_hub.stages import evaluate
 
 SAMPLES = {  # one row or two in each Hub dataset's own columns
     "aime_2024": [{"id": 60, "problem": "What is 200 + 4?", "answer": "204"}],
@@ -277,7 +278,8 @@ def test_columns_may_differ_by_row() -> None:
 
 
 def test_evaluate_keeps_the_samples_its_figures_come_from(tmp_path: Path) -> None:
-    from erpd_hub.models import save_checkpoint, tiny_policy
+    from erpd_hub.models import save_checkpoint
+    from erpd_hub.tiny_policies import tiny_policy
 
     save_checkpoint(*tiny_policy(TinyBase(type="tiny", hidden_size=12, layers=1), 0), tmp_path / "policy")
     config = EvaluateConfig(

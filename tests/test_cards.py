@@ -8,8 +8,11 @@ import yaml
 
 from erpd_hub import model_cards
 from erpd_hub.artifacts import LineageRecord
+from erpd_hub.cli.stages import single_command
 from erpd_hub.errors import ArtifactError
 from erpd_hub.evaluation.leaderboard import LEADERBOARD_SCHEMA
+from erpd_hub.public import public_command, run_command
+from erpd_hub.recipe import load_recipe
 
 HOSTILE = "<script>alert(1)</script> ![x](http://evil) | `` ` \n---\nlicense: evil\n```\n# owned"
 
@@ -56,7 +59,7 @@ def test_the_fixture_is_a_lineage_record() -> None:
 @pytest.mark.parametrize("kind", model_cards.KINDS)
 def test_every_kind_renders_and_parses(kind: str) -> None:
     record = a_record() if kind == "checkpoint" else a_dataset(kind)
-    card = model_cards.render(record, recipe="quickstart")
+    card = model_cards.render(record, command="run quickstart")
     assert model_cards.validate(card, record["repo_type"]).to_dict() == front_matter(card)
     assert "erpd-hub run quickstart --until teacher" in card
     assert "\n\n\n\n" not in card
@@ -64,11 +67,85 @@ def test_every_kind_renders_and_parses(kind: str) -> None:
         assert f"\n## {heading}\n\n" in card
 
 
-@pytest.mark.parametrize("stage", ["base", "teacher", "unlearned", "distill", "online"])
-def test_every_checkpoint_says_what_it_is(stage: str) -> None:
-    card = model_cards.render(a_record(stage=stage, config={"type": "tiny"}))
-    word = {"distill": "student", "online": "on-policy"}.get(stage, stage)
-    assert word in card.split("## Where")[0].split("# quick-r1-teacher")[1]
+@pytest.mark.parametrize(
+    "command",
+    ["run quickstart", "run mine.yaml+gpu.yaml", "run table1+nbg4-3b seed=3 run=q3 'teacher.loss={type: ce}'",
+     "teacher rollouts=local/a steps=2 --name own", "rollout import format=jsonl --name x", ""],
+)  # fmt: skip
+def test_the_command_of_a_card_is_read_back_from_it(command: str) -> None:
+    """Copied or rendered again, a card says the same command."""
+    card = model_cards.render(a_record(step="o'clock"), command=command)
+    assert model_cards.command_of(card) == command
+    if not command:
+        assert "```bash\n" not in card.split("## How it was made")[1].split("## Results")[0]
+        assert "The recipe below is the whole config" in card
+    folders = [a_dataset("details", folder=f"{name}/toy", step=name) for name in ("a", "b")]
+    assert model_cards.command_of(model_cards.render_repo_card(folders, command=command)) == command
+
+
+@pytest.mark.parametrize("command", ["run x; curl evil", "run $(evil)", "run x `evil`", "teacher", "run x\nevil"])
+def test_no_command_is_taken_from_a_card_that_a_shell_would_read_more_in(command: str) -> None:
+    card = model_cards.render(a_record(), command="run quickstart").replace("run quickstart", command)
+    assert model_cards.command_of(card) == ""
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [(["seed=3", "run=q3"], "run quickstart seed=3 run=q3"),
+     (["teacher.loss={type: ce}"], "run quickstart 'teacher.loss={type: ce}'"),
+     (["hub.endpoint=http://hub.lab:8899"], "run quickstart"),
+     (["base.type=import", "base.source=/home/me/model", "teacher=null"], "")],
+)  # fmt: skip
+def test_a_recipes_command_has_its_overrides_or_is_none(overrides: list[str], said: str) -> None:
+    """Without what names this machine it would make another run."""
+    assert run_command("quickstart", overrides) == said
+
+
+def test_commands_tell_no_folders() -> None:
+    assert run_command("quickstart+/home/me/gpu.yaml", []) == "run quickstart+gpu.yaml"
+    assert public_command("base", ["--source", "my-model"]) == ""
+    assert public_command("teacher", ["policy=./my-model"]) == ""
+    assert public_command("rollout", ["engine.urls=[http://gpu7:8000]"]) == ""
+    assert public_command("rollout", ["judge.model=http://gpu7"]) == ""
+    assert load_recipe("quickstart", ["seed=3"]).command == "run quickstart seed=3"
+    assert single_command("base", ["type=tiny"], "m", "me", None) == "base type=tiny --name m --namespace me"
+
+
+LOOK = {
+    "k": 4,
+    "leader": 0,
+    "candidates": [{"candidate": 0, "average": 0.5, "difference": 0.0, "p": None, "stays": True}],
+}
+PICK = {
+    "reason": "the largest fall",
+    "candidates": [{"position": 1, "step": 4, "probability_positive": 0.25, "probability_negative": 0.5, "fall": 0.125,
+                    "verdict": "chosen"}],
+}  # fmt: skip
+RACE = {
+    "chosen": "teacher@8",
+    "among": 3,
+    "tried": 4,
+    "stopped": "one was left",
+    "candidates": ["teacher@8"],
+    "looks": [LOOK],
+}
+
+
+@pytest.mark.parametrize(
+    ("stage", "config", "metrics", "said"),
+    [("base", {"type": "tiny"}, {}, "The **base** of this run: a small model"),
+     ("base", {"type": "import"}, {}, "weights brought in from elsewhere"),
+     ("teacher", {}, {}, "A **teacher**"),
+     ("unlearned", {"candidates": ["teacher@4"]}, {"pick": PICK}, "| 1 | `teacher@4` | 4 | 0.25 | 0.5 | 0.125 | chosen |"),
+     ("unlearned", {}, {}, "Whether it did, a score below says"),
+     ("teacher", {"control_of": "teacher"}, {}, "It is the control of `teacher`."),
+     ("distill", {"advantage": "outcome"}, {}, "no teacher's signal went into it"),
+     ("distill", {}, {}, "A **student**"),
+     ("online", {}, {}, "In this phase no teacher and no fixed batch had a part"),
+     ("select", {"benchmark": "toy"}, RACE, "| 4 | `teacher@8` | 50 | 0 | - | leads |")],
+)  # fmt: skip
+def test_every_checkpoint_says_what_it_is(stage: str, config: dict, metrics: dict, said: str) -> None:
+    assert said in model_cards.render(a_record(stage=stage, config=config, metrics=metrics)).split("## Where")[0]
 
 
 def test_model_front_matter() -> None:
@@ -106,7 +183,7 @@ def test_body_of_a_model() -> None:
 
 def test_card_of_many_folders() -> None:
     folders = [a_dataset("details", folder=f"{name}/toy", metrics={"avg": 0.5}) for name in ("student", "base")]
-    card = model_cards.render_repo_card(folders, recipe="quickstart")
+    card = model_cards.render_repo_card(folders, command="run quickstart")
     configs = {config["config_name"]: config["data_files"][0]["path"] for config in front_matter(card)["configs"]}
     assert configs == {"base--toy": "base/toy/data/*.parquet", "student--toy": "student/toy/data/*.parquet"}
     assert "| `base/toy` | 50.0 |" in card

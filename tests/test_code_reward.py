@@ -20,7 +20,7 @@ from erpd_hub.prompts import Problem, read_prompts
 from erpd_hub.rewards import open_reward
 from erpd_hub.sampling.draws import Draw, Prompt
 from erpd_hub.sampling.engine import Completion
-from erpd_hub.stages import StageContext
+from erpd_hub.stage_context import StageContext
 from erpd_hub.stages.prompts import run as draw_prompts
 
 NO_FLAW = {"no_addend": 0.0, "digit_error": 0.0, "unclosed": 0.0}

@@ -45,6 +45,7 @@ from erpd_hub.cli import app
 from erpd_hub.hub.tokens import token_variable
 from erpd_hub.plan import make_plan
 from erpd_hub.planning.preview import Machine, preview
+from erpd_hub.plugins import source_hash
 from erpd_hub.recipe import build_recipe, read_recipe, shipped_recipes
 
 LAB = "http://hub.lab:8899"
@@ -152,8 +153,13 @@ def test_recipes_are_valid(block: Block, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("block", step_blocks(), ids=lambda block: block.place)
-def test_steps_are_valid(block: Block, tmp_path: Path) -> None:
-    """As part of the recipe that the mark names."""
+def test_steps_are_valid(block: Block, tmp_path: Path, monkeypatch) -> None:
+    """As part of the recipe that the mark names, in a folder with the page's files."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    source_hash.cache_clear()  # of another page's file of this name
+    for file in (other for other in blocks() if other.page == block.page and other.mark == "file"):
+        (tmp_path / file.detail).write_text(file.text)
     path = tmp_path / "page.yaml"
     inside = "".join(f"  {line}\n" for line in block.text.splitlines())
     path.write_text(f"extends: {block.detail}\nsteps:\n{inside}")

@@ -17,7 +17,6 @@ from transformers import (
 
 from erpd_hub.config import TinyBase
 from erpd_hub.errors import ConfigError, StageError
-from erpd_hub.models import tiny_policy
 from erpd_hub.plan import make_plan
 from erpd_hub.planning import estimate as e
 from erpd_hub.planning.bill import base_facts, bill_plan, default_setting
@@ -26,6 +25,7 @@ from erpd_hub.planning.facts import KNOWN, facts_from_config, facts_of_repositor
 from erpd_hub.planning.preview import Machine, preview
 from erpd_hub.recipe import load_recipe
 from erpd_hub.tables import print_plan, print_preview
+from erpd_hub.tiny_policies import tiny_policy
 
 QWEN = KNOWN["qwen3-4b"]
 

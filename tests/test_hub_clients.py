@@ -16,7 +16,6 @@ from test_hub_accounts import TOKENS, write_accounts
 from test_hub_server_process import running
 
 from erpd_hub.hub import sessions
-from erpd_hub.hub.server.ignoring import ignore_rule
 from erpd_hub.hub.server.routes_multipart import action, part_bytes
 from erpd_hub.hub.server.safetensors import MAX_COUNTED_BYTES
 from erpd_hub.hub.server.signing import Signer, Upload
@@ -102,6 +101,22 @@ def test_conflicting_changes_are_named_and_not_merged(ada: HfApi, repo: str) -> 
     with pytest.raises(HfHubHTTPError, match="conflicts"):
         ada.merge_pull_request(repo, 1)
     assert content(ada, repo, "a.txt") == b"3"
+    add(ada, repo, {"x": b"1", "y/z": b"1"}, create_pr=True)
+    add(ada, repo, {"x/deep/file": b"1", "y": b"1"})
+    assert ada.get_discussion_details(repo, 2).conflicting_files == ["x", "y/z"]
+    with pytest.raises(HfHubHTTPError, match="conflicts"):
+        ada.merge_pull_request(repo, 2)
+
+
+def test_a_pull_request_whose_branch_is_gone_is_read_and_closed(ada: HfApi, repo: str) -> None:
+    add(ada, repo, {"a": b"1"}, create_pr=True)
+    ada.super_squash_history(repo)
+    ada.create_branch(repo, branch="dev")
+    add(ada, repo, {"a": b"1"}, revision="dev", create_pr=True)
+    ada.delete_branch(repo, branch="dev")
+    for number in (1, 2):
+        assert ada.get_discussion_details(repo, number).conflicting_files is True
+        ada.change_discussion_status(repo, number, "closed")
 
 
 def test_pull_requests_are_against_branches(ada: HfApi, repo: str) -> None:
@@ -117,14 +132,19 @@ def test_only_authors_and_owners_change_a_discussion(ada: HfApi, eve: HfApi, rep
     made = ada.create_discussion(repo, " A question ", description="text")
     assert (made.title, made.num, made.is_pull_request, made.events[0].content) == ("A question", 1, False, "text")
     comment = eve.comment_discussion(repo, 1, "an answer")
-    ada.edit_discussion_comment(repo, 1, comment.id, "edited")
+    eve.edit_discussion_comment(repo, 1, comment.id, "edited")
     for change in (
+        lambda: ada.edit_discussion_comment(repo, 1, comment.id, "what she never said"),
         lambda: eve.change_discussion_status(repo, 1, "closed"),
         lambda: eve.rename_discussion(repo, 1, "Another"),
         lambda: eve.edit_discussion_comment(repo, 1, made.events[0].id, "mine"),
     ):
         with pytest.raises(HfHubHTTPError):
             change()
+    assert ada.get_discussion_details(repo, 1).events[1].content == "edited"
+    ada.hide_discussion_comment(repo, 1, comment.id)
+    with pytest.raises(HfHubHTTPError, match="hidden"):
+        eve.edit_discussion_comment(repo, 1, comment.id, "back")
     ada.change_discussion_status(repo, 1, "closed")
     assert not list(ada.get_repo_discussions(repo, discussion_status="open"))
     assert [row.num for row in eve.get_repo_discussions(repo, author="ada", discussion_type="discussion")] == [1]
@@ -269,8 +289,11 @@ def test_headers_of_a_sharded_model_come_in_one_answer(ada: HfApi, url: str, rep
 def test_evaluation_results_and_their_leaderboard(ada: HfApi, repo: str) -> None:
     benchmark = ada.create_repo(f"ada/bench-{uuid.uuid4().hex[:8]}", repo_type="dataset").repo_id
     result = f"- dataset: {{id: {benchmark}, task_id: default}}\n  value: 0.5\n  notes: pass@1\n"
-    add(ada, repo, {".eval_results/a.yaml": result.encode(), ".eval_results/b.yaml": b"- {value: 1}"})
-    (entry,) = ada.model_info(repo, expand=["evalResults"]).eval_results
+    odd = ("true", "text", "!!bool foo", "!!int ''", '!!float ""', "!!timestamp foo", '!!float "' + "1:" * 999 + '1"')
+    files = {f"{number}.yaml": result.replace("0.5", value) for number, value in enumerate(odd)}
+    files |= {"a.yaml": result, "b.yaml": "- {value: 1}"}
+    add(ada, repo, {f".eval_results/{name}": text.encode() for name, text in files.items()})
+    *_, entry = ada.model_info(repo, expand=["evalResults"]).eval_results
     assert (entry.dataset_id, entry.task_id, entry.value, entry.notes) == (benchmark, "default", 0.5, "pass@1")
     (row,) = ada.get_dataset_leaderboard(benchmark)
     assert (row.rank, row.model_id, row.value, row.notes) == (1, repo, 0.5, "pass@1")
@@ -285,24 +308,6 @@ def test_ignored_files_stay_behind(ada: HfApi, repo: str, tmp_path: Path) -> Non
     (tmp_path / ".gitignore").write_text("# comment\n*.log\nout/\n")
     ada.upload_folder(repo_id=repo, folder_path=tmp_path)
     assert sorted(ada.list_repo_files(repo)) == [".gitattributes", ".gitignore", "keep.txt"]
-
-
-@pytest.mark.parametrize(
-    ("gitignore", "ignored", "kept"),
-    [
-        ("*.log\n!keep.log", ["a.log", "d/a.log"], ["keep.log", "a.txt"]),
-        ("/top", ["top", "top/a"], ["d/top"]),
-        ("a/**/b", ["a/b", "a/x/y/b"], ["a/c"]),
-        ("**/x?", ["xy", "d/xy"], ["x", "xyz"]),
-        ("build/", ["build/a", "d/build/a"], ["build"]),
-        ("\\#a\n\n  ", ["#a"], ["a"]),
-    ],
-)
-def test_gitignore_patterns(gitignore: str, ignored: list[str], kept: list[str]) -> None:
-    rule = ignore_rule(gitignore)
-    assert [path for path in ignored + kept if rule(path)] == ignored
-    assert not ignore_rule("*a" * 200 + "b")("a" * 255)
-    assert not ignore_rule("a" * 2000)("a" * 2000), "no path is as long, so nobody needs it compiled"
 
 
 def test_the_pipelines_requests_have_an_end() -> None:

@@ -19,9 +19,10 @@ from test_hub_durability import flip, large, problems, push
 from test_hub_server_process import REPO_ROOT, TOKEN, running
 
 from erpd_hub.errors import HubError
-from erpd_hub.hub.server import schema
+from erpd_hub.hub.server import possession, repos, schema
 from erpd_hub.hub.server.database import Database
 from erpd_hub.hub.server.gc import collect, set_aside
+from erpd_hub.hub.server.signing import Signer
 
 
 @pytest.fixture(scope="module")
@@ -164,16 +165,32 @@ def test_garbage_is_what_no_commit_and_no_young_upload_has(root: Path) -> None:
     assert problems(root) == []
 
 
+def test_garbage_is_what_was_deleted_for_good_once_no_repository_has_it(root: Path) -> None:
+    """Commits still name it: here of two repositories, the one deleted and the other without its link."""
+    blob = root / "blobs" / (name := hashlib.sha256(large(1)).hexdigest())[:2] / name
+    others = collect(root, min_age_s=0, dry_run=True).blobs
+    database = Database(root / "hub.sqlite")
+    with database.write() as db:
+        kept = repos.find_repo(db, "model", "local", "kept")
+        assert kept is not None
+        possession.unlink(db, kept, name)
+    database.close()
+    assert collect(root, min_age_s=0, dry_run=False).blobs == others + 1
+    assert not blob.exists()
+    assert problems(root) == []
+
+
 def test_garbage_is_not_collected_from_a_damaged_or_served_root(root: Path) -> None:
     command = [sys.executable, "-m", "erpd_hub.cli", "hub", "gc", "--root", str(root)]
     with running(root.parent):
         served = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (served.returncode, "a server has it open" in served.stderr) == (1, True)
-    _alter(root, "UPDATE commits SET title = 'other'")
     before = sorted(root.glob("blobs/*/*"))
-    with pytest.raises(HubError, match="run erpd-hub hub fsck"):
-        collect(root, min_age_s=0, dry_run=False)
-    assert sorted(root.glob("blobs/*/*")) == before
+    for change in ("DELETE FROM links", "UPDATE commits SET title = 'other'"):
+        _alter(root, change)
+        with pytest.raises(HubError, match="run erpd-hub hub fsck"):
+            collect(root, min_age_s=0, dry_run=False)
+        assert sorted(root.glob("blobs/*/*")) == before
 
 
 def _as_first_schema(root: Path) -> None:
@@ -225,6 +242,18 @@ def test_what_the_last_server_did_not_leave_so_is_told_at_the_start_and_stays_on
     assert problems(root) == []
 
 
+def test_a_missing_secret_is_named(stored: Path, tmp_path: Path) -> None:
+    """Of a root that was left in order, and of one whose server was killed."""
+    root = Path(shutil.copytree(stored / "root", tmp_path / "root"))
+    (root / "secret").unlink()
+    for seal in (root / "seal.json", root / "altered"):
+        (found,) = problems(root)
+        assert found.startswith("secret: is missing; restore it")
+        seal.unlink(missing_ok=True)
+    Signer(root)
+    assert problems(root) == []
+
+
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="mounts in a namespace of its own")
 def test_a_backup_on_a_read_only_mount_is_checked(stored: Path, tmp_path: Path) -> None:
     """Also one of a killed server, whose log is not in its database yet."""
@@ -247,6 +276,9 @@ for root in map(Path, sys.argv[1:]): print(fsck.check(root, served=lifecycle.is_
 
 def test_set_aside_takes_small_content_out_of_the_database(root: Path) -> None:
     sha = hashlib.sha256(large(2, 2000)).hexdigest()
+    old = os.umask(0o022)  # of the shell, not of the server
     folder = set_aside(root, [sha])
+    os.umask(old)
+    assert [path.stat().st_mode & 0o77 for path in (folder, folder / sha)] == [0, 0]
     assert (folder / sha).read_bytes() == large(2, 2000)
     assert any("expected 2000 bytes" in problem for problem in problems(root))

@@ -348,6 +348,7 @@ def test_too_much_is_refused(url: str, names: dict[str, str]) -> None:
     assert sender.send("POST", "/api/validate-yaml", large, [])[0] == 413
     api, lfs = f"/api/models/{names['repo']}", f"/{names['repo']}.git/info/lfs/objects/batch"
     files = [{"path": f"a{number}", "sample": "", "size": 1} for number in range(1001)]
+    deep = [{"path": "/".join("x" * 64), "sample": "", "size": 1}]
     objects = [{"oid": f"{number:064x}", "size": 1 << 40} for number in range(1001)]
     batch = {"operation": "upload", "transfers": ["multipart"]}
     one_file = {"key": "header", "value": {"summary": "s", "x": [[]] * 400_000}}
@@ -356,6 +357,7 @@ def test_too_much_is_refused(url: str, names: dict[str, str]) -> None:
         (f"{api}/commit/main", one_file, 413),
         (f"{api}/preupload/main", {"files": files}, 413),
         (f"{api}/preupload/main", {"files": [], "gitIgnore": "a\n" * 40_000}, 413),
+        (f"{api}/preupload/main", {"files": deep, "gitIgnore": "x/**/x/**/x/**/y\n" * 1000}, 413),
         (lfs, batch | {"objects": objects}, 413),
         (lfs, batch | {"objects": objects[:100]}, 413),
         (f"{api}/super-squash/main", {"message": "x" * 2000}, 422),

@@ -200,6 +200,13 @@ def test_a_cookie_reads_pages_and_files_and_is_nothing_to_the_api(site: Site) ->
         bearer = {"Authorization": f"Bearer {client.cookies['erpd-hub-session']}"}
         assert client.post("/xet/0/v1/shards", headers=bearer).status_code == 401
         assert client.delete("/api/repos/delete").status_code >= 400
+    token = {"Authorization": f"Bearer {TOKEN}"}
+    for path in (
+        "/alice/secret/resolve/main/README.md",
+        "/api/models/alice/secret",
+        "/alice/secret/resolve/main/absent",
+    ):
+        assert httpx.get(site.url + path, headers=token).headers["cache-control"] == "private, no-cache"
     for origin in ("http://evil.test", "null"):
         foreign = httpx.post(f"{site.url}/-/login", data={"token": TOKEN}, headers={"Origin": origin})
         assert foreign.status_code == 403
@@ -244,6 +251,15 @@ def test_the_urls_that_clients_print_are_pages(site: Site) -> None:
     assert "notes.txt</del>" in removed and "new&lt;b&gt;.txt" in removed
     for page in ("/alice/t-r1-base/discussions/99", "/alice/t-r1-base/commit/" + "0" * 40, "/alice/secret/commit/main"):
         assert httpx.get(site.url + page).status_code == 404
+    listed = api.create_collection("A <b> list", namespace="alice", description="of <i>two</i>")
+    for name, kind in (("alice/t-r1-base", "model"), ("alice/secret", "model")):
+        api.add_collection_item(listed.slug, name, kind, note=f"note <b> on {name}")
+    text = httpx.get(listed.url).text
+    assert "A &lt;b&gt; list" in text and "of &lt;i&gt;two&lt;/i&gt;" in text
+    assert 'href="/alice/t-r1-base"' in text and "note &lt;b&gt; on alice/t-r1-base" in text and "secret" not in text
+    assert httpx.get(listed.url[:-1]).status_code == 404
+    assert httpx.get(f"{site.url}/favicon.ico").headers["content-type"] == "image/svg+xml"
+    assert httpx.get(f"{site.url}/robots.txt").text == "User-agent: *\nDisallow: /\n"
     for page in ("/", "/alice/t-r1-base", "/-/style.css"):
         answer = httpx.head(site.url + page)
         assert (answer.status_code, answer.content) == (200, b"")

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -125,6 +126,58 @@ def test_a_full_disk_refuses_the_file_and_serves_on(tmp_path: Path) -> None:
     api.upload_file(path_or_fileobj=b"x" * 1_000_000, path_in_repo="fits.bin", repo_id=repo)
     process.terminate()
     assert process.wait(timeout=20) == 0
+
+
+FULL_DISK = """
+import json, os, subprocess, sys
+from pathlib import Path
+import httpx
+from test_hub_server_process import start, wait_ready
+
+def fill(folder):
+    with (folder / "filler").open("wb", buffering=0) as file:
+        try:
+            while file.write(bytes(1 << 16)): pass
+        except OSError: pass
+
+disk, other = Path(sys.argv[1]), Path(sys.argv[2])
+for folder, size in ((disk, "4m"), (other, "16k")):
+    folder.mkdir()
+    if subprocess.call(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]): sys.exit(9)
+root, ready = disk / "root", disk / "server.json"
+process = start(root, ready)
+url = wait_ready(process, ready)
+for name in ("kept", "gone"):
+    httpx.post(f"{url}/api/repos/create", json={"name": name, "type": "model"}).raise_for_status()
+process.kill()
+process.wait()
+fill(disk)
+fill(other)
+embedded = start(root, other / "ready.json", "--until-unused", str(root / "clients.lock"))
+refusal = embedded.communicate()[1].decode()
+process = start(root, other / "ready.json")
+while b" at http" not in (line := process.stderr.readline()): assert line
+url = line.split()[-1].decode()
+told = [httpx.get(f"{url}/api/models/local/kept").status_code]
+told.append(httpx.request("DELETE", f"{url}/api/repos/delete", json={"name": "gone", "type": "model"}).status_code)
+process.terminate()
+process.wait()
+print(json.dumps([told, embedded.returncode, refusal, os.listdir(other)]))
+"""
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="mounts in a namespace of its own")
+def test_on_a_full_disk_the_next_server_reads_and_deletes(tmp_path: Path) -> None:
+    """Also where it cannot say where it is; one that a run starts for itself then names the remedy."""
+    command = ["unshare", "-rm", sys.executable, "-c", FULL_DISK, str(tmp_path / "disk"), str(tmp_path / "other")]
+    environment = os.environ | {"NO_PROXY": "127.0.0.1", "PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    if done.returncode == 9 or "unshare" in done.stderr:
+        pytest.skip(f"nothing can be mounted here: {done.stderr}")
+    assert done.returncode == 0, done.stderr
+    told, code, refusal, left = json.loads(done.stdout)
+    assert (told, code, left) == ([200, 200], 2, ["filler"])
+    assert "its disk is full" in refusal and "free some space there" in refusal
 
 
 def confirmed(folder: Path) -> set[str]:

@@ -6,15 +6,16 @@ import http.client
 import json
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
 from test_hub_server_process import TOKEN, running
 
-from erpd_hub.hub.server.cards import MAX_HEADER_BYTES, CardError, parse_header
-from erpd_hub.hub.server.remembered import Remembered
+from erpd_hub.hub.server.paging import MAX_PAGE_BYTES
 
 
 @pytest.fixture(scope="module")
@@ -162,29 +163,65 @@ def test_web_pages_cannot_reach_a_server_without_a_token(url: str, repo: str) ->
 
 def test_a_card_that_cannot_be_sent_spoils_no_listing(url: str, repo: str) -> None:
     """A commit brings none as a regular file; as a large one nobody has looked at it."""
-    for header in ('tags: ["\\ud800"]', '"\\ud800": 1', "x: 0x" + "f" * 6000, "a: *a", "license: [", "tags: {a: 1}"):
+    headers = ['tags: ["\\ud800"]', '"\\ud800": 1', "x: 0x" + "f" * 6000, "a: *a", "license: [", "tags: {a: 1}"]
+    for header in (*headers, "x: !!bool foo", "tags: 5"):
         card = f"---\n{header}\n---\n".encode()
         refused = commit(url, repo, put("README.md", card))
         assert (refused.status_code, "Invalid metadata in README.md" in refused.text) == (400, True)
-        oid = hashlib.sha256(card).hexdigest()
-        assert httpx.put(upload_link(url, repo, oid, len(card)), content=card).status_code == 200
-        reference = {"path": "README.md", "algo": "sha256", "oid": oid, "size": len(card)}
-        assert commit(url, repo, {"key": "lfsFile", "value": reference}).status_code == 200
-        assert httpx.get(f"{url}/api/models?full=true&cardData=true").status_code == 200
+        assert commit(url, repo, lfs(url, repo, "README.md", card)).status_code == 200
+        assert repo in [found.id for found in HfApi(url).list_models(full=True, cardData=True)]
         assert httpx.get(f"{url}/").status_code == 200
 
 
-def test_yaml_that_takes_long_is_refused_at_once() -> None:
-    deep, number = "a: " + "[" * 100_000, "a: 1" + ":59" * 40_000
-    for text in (deep, number, "- " * 60_000, "a: [" + "[]," * MAX_HEADER_BYTES + "]"):
-        with pytest.raises(CardError):
-            parse_header(f"---\n{text}\n---\n")
+def lfs(url: str, repo: str, path: str, content: bytes) -> dict[str, object]:
+    """The line of a commit for a large file, uploaded."""
+    oid = hashlib.sha256(content).hexdigest()
+    assert httpx.put(upload_link(url, repo, oid, len(content)), content=content).status_code == 200
+    return {"key": "lfsFile", "value": {"path": path, "algo": "sha256", "oid": oid, "size": len(content)}}
 
 
-def test_what_is_remembered_is_bounded() -> None:
-    kept = Remembered(10)
-    for key in "abab":
-        assert kept.get(key, lambda key=key: key * 4) == key * 4
-    assert kept.get("a", lambda: "made again") == "aaaa"
-    assert kept.get("c", lambda: "cccc") == "cccc"
-    assert kept.get("b", lambda: "anew") == "anew"  # the one not asked for longest went
+def test_lost_rules_of_a_repository_do_not_lock_it(url: str) -> None:
+    """Also the upload that would bring them again asks first."""
+    api = HfApi(url, token=TOKEN)
+    repo = api.create_repo(f"local/r-{uuid.uuid4().hex[:6]}").repo_id
+    rules = [lfs(url, repo, name, f"# {name}".encode()) for name in (".gitattributes", ".gitignore")]
+    assert commit(url, repo, *rules).status_code == 200
+    api.permanently_delete_lfs_files(repo, list(api.list_lfs_files(repo)), rewrite_history=False)
+    assert httpx.get(f"{url}/{repo}/resolve/main/.gitattributes").status_code == 410
+    for name in (".gitattributes", ".gitignore"):
+        api.upload_file(path_or_fileobj=b"*.x", path_in_repo=name, repo_id=repo)
+    assert httpx.get(f"{url}/{repo}/resolve/main/.gitignore").content == b"*.x"
+
+
+def test_a_page_of_a_listing_has_so_many_bytes(url: str) -> None:
+    api = HfApi(url, token=TOKEN)
+    first = api.create_repo("local/long-0").repo_id
+    card = b"---\nx: " + b"x" * 120_000 + b"\n---\n"
+    assert commit(url, first, put("README.md", card)).status_code == 200
+    names = {first, *(api.duplicate_repo(first, f"local/long-{number}").repo_id for number in range(1, 75))}
+    page = httpx.get(f"{url}/api/models?search=long-&cardData=true")
+    assert (len(page.content) < MAX_PAGE_BYTES + len(card) + 2000, "next" in page.links) == (True, True)
+    assert {found.id for found in api.list_models(search="long-", cardData=True)} == names
+
+
+def test_a_discussion_has_so_much_text(url: str, repo: str) -> None:
+    api = HfApi(url, token=TOKEN)
+    api.create_discussion(repo, "Title")
+    with pytest.raises(HfHubHTTPError, match="too long; open another") as refused:
+        for _ in range(9):
+            comment = api.comment_discussion(repo, 1, "\u00e9" * 60_000)
+    assert refused.value.response.status_code == 422
+    with pytest.raises(HfHubHTTPError, match="too long"):
+        api.edit_discussion_comment(repo, 1, comment.id, "\u00e9" * 60_000)
+    api.change_discussion_status(repo, 1, "closed")
+
+
+def test_one_of_many_moves_at_once_is_made(url: str) -> None:
+    HfApi(url, token=TOKEN).create_repo("local/moving")
+
+    def move(number: int) -> int:
+        body = {"fromRepo": "local/moving", "toRepo": f"local/moving-{number}", "type": "model"}
+        return httpx.post(f"{url}/api/repos/move", json=body, timeout=60).status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sorted(pool.map(move, range(8))) == [200] + [400] * 7

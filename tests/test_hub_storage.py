@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -19,7 +20,7 @@ from huggingface_hub.lfs import _upload_multi_part
 from test_hub_accounts import TOKENS, write_accounts
 from test_hub_xet import chunk
 
-from erpd_hub.hub.server import routes_multipart, xet
+from erpd_hub.hub.server import routes_multipart, uploads, xet
 from erpd_hub.hub.server.accounts_file import read_accounts
 from erpd_hub.hub.server.app import HubApp
 from erpd_hub.hub.server.call import Hub
@@ -101,6 +102,44 @@ def test_a_tag_keeps_its_message_when_its_commit_is_rewritten(ada: HfApi, hub: H
     assert after[1] == "half way"
 
 
+def test_a_deletion_that_came_half_way_is_finished_by_the_next(ada: HfApi, url: str) -> None:
+    repo = ada.create_repo("ada/half").repo_id
+    add(ada, repo, {"a.bin": b"\0half", "b.txt": b"b"})
+    large = list(ada.list_lfs_files(repo))
+    ada.permanently_delete_lfs_files(repo, large, rewrite_history=False)
+    assert httpx.get(f"{url}/{repo}/resolve/main/a.bin").status_code == 410
+    ada.permanently_delete_lfs_files(repo, large)
+    assert set(ada.list_repo_files(repo)) == {".gitattributes", "b.txt"}
+
+
+def test_deleting_for_good_reads_trees_while_others_may_commit(
+    ada: HfApi, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of a large history: what the one writer is stopped for is what makes the result visible."""
+    repo = ada.create_repo("ada/long").repo_id
+    for number in range(3):
+        add(ada, repo, {f"{number}/a.bin": b"\0long %d" % number, f"{number}/b.txt": b"b"})
+    locked: list[bool] = []
+    load = hub.trees.load
+    monkeypatch.setattr(hub.trees, "load", lambda db, key: locked.append(hub.db._writer.locked()) or load(db, key))
+    ada.permanently_delete_lfs_files(repo, list(ada.list_lfs_files(repo)))
+    assert set(ada.list_repo_files(repo)) == {".gitattributes", *(f"{number}/b.txt" for number in range(3))}
+    assert set(locked) == {False}
+
+
+def test_who_commits_while_another_deletes_for_good_loses_nothing(ada: HfApi, url: str) -> None:
+    bob = HfApi(url, token=TOKENS["bob"])
+    files = {"small.bin": b"\0beside", "large.bin": b"\0beside" * 20_000}
+    mine, theirs = ada.create_repo("ada/beside").repo_id, bob.create_repo("bob/beside").repo_id
+    ready = [CommitOperationAdd(*item) for item in files.items()]
+    bob.preupload_lfs_files(theirs, ready)
+    add(ada, mine, files)
+    ada.permanently_delete_lfs_files(mine, list(ada.list_lfs_files(mine)))
+    bob.create_commit(theirs, ready, commit_message="add")
+    for name, content in files.items():
+        assert httpx.get(f"{url}/{theirs}/resolve/main/{name}").content == content
+
+
 @pytest.fixture
 def offer(ada: HfApi, url: str, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], dict]:
     """What a client is told of an upload in parts."""
@@ -131,6 +170,7 @@ def test_parts_become_a_blob_where_they_are(offer: Callable[[bytes], dict], hub:
     blob = hub.blobs.path(hashlib.sha256(content).hexdigest())
     assert (blob.read_bytes(), blob.stat().st_ino) == (content, inode)
     assert not list((hub.root / "parts").iterdir())
+    assert httpx.post(given["href"], json={}).status_code == 200, "the answer may have been lost"
 
 
 def test_one_byte_at_the_end_does_not_pass_for_a_large_file(offer: Callable[[bytes], dict], hub: Hub) -> None:
@@ -141,30 +181,52 @@ def test_one_byte_at_the_end_does_not_pass_for_a_large_file(offer: Callable[[byt
     assert (answer.status_code, "missing" in answer.text) == (400, True)
 
 
-def test_nobody_writes_to_a_file_that_is_becoming_a_blob(offer: Callable[[bytes], dict], hub: Hub) -> None:
+def test_a_part_that_stalls_stops_no_completion_and_changes_no_blob(
+    offer: Callable[[bytes], dict], hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its client is gone without a word: the connection stays open."""
+    monkeypatch.setattr(uploads, "WRITE_CHUNK", 10)
     content = random.Random(1).randbytes(PART)
-    given, sending = offer(content), threading.Event()
-
-    def slowly() -> Iterator[bytes]:
-        yield content[:10]
-        assert sending.wait(30)
-        yield bytes(PART - 10)
-
-    link = given["header"]["00001"]
-    assert httpx.put(link, content=content).status_code == 200
-    late = threading.Thread(target=lambda: httpx.put(link, content=slowly(), timeout=60))
-    late.start()
-    while (answer := httpx.post(given["href"], json={})).status_code == 200:
-        assert httpx.put(link, content=content).status_code == 200  # the late one had not arrived yet
-        time.sleep(0.05)
-    sending.set()
-    late.join()
-    assert answer.status_code == 409
-    assert httpx.post(given["href"], json={}).status_code == 400, "not the announced bytes any more"
+    given, sha = offer(content), hashlib.sha256(content).hexdigest()
+    link = urlsplit(given["header"]["00001"])
+    with socket.create_connection((link.hostname, link.port)) as stalled:
+        head = f"PUT {link.path}?{link.query} HTTP/1.1\r\nHost: {link.netloc}\r\nContent-Length: {PART}\r\n\r\n"
+        stalled.sendall(head.encode() + b"\1" * 10)
+        deadline = time.monotonic() + 60
+        while not any(path.read_bytes() == b"\1" * 10 for path in (hub.root / "parts").glob(f"{sha}-*")):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert httpx.put(given["header"]["00001"], content=content).status_code == 200
+        assert httpx.post(given["href"], json={}).status_code == 200
+        stalled.sendall(bytes(PART - 10))
+        assert b" 503 " in stalled.recv(1000).splitlines()[0], "which clients try again"
+    assert hub.blobs.path(sha).read_bytes() == content
+    assert not list((hub.root / "parts").glob(f"{sha}-*"))
 
 
 XORB = chunk(b"a" * 1000) + chunk(b"b" * 1000)
 FILE = SharedFile(hashlib.sha256(b"a" * 1000 + b"b" * 1000).hexdigest(), (Run("e" * 64, 0, 2, 2000),))
+
+
+def test_while_one_upload_of_xet_is_made_a_file_others_are_answered(
+    hub: Hub, ada: HfApi, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[bool] = []
+    place = xet.Place
+    monkeypatch.setattr(xet, "Place", lambda *fields: held.append(hub.xorbs._lock.locked()) or place(*fields))
+    _add(hub, "ada", "e" * 64, XORB)
+    hub.xorbs.assemble("ada", FILE)
+    assert held == [False, False]
+    repo = ada.create_repo("ada/waiting").repo_id
+    given = httpx.get(
+        f"{url}/api/models/{repo}/xet-write-token/main", headers={"Authorization": f"Bearer {TOKENS['ada']}"}
+    ).json()
+    link = urlsplit(given["casUrl"])
+    with hub.xorbs._lock, socket.create_connection((link.hostname, link.port)) as waiting:
+        head = f"POST {link.path}/v1/xorbs/default/{'d' * 64} HTTP/1.1\r\nHost: {link.netloc}\r\n"
+        waiting.sendall(f"{head}Authorization: Bearer {given['accessToken']}\r\nContent-Length: 1\r\n\r\n".encode())
+        for _ in range(5):
+            assert httpx.get(f"{url}/-/icon.svg", timeout=20).status_code == 200
 
 
 def _spoil(hub: Hub, how: str) -> None:
@@ -176,17 +238,28 @@ def _spoil(hub: Hub, how: str) -> None:
             raw.write_bytes(XORB[:-1])
         case "flipped":
             raw.write_bytes(XORB[:-1] + b"c")
+        case "nothing of its note":
+            hub.xorbs.assemble("ada", FILE)
+            assert not raw.exists()
+            raw.with_suffix(".in").write_bytes(b"")
         case "its blob is gone":
             hub.xorbs.assemble("ada", FILE)
             with hub.db.write() as db:
                 db.execute("DELETE FROM blobs")
 
 
-@pytest.mark.parametrize("how", ["empty", "cut", "flipped", "its blob is gone"])
+def _add(hub: Hub, owner: str, xorb: str, content: bytes) -> None:
+    with hub.blobs.scratch() as file:
+        file.write(content)
+        file.flush()
+        hub.xorbs.add(owner, xorb, Path(file.name))
+
+
+@pytest.mark.parametrize("how", ["empty", "cut", "flipped", "nothing of its note", "its blob is gone"])
 def test_a_spoiled_xorb_is_sent_again_by_the_next_try(tmp_path: Path, how: str) -> None:
     hub = Hub(tmp_path, read_accounts(write_accounts(tmp_path)))
-    hub.xorbs.add("bob", "f" * 64, XORB)
-    hub.xorbs.add("ada", "e" * 64, XORB)
+    _add(hub, "bob", "f" * 64, XORB)
+    _add(hub, "ada", "e" * 64, XORB)
     addresses = [hub.xorbs.address(owner) for owner in ("ada", "bob")]
     _spoil(hub, how)
     with pytest.raises(Refusal) as refused:
@@ -198,6 +271,6 @@ def test_a_spoiled_xorb_is_sent_again_by_the_next_try(tmp_path: Path, how: str) 
         True,
     ]
     packed_otherwise = chunk(b"a" * 500) + chunk(b"a" * 500 + b"b" * 1000)
-    hub.xorbs.add("ada", "e" * 64, packed_otherwise)
+    _add(hub, "ada", "e" * 64, packed_otherwise)
     assert hub.xorbs.assemble("ada", FILE) == FILE.sha256
     hub.close()

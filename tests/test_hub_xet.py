@@ -1,12 +1,18 @@
 """Uploads as the clients make them unasked, through Xet: what arrives, what is refused, what is kept."""
 
+import asyncio
 import hashlib
+import io
+import json
 import os
 import random
+import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -15,11 +21,20 @@ from huggingface_hub import HfApi
 from test_hub_accounts import TOKENS, write_accounts
 from test_hub_server_process import TOKEN, running, start, wait_ready
 
+from erpd_hub.hub.server import app, bodies
 from erpd_hub.hub.server.accounts import Accounts
 from erpd_hub.hub.server.call import Hub
 from erpd_hub.hub.server.errors import Refusal
 from erpd_hub.hub.server.gc import collect
-from erpd_hub.hub.server.xorbs import MAX_CHUNK_BYTES, hash_text, read_chunks, read_shard, unpack
+from erpd_hub.hub.server.xorbs import (
+    MAX_CHUNK_BYTES,
+    MAX_CHUNKS,
+    MIN_MEAN_BYTES,
+    hash_text,
+    read_chunks,
+    read_shard,
+    unpack,
+)
 
 UPLOAD = """
 import sys
@@ -83,7 +98,7 @@ def test_two_accounts_of_one_cache_upload_the_same_bytes(tmp_path: Path) -> None
             assert resolved.content == (tmp_path / "a.bin").read_bytes()
 
 
-def test_after_deleting_files_clients_send_everything_again(url: str, tmp_path: Path) -> None:
+def test_what_was_deleted_for_good_can_be_uploaded_again(url: str, tmp_path: Path) -> None:
     api = HfApi(url, token=TOKEN)
     repo = api.create_repo("local/forgetful").repo_id
     (tmp_path / "a.bin").write_bytes(os.urandom(300_000))
@@ -209,6 +224,18 @@ def test_chunks_unpack_to_exactly_what_their_header_says() -> None:
         unpack(bomb, read_chunks(bomb)[0])
 
 
+def test_files_of_many_tiny_chunks_are_refused_before_they_are_made() -> None:
+    """Each takes as long to unpack as an honest one; in one file or in many of one shard."""
+    runs = [("cd" * 32, MAX_CHUNKS, 0, MAX_CHUNKS)] * 3
+    single = shard(None, *runs)
+    many = shard(None, runs[0])[: -len(END)] + b"".join(shard(None, run)[48 : -len(END)] for run in runs[1:]) + END
+    for content in (single, many):
+        with pytest.raises(Refusal, match="too many small chunks"):
+            list(read_shard(io.BytesIO(content)))
+    honest = shard(None, *[("cd" * 32, MAX_CHUNKS * MIN_MEAN_BYTES, 0, MAX_CHUNKS)] * 3)
+    assert [file.chunks for file in read_shard(io.BytesIO(honest))] == [3 * MAX_CHUNKS]
+
+
 def test_random_bytes_never_break_the_reader() -> None:
     rng = random.Random(0)
     good = shard("ab" * 32, ("cd" * 32, 5, 0, 1), ("cd" * 32, 5, 0, 1))
@@ -217,7 +244,7 @@ def test_random_bytes_never_break_the_reader() -> None:
         for _ in range(rng.randrange(4)):
             if damaged:
                 damaged[rng.randrange(len(damaged))] = rng.choice([0, 255, rng.randrange(256)])
-        for read in (lambda data: list(read_shard(bytes(data))), lambda data: read_chunks(memoryview(data))):
+        for read in (lambda data: list(read_shard(io.BytesIO(data))), lambda data: read_chunks(memoryview(data))):
             try:
                 read(damaged)
             except Refusal as error:
@@ -229,7 +256,8 @@ def test_garbage_collection_takes_xorbs_that_no_shard_followed(tmp_path: Path) -
     hub = Hub(tmp_path, Accounts())
     address = hub.xorbs.address("ada")
     assert address != hub.xorbs.address("bob")
-    hub.xorbs.add("ada", "a" * 64, chunk(b"x"))
+    (tmp_path / "xorb").write_bytes(chunk(b"x"))
+    hub.xorbs.add("ada", "a" * 64, tmp_path / "xorb")
     hub.close()
     assert collect(tmp_path, min_age_s=3600, dry_run=False).blobs == 0
     (waiting,) = (tmp_path / "xorbs").glob("*/*/*")
@@ -252,3 +280,55 @@ def test_a_full_disk_ends_the_upload_and_stands_in_the_log(tmp_path: Path) -> No
     (line,) = {line.rpartition("/")[0] + line[line.index(" failed") :] for line in log.splitlines() if "failed" in line}
     assert "POST /xet/" in line
     assert "the disk is full" in line
+
+
+def _until(reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_uploads_left_half_sent_take_no_memory_and_leave_nothing(url: str, repo: str, folder: Path) -> None:
+    given = httpx.get(f"{url}/api/models/{repo}/xet-write-token/main").json()
+    path = httpx.URL(given["casUrl"]).raw_path.decode()
+    sent, count = 8 << 20, 8
+
+    def resident() -> int:
+        status = Path(f"/proc/{json.loads((folder / 'ready.json').read_text())['pid']}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) << 10
+
+    incoming = folder / "root" / "incoming"
+    before = resident()
+    with ExitStack() as stack:
+        for number in range(count):
+            connection = stack.enter_context(socket.create_connection((httpx.URL(url).host, httpx.URL(url).port)))
+            head = f"POST {path}/v1/xorbs/default/{number:064x} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+            head += f"Authorization: Bearer {given['accessToken']}\r\nContent-Length: {sent + 1}\r\n\r\n"
+            connection.sendall(head.encode() + bytes(sent))
+        _until(lambda: sum(file.stat().st_size for file in incoming.iterdir()) > count * (sent - (1 << 20)))
+        assert resident() - before < count * sent / 2
+    _until(lambda: not list(incoming.iterdir()))
+
+
+def test_a_request_whose_body_stops_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = Hub(tmp_path, Accounts())
+    token, _ = hub.signer.token("xet", "local", 60)
+    parts = [{"type": "http.request", "body": b"a part", "more_body": True}]
+    told: list[dict] = []
+
+    async def receive() -> dict:
+        return parts.pop() if parts else await asyncio.Event().wait()
+
+    async def send(message: dict) -> None:
+        told.append(message)
+
+    path = f"/xet/{hub.xorbs.address('local')}/v1/xorbs/default/{'a' * 64}"
+    scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"",
+             "headers": [(b"authorization", f"Bearer {token}".encode())]}  # fmt: skip
+    monkeypatch.setattr(bodies, "SILENCE_S", 0.05)
+    asyncio.run(app.HubApp(hub, hosts=None)(scope, receive, send))
+    assert told[0]["status"] == 408
+    assert (b"connection", b"close") in told[0]["headers"]
+    assert not list((tmp_path / "incoming").iterdir())
+    hub.close()

@@ -20,7 +20,7 @@ from erpd_hub.sampling.engine import Completion
 from erpd_hub.sampling.job import Job
 from erpd_hub.sampling.journal import Journal
 from erpd_hub.sampling.transformers_engine import LocalEngine
-from erpd_hub.stages import StageContext
+from erpd_hub.stage_context import StageContext
 
 PROBLEMS = [Problem(text, "addition", text, "7") for text in ("3+4", "1+2", "12+5", "20+31")]
 SAMPLES = {

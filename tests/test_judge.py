@@ -353,7 +353,8 @@ _SCRIPT = """
 import sys, json
 from pathlib import Path
 from erpd_hub.config import JudgeConfig
-from erpd_hub.stages import StageContext, judge
+from erpd_hub.stage_context import StageContext
+from erpd_hub.stages import judge
 config, details, out, work = json.loads(sys.argv[1])
 judge.run(JudgeConfig.model_validate(config), Path(out), context=StageContext(0, Path(work)), details=Path(details))
 """

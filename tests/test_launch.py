@@ -23,7 +23,7 @@ from erpd_hub.launching.processes import alone
 from erpd_hub.launching.worker import Job, read_answer
 from erpd_hub.lineage import locate, verify
 from erpd_hub.samples import read_rows
-from erpd_hub.stages import StageContext
+from erpd_hub.stage_context import StageContext
 
 RECIPE = """
 run: launched

@@ -21,8 +21,8 @@ from erpd_hub.models import (
     load_tokenizer,
     save_checkpoint,
     stop_ids,
-    tiny_policy,
 )
+from erpd_hub.tiny_policies import tiny_policy
 
 
 def test_tiny_policy_has_the_measured_size() -> None:

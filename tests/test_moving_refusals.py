@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from conftest import cli
 from moving_hubs import Hubs, Two, commits, two_hubs
-from published import as_input
+from published import as_input, push
 
-from erpd_hub.artifacts import LINEAGE
+from erpd_hub.artifacts import LINEAGE, OriginRecord
 from erpd_hub.errors import ArtifactError, ConfigError, HubError
 from erpd_hub.home import cache_folder
 from erpd_hub.hub.connecting import connect
@@ -50,6 +50,23 @@ def test_nothing_of_somebody_else_is_overwritten(two: Two) -> None:
     with pytest.raises(ArtifactError, match="lab/t-r1-base: expected none there"):
         list(Move(two.source, two.target, "lab").run(two.teacher))
     assert commits(two.target, "lab") == before
+
+
+def test_an_artifact_of_the_other_sides_own_keeps_its_main(two: Two) -> None:
+    """Also one that was copied from somewhere else: runs of the same name make repositories of the same names."""
+    own = {"stage": "teacher", "kind": "checkpoint", "run": "t", "repo_type": "model", "repo_id": "lab/t-r1-teacher"}
+    sha, record = push(two.target, {"model.safetensors": b"theirs"}, config={"own": 1}, **own)
+    for origin in (None, OriginRecord(repo_id="carol/t-r1-teacher", revision="a" * 40)):
+        if origin is not None:
+            text = record.model_copy(update={"origin": origin}).to_json()
+            made = two.target.api.upload_file(
+                path_or_fileobj=text.encode(), path_in_repo=LINEAGE, repo_id=record.repo_id
+            )
+            sha = made.oid
+        before = commits(two.target, "lab")
+        with pytest.raises(ArtifactError, match="lab/t-r1-teacher: its main is an artifact that did not"):
+            list(Move(two.source, two.target, "lab").run(two.teacher))
+        assert (commits(two.target, "lab"), two.target.resolve("model", record.repo_id)) == (before, sha)
 
 
 def test_what_is_private_is_not_copied_into_a_public_repository_unless_that_is_said(two: Two) -> None:

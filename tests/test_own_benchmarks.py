@@ -25,7 +25,7 @@ from erpd_hub.plan import make_plan
 from erpd_hub.recipe import build_recipe
 from erpd_hub.references import RepoRef
 from erpd_hub.samples import read_rows
-from erpd_hub.stages import StageContext
+from erpd_hub.stage_context import StageContext
 
 
 def recipe(evaluate: dict[str, Any], **top: Any) -> Any:

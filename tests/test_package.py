@@ -1,5 +1,6 @@
 """The package: what is on disk is what ships, under one name, and the light parts stay light."""
 
+import ast
 import subprocess
 import sys
 import tomllib
@@ -79,6 +80,39 @@ def test_light_modules_import_nothing_heavy(module: str, tmp_path: Path) -> None
     code = f"import sys, erpd_hub.{module}; print([name for name in {HEAVY!r} if name in sys.modules])"
     done = run("-c", code, cwd=tmp_path)
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
+
+
+def test_losses_and_signals_need_torch_alone(tmp_path: Path) -> None:
+    code = (
+        "import sys, erpd_hub.signals, erpd_hub.losses, erpd_hub.advantages, erpd_hub.estimators; "
+        "print([name for name in ('transformers', 'accelerate', 'datasets', 'trl') if name in sys.modules])"
+    )
+    done = run("-c", code, cwd=tmp_path)
+    assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
+
+
+_ABOVE = {"stages", "cli", "comparing", "hub", "nodes", "pipeline", "plan", "recipe", "runner", "spaces"}
+_MATH = {"advantages", "distances", "estimators", "head", "layout", "logprobs", "losses", "noise", "scoring", "signals"}
+
+
+def _imports(path: Path) -> set[str]:
+    """First names under `erpd_hub` of what a module imports, in its functions too."""
+    tree = ast.parse(path.read_text())
+    found = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    return {name.split(".")[1] for name in found if name.startswith("erpd_hub.")}
+
+
+@pytest.mark.parametrize(
+    ("part", "above"),
+    [
+        *((name, _ABOVE) for name in ("config", "models", "samples", "sampling", "training")),
+        *((name, _ABOVE | {"launching", "planning", "sampling", "training"}) for name in sorted(_MATH)),
+    ],
+)
+def test_imports_point_downward(part: str, above: set[str]) -> None:
+    folder = ROOT / "erpd_hub" / part
+    for path in sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]:
+        assert _imports(path) & above == set(), path.relative_to(ROOT)
 
 
 def test_help_answers_without_torch(tmp_path: Path) -> None:

@@ -169,6 +169,7 @@ def test_a_verified_forgery_of_the_record_is_found(micro):
         (["run", str(MICRO), "rollouts.policy=local/absent", "--until", "rollouts"], 2, "no such model"),
         (["run", str(MICRO), "seed=77", "--from", "student"], 2, "not finished; run without --from"),
         (["run", str(MICRO), "hub.endpoint=ftp://x"], 2, "expected local or a URL"),
+        (["teacher", "--name", "impA"], 2, "--name: expected lower-case letters, digits and dashes, got 'impA'"),
         (["teacher", "rollouts=local/micro-r1-prompts", "policy=local/micro-r1-base", "loss.type=ce", "steps=1"], 2,
          "expected rollouts, got local/micro-r1-prompts, which is prompts"),
     ],

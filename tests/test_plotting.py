@@ -1,6 +1,7 @@
 """Figures: what is drawn is what was recorded, what is missing is named, and cards' pictures are no payload."""
 
 import sys
+from math import isfinite
 from typing import Any
 
 import pytest
@@ -9,14 +10,16 @@ from erpd_hub.artifacts import InputRecord, LineageRecord, check_payload, read_l
 from erpd_hub.cli.plot import plot
 from erpd_hub.errors import ArtifactError, ConfigError, ErpdError
 from erpd_hub.hub.connecting import connect
-from erpd_hub.model_cards.pictures import SCORES, SIGNAL, TRAINING, pictures_in
+from erpd_hub.model_cards import render
+from erpd_hub.model_cards.pictures import POSITIONS, SCORES, SIGNAL, TRAINING, pictures_in
 from erpd_hub.plotting import curves, efficiency, phases, tokens
-from erpd_hub.plotting.card_charts import recorded, signal_counts
+from erpd_hub.plotting.card_charts import distances, recorded, scores, signal_counts
 from erpd_hub.plotting.cards import draw_pictures, repository_pictures
 from erpd_hub.plotting.drawing import Drawn, Skipped
 from erpd_hub.plotting.figures import FIGURES, chosen, formats, write_figures
 from erpd_hub.plotting.reading import Made, RunData, interval, read_run
 from erpd_hub.plotting.style import plain, styled
+from erpd_hub.publish import publish_repository_card
 
 SHA = "0123456789" * 4
 
@@ -160,7 +163,10 @@ def test_fixed_and_evolving_students_of_one_signal_stand_side_by_side() -> None:
     score, distance = found.figure.axes
     labels = score.get_legend_handles_labels()[1]
     assert set(labels) == {"base", "ce@step-8 (teacher)", "fixed (fixed)", "evolving (evolving)"}
-    assert [list(line.get_ydata()) for line in distance.get_lines()] == [[0.01], [0.02]]
+    assert [list(bars.lines[0].get_ydata()) for bars in distance.containers] == [[0.01], [0.02]]
+    (kl,) = distance.containers[0].lines[2][0].get_segments()
+    assert list(kl[:, 1]) == pytest.approx([0.01 - 0.00196, 0.01 + 0.00196])
+    assert "over the full vocabulary" in found.caption
     assert alone.missing == ("evolving: no student of its signal with a fixed denominator has a score",)
     assert isinstance(none, Skipped) and "denominator: evolving" in none.why
 
@@ -309,13 +315,48 @@ def test_a_signals_histogram_counts_every_graded_token(micro) -> None:
         assert counts[label][-1] == sum(value >= 1 - 1 / 30 for value in values)
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_a_picture_that_cannot_be_drawn_is_left_out_and_said(value: float, tmp_path) -> None:
+    """The work is done: what is not finite must not keep it from being pushed."""
+    row = {"label": "positive", "position": "0-10%", "min": value, "max": value, "quantile_0.5": value}
+    row |= {f"quantile_{quantile}": value for quantile in ("0.01", "0.05", "0.95", "0.99")}
+    metrics = {"mean": value, "std": value, "quantile_0.01": value, "quantile_0.99": value, "outliers": [],
+               "by_label_and_position": [row]}  # fmt: skip
+    record = made("signal", "signal", metrics=metrics).record.model_copy(update={"kind": "signal"})
+    assert draw_pictures(tmp_path, record) == [SIGNAL, POSITIONS]
+    assert pictures_in(tmp_path) == []
+    said = record.model_dump(mode="json", by_alias=True) | {"kind": "prompts", "metrics": {}, "environment": {}}
+    said["code"] = {"version": "1", "git_commit": None, "dirty": False}
+    card = render(said, left_out=draw_pictures(tmp_path, record))
+    assert f"`{SIGNAL}` could not be drawn" in card and "![" not in card
+
+
+def test_what_a_repository_did_not_measure_is_not_drawn() -> None:
+    """A missing entropy is no 0, and a score without an interval has no bar."""
+    with styled():
+        rows = [("a", {"kl_checkpoint_to_base": 0.0, "entropy": None}), ("b", {"kl_checkpoint_to_base": 0.2})]
+        kl, entropy = distances(rows).axes
+        (score,) = scores([("a", {"avg": 0.5})]).axes
+    assert [list(axes.containers[0].lines[0].get_xdata()) for axes in (kl, score)] == [[0.0, 0.2], [50.0]]
+    assert not any(map(isfinite, entropy.containers[0].lines[0].get_xdata()))
+    assert not isfinite(score.containers[0].lines[2][0].get_segments()[0][0][0])
+
+
+def test_a_run_without_matplotlib_leaves_the_pictures_that_are_there(micro_copy, monkeypatch) -> None:
+    hub = connect("local")
+    before = hub.resolve("dataset", "local/micro-details")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    publish_repository_card(hub, "dataset", "local/micro-details")
+    assert hub.resolve("dataset", "local/micro-details") == before
+
+
 def test_without_matplotlib_a_card_has_no_picture_and_plot_says_what_to_install(tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     record = made("ce", "teacher", config={"steps": 3}, saved_step=3).record
     (tmp_path / "dynamics.jsonl").write_text('{"step": 1, "loss": 1.0}\n{"step": 2, "loss": 0.5}\n')
     draw_pictures(tmp_path, record)
     assert pictures_in(tmp_path) == []
-    assert set(repository_pictures([{"folder": "a/b", "metrics": {"avg": 0.5}}]).values()) == {None}
+    assert repository_pictures([{"folder": "a/b", "metrics": {"avg": 0.5}}]) == {}
     with pytest.raises(ErpdError, match=r"pip install 'erpd-hub\[train\]'"):
         write_figures(a_run([BASE]), tmp_path)
 

@@ -139,7 +139,7 @@ def test_a_function_that_is_not_in_its_module_is_refused_by_the_plan(module, tmp
                     "loss": {"type": "custom", "function": own["teacher"]}},
     }  # fmt: skip
     recipe = build_recipe({"run": "t", "steps": steps}, "t")
-    with pytest.raises(ConfigError, match="nosuch: expected nosuch in own_.*, found none"):
+    with pytest.raises(ConfigError, match=r"nosuch: expected nosuch in own_.*, found none"):
         make_plan(recipe)
     (tmp_path / f"{module}.py").write_text(SOURCE + "\nif value:\n    from json import loads as nosuch\n")
     make_plan(recipe)

@@ -15,7 +15,7 @@ from erpd_hub.config import GeneratedPrompts, HubPrompts, JsonlPrompts, PromptFo
 from erpd_hub.errors import ArtifactError, ConfigError, StageError
 from erpd_hub.evaluation.benchmarks import get_benchmark, load_problems
 from erpd_hub.prompts import Problem, normalise_problem, opens_thinking, problem_key, read_prompts, render
-from erpd_hub.stages import StageContext
+from erpd_hub.stage_context import StageContext
 from erpd_hub.stages.prompts import run
 
 LONG = "Find the sum of all integer bases b greater than nine for which seventeen in base b divides it"

@@ -16,7 +16,7 @@ from erpd_hub.sampling.plan import cut_batches
 from erpd_hub.sampling.sampler import Sampling, sample_problems
 from erpd_hub.sampling.stopping import StopRule, cut_at_stop, stop_token_ids
 from erpd_hub.sampling.transformers_engine import LocalEngine, sampler_logprobs
-from erpd_hub.stages import StageContext
+from erpd_hub.stage_context import StageContext
 
 PROBLEMS = [Problem(text, "addition", text, "7") for text in ("3+4", "12+5", "1+2", "20+31", "9+9")]
 

@@ -3,6 +3,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -12,6 +13,7 @@ from transformers import PrinterCallback
 from trl import GRPOConfig
 from typer.testing import CliRunner
 
+from erpd_hub.artifacts import digest_files, payload_files
 from erpd_hub.cli import app
 from erpd_hub.config import DistillConfig, ScoreConfig, SignalConfig
 from erpd_hub.errors import ArtifactError, ConfigError
@@ -75,6 +77,26 @@ def test_masks_are_those_of_distill(tmp_path, parts) -> None:
     for row in rows(tmp_path / "out"):
         for value, before in zip(row["advantages"], raw[row["problem_id"], row["k"]]["signal"], strict=True):
             assert (value == 0) == (row["label"] == 1 and before > 0)
+
+
+def test_truncated_responses_are_left_out_as_in_distill(tmp_path, parts) -> None:
+    """Whitening then goes by the others; `rollouts` in which the first response of each prompt ended by length."""
+    cut = shutil.copytree(parts["rollouts"], tmp_path / "cut")
+    for path in sorted((cut / "data").glob("*.parquet")):
+        table = pq.read_table(path)
+        pairs = zip(table["k"].to_pylist(), table["finish_reason"].to_pylist(), strict=True)
+        ends = ["length" if k == 0 else end for k, end in pairs]
+        at = table.schema.get_field_index("finish_reason")
+        pq.write_table(table.set_column(at, table.schema.field(at), pa.array(ends, table.schema.field(at).type)), path)
+    told = shutil.copytree(parts["signal"], tmp_path / "told")
+    info = json.loads((told / "signal.json").read_text())
+    (told / "signal.json").write_text(json.dumps(info | {"rollouts_digest": digest_files(payload_files(cut))}))
+    for truncated, samples in (("negative", 18), ("masked", 12), ("dropped", 12)):
+        out = tmp_path / truncated
+        report = export_signal(cut, told, out, format="trl", shaping=Shaping(), truncated=truncated)
+        assert (report["samples"], report["truncated"]) == (samples, truncated)
+        values = torch.tensor([x for row in rows(out) for x in row["advantages"]], dtype=torch.float64)
+        assert (values.mean().item(), values.std().item()) == pytest.approx((0.0, 1.0), abs=1e-5)
 
 
 def test_an_export_is_refused_over_files_and_from_other_rollouts(tmp_path, parts) -> None:
@@ -173,6 +195,7 @@ def test_without_a_recipe_and_out_again(tmp_path, micro, monkeypatch) -> None:
     command += ["--denominator", "local/micro-r1-unlearned", "--name", "own", "prompts_per_step=8", "threads=1"]
     made = json.loads(cli(*command, "--json"))["artifacts"]
     assert [item["step"] for item in made][-2:] == ["r1/signal", "r1/distill"] and len(made) == 5
+    assert [item["reused"] for item in made] == [True, True, True, False, False], "the other run has these scores"
     cli("signal", "export", "local/own-r1-signal", "--format", "verl", "--output", tmp_path / "out")
     exported = rows(tmp_path / "out")
     assert len(exported) == 64 and all(len(r["advantages"]) == len(r["response_ids"]) for r in exported)

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from test_hub_server_process import running
 from erpd_hub import spaces
 from erpd_hub.comparing.paper import experiments
 from erpd_hub.hub.connecting import connect
+from erpd_hub.plotting import card_charts
 
 HOSTILE = (
     "<img src=x onerror=alert(1)>", "<script>alert(1)</script>", "![a](http://evil.example/x.png)", "${1+1} {{1+1}}",
@@ -40,6 +42,19 @@ def space(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     yield SimpleNamespace(**{name: importlib.import_module(name) for name in spaces.MODULES})
     for name in spaces.MODULES:
         sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory) -> Iterator[HfApi]:
+    """A Hub of this file's own, for what tests put there."""
+    with running(tmp_path_factory.mktemp("hub")) as url:
+        yield HfApi(endpoint=url, token=False)
+
+
+@pytest.fixture
+def nowhere(space) -> Any:
+    """A source for what needs only its links."""
+    return space.data.Source(HfApi(endpoint="http://127.0.0.1:9", token=False), "local")
 
 
 @pytest.fixture
@@ -132,6 +147,33 @@ def test_what_the_samples_are_not_marks_their_row(space, source) -> None:
     assert not any(mark in space.leaderboard.board(source, [row], "lineage") for mark in marks)
 
 
+def test_marks_of_a_score_that_says_less_than_it_seems(space, nowhere) -> None:
+    row = {"run": "r", "checkpoint": "c", "benchmark": "b", "avg": 0.0, "k": 4, "n": 8}
+    judged = {"avg_judged": 0.5, "judge": "j", "judge_share": 0.02, "canary_acceptance": 0.9}
+    less = {"coverage": 0.0, "n_graded": 6, "canaries_problem": "it accepts wrong answers"}
+    html = space.leaderboard.board(nowhere, [row | judged | less], "lineage")
+    assert "50.0 with j: raised 2.0 % of samples, canaries accepted 90 %" in html
+    assert "judged score not to be trusted: it accepts wrong answers" in html
+    assert "0.0 % graded" in html and "4 x 6/8" in html
+    plain = space.leaderboard.board(nowhere, [row | judged], "lineage")
+    assert "4 x 8<" in plain and not any(word in plain for word in ("trusted", "graded"))
+
+
+def test_scores_that_were_measured_otherwise_are_not_compared_without_a_word(space, nowhere) -> None:
+    row = {"run": "r", "checkpoint": "c", "benchmark": "b", "avg": 0.5, "version": 1, "temperature": 1.0,
+           "harness": '{"grader": 1, "erpd-hub": 1}'}  # fmt: skip
+    alike = row | {"checkpoint": "d", "harness": '{"grader": 1, "erpd-hub": 2}'}
+    assert space.leaderboard.incomparable([row, alike, row | {"benchmark": "other", "version": 2}]) == []
+    rows = [row, row | {"checkpoint": "e", "temperature": 0.6, "harness": '{"grader": 2}'}]
+    sentence = "b: scores that differ in temperature, grader are not comparable"
+    assert space.leaderboard.incomparable(rows) == [sentence]
+    assert sentence in space.leaderboard.board(nowhere, rows, "AVG@K")
+    overview, _ = _tab(space, space.compare.Tab, nowhere).choose(rows, "b", ["r: c", "r: e"])
+    assert sentence in overview
+    assert sentence in _efficiency(space).show(rows, "all", "b")[0]
+    assert space.leaderboard.incomparable([row, row | {"harness": "[" * 100_000}]), "no versions at all"
+
+
 def test_each_sort_keeps_every_row(space, source) -> None:
     rows = source.leaderboard().rows
     for sort in space.leaderboard.SORTS:
@@ -217,15 +259,64 @@ def test_curves_and_efficiency_draw_what_was_recorded(space, source) -> None:
     names = list(space.dynamics.trained(rows))
     missing, figure = tab.show(rows, names)
     assert missing == "" and len(figure.data) >= len(names)
+    assert min(trace.x[0] for trace in figure.data) == 0, "a line stands at the steps taken before it"
     efficiency = space.charts.efficiency(rows)
-    drawn = sum(len(trace.x) for trace in efficiency.data if trace.name != "frontier")
+    drawn = sum(len(trace.x) for trace in efficiency.data if "frontier" not in trace.name)
     assert drawn == sum((row["kl_checkpoint_to_base"] or 0) > 0 for row in rows)
+
+
+def test_efficiency_says_what_it_does_not_draw_and_joins_one_base_only(space) -> None:
+    rows = [
+        {"run": "r", "checkpoint": f"{base}{kl}", "checkpoint_repo": f"{base}{kl}", "benchmark": "b", "role": "student",
+         "avg": 0.1 + kl, "kl_checkpoint_to_base": kl, "base_repo": base}
+        for base in ("one", "two") for kl in (0.0, 0.1, 0.2)
+    ]  # fmt: skip
+    base = {"run": "r", "checkpoint": "base", "benchmark": "b", "role": "base", "avg": 0.1}
+    text, figure = _efficiency(space).show([*rows, base, rows[1] | {"kl_checkpoint_to_base": None}], "all", "b")
+    assert "not drawn, for no measured KL to base: r: one0.1<br>" in text
+    assert text.endswith("for a KL of 0 to base, which has no place on a logarithm: r: one0.0, r: two0.0</div>")
+    frontiers = {trace.name: len(trace.x) for trace in figure.data if "frontier" in trace.name}
+    assert sorted(frontiers.values()) == [2, 2] and len(frontiers) == 2
+    text, figure = _efficiency(space).show([], "all", None)
+    assert "no checkpoint" in text and figure is None
+
+
+def test_dynamics_show_what_the_pictures_of_cards_show(space, hub) -> None:
+    keys = [tuple(keys) for _, keys in space.dynamics.PANELS]
+    assert keys[: len(card_charts._PANELS)] == [tuple(keys) for _, keys in card_charts._PANELS]
+    lines = [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5, "reward": 0.3}, {"step": "x", "loss": "y"}]
+    place = _put(space, hub, "local/trained", "dynamics.jsonl", "\n".join(map(json.dumps, lines)))
+    row = {"run": "r", "checkpoint": "c", "role": "online", "checkpoint_repo": place.repo_id,
+           "checkpoint_revision": place.revision}  # fmt: skip
+    source = space.data.Source(hub, "local")
+    text, figure = _tab(space, space.dynamics.Tab, source).show([row], ["r: c"])
+    drawn = {trace.hovertemplate.partition(",")[0]: (trace.x, trace.y) for trace in figure.data}
+    assert text == "" and drawn == {"reward": ((1,), (0.3,)), "loss": ((0, 1), (1.0, 0.5))}
+    assert sum(bool(trace.showlegend) for trace in figure.data) == 1
+
+
+def test_a_histogram_reads_no_more_tokens_than_it_says(space) -> None:
+    asked: list[int] = []
+
+    def groups() -> Iterator[pa.Table]:
+        for number in range(3):
+            asked.append(number)
+            values = [[0.5] * 10, None, [float("inf")] * 10, [0.25] * 10]
+            yield pa.table({"label": pa.array([1, 0, 0, None], pa.int8()), "signal": values})
+
+    found, tokens, whole = space.signals.beginning(groups(), 45)
+    assert ([group.num_rows for group in found], tokens, whole, asked) == ([4, 2], 40, False, [0, 1])
+    assert space.signals.beginning(groups(), 90)[1:] == (90, True)
+    spread = space.signals.spread(found)
+    assert (len(spread["right responses"]), len(spread["first tokens"])) == (20, 3)
+    assert "wrong responses" not in spread, "what is not finite is in no bin"
 
 
 def test_lineage_draws_all_ancestors_and_ticks_them(space, source) -> None:
     rows = source.leaderboard().rows
     student = next(row for row in rows if row["role"] == "student")
-    graph = source.closure([space.data.checkpoint_place(student)])
+    most = space.lineage.MOST_NODES
+    graph = source.closure([space.data.checkpoint_place(student)], most)
     assert all(graph.values())
     position = {place: number for number, column in enumerate(space.lineage.layers(graph)) for place in column}
     for place, record in graph.items():
@@ -236,7 +327,8 @@ def test_lineage_draws_all_ancestors_and_ticks_them(space, source) -> None:
     assert space.lineage.drawing(source, graph, {}).count("<rect") == len(graph)
     tab = _tab(space, space.lineage.Tab, source)
     whole = tab.load(rows, {})[0]["value"]
-    every = source.closure([space.data.checkpoint_place(row) for row in rows])
+    every = source.closure([space.data.checkpoint_place(row) for row in rows], most)
+    assert len(source.closure([space.data.checkpoint_place(student)], 2)) == 3
     assert tab.show(rows, whole).count("<rect") == len(every) > len(graph)
 
 
@@ -266,30 +358,28 @@ def test_a_hub_that_does_not_answer_is_said_without_its_address(space, monkeypat
     assert _tab(space, space.signals.Tab, source).load([], {})[0]["choices"] == []
 
 
-def test_a_hundred_thousand_samples_are_read_by_what_is_shown(space, tmp_path: Path, monkeypatch) -> None:
+def test_a_hundred_thousand_samples_are_read_by_what_is_shown(space, hub, tmp_path: Path, monkeypatch) -> None:
     shard = tmp_path / "train-00000.parquet"
     text = [f"{number} " + "word " * 400 for number in range(1000)]
     with pq.ParquetWriter(shard, _table(0, text).schema) as writer:
         for group in range(100):
             writer.write_table(_table(group, text))
-    with running(tmp_path) as url:
-        api = HfApi(endpoint=url, token=False)
-        api.create_repo("local/details", repo_type="dataset")
-        commit = api.upload_file(
-            path_or_fileobj=shard,
-            path_in_repo="a/data/train-00000.parquet",
-            repo_id="local/details",
-            repo_type="dataset",
-        )
-        source = space.data.Source(api, "local")
-        read: list[int] = []
-        fetch = HfFileSystemFile._fetch_range
-        counting = lambda file, start, end: read.append(end - start) or fetch(file, start, end)  # noqa: E731
-        monkeypatch.setattr(HfFileSystemFile, "_fetch_range", counting)
-        place = space.data.Place("dataset", "local/details", commit.oid, "a")
-        assert source.index(place).table.num_rows == 100_000
-        (row,) = source.samples(place, "p57-3").rows
-        assert row["text"].startswith("3 word")
+    hub.create_repo("local/details", repo_type="dataset")
+    commit = hub.upload_file(
+        path_or_fileobj=shard,
+        path_in_repo="a/data/train-00000.parquet",
+        repo_id="local/details",
+        repo_type="dataset",
+    )
+    source = space.data.Source(hub, "local")
+    read: list[int] = []
+    fetch = HfFileSystemFile._fetch_range
+    counting = lambda file, start, end: read.append(end - start) or fetch(file, start, end)  # noqa: E731
+    monkeypatch.setattr(HfFileSystemFile, "_fetch_range", counting)
+    place = space.data.Place("dataset", "local/details", commit.oid, "a")
+    assert source.index(place).table.num_rows == 100_000
+    (row,) = source.samples(place, "p57-3").rows
+    assert row["text"].startswith("3 word")
     assert sum(read) < shard.stat().st_size / 2
 
 
@@ -301,6 +391,58 @@ def _table(group: int, text: list[str]) -> pa.Table:
         "label": pa.array([number % 2 for number in range(count)], pa.int8()), "verdict": ["wrong"] * count,
         "text": text, "sampler": noise,
     })  # fmt: skip
+
+
+@pytest.mark.parametrize("record", [
+    '{"stage": "teacher", "inputs": 3}', '{"stage": "teacher", "inputs": [{"role": "a", "repo_type": "model"}, 3]}',
+    '{"inputs": []}', '{"stage": "t", "inputs": [{"role": "a", "repo_type": "kernel", "repo_id": "a/b"}]}',
+    '{"stage": "t", "files": {"a": {"size": 1}}}', "[" * 100_000, "3", '{"stage": ["t"]}',
+])  # fmt: skip
+def test_a_record_that_is_none_is_a_node_that_is_not_ours(space, hub, record: str) -> None:
+    place = _put(space, hub, "local/broken", "lineage.json", record)
+    row = {"run": "r", "checkpoint": "c", "checkpoint_repo": place.repo_id, "checkpoint_revision": place.revision}
+    shown = _tab(space, space.lineage.Tab, space.data.Source(hub, "local")).show([row], "r: c")
+    assert shown.count("<rect") == 1 and "not ours, or not readable" in shown
+
+
+def test_what_could_not_be_read_once_is_read_again(space, hub, monkeypatch) -> None:
+    place = _put(space, hub, "local/later", "lineage.json", '{"stage": "teacher"}')
+    source = space.data.Source(hub, "local")
+
+    def away(*_: object, **__: object) -> None:
+        raise space.data.TRANSPORT_ERROR("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hub, "hf_hub_download", away)
+        patch.setattr(hub, "list_repo_tree", away)
+        assert source.record(place) is None and "does not answer" in source.index(place).missing[0]
+    assert source.record(place) == {"stage": "teacher"}
+    assert "no data/*.parquet" in source.index(place).missing[0] or "not found" in source.index(place).missing[0]
+    monkeypatch.setattr(hub, "hf_hub_download", away)
+    assert source.record(place) == {"stage": "teacher"}, "and is kept once read"
+
+
+def test_a_sample_without_a_grade_is_neither_right_nor_wrong(space, hub, tmp_path: Path) -> None:
+    for name, label in (("right", 1), ("wrong", 0), ("ungraded", None)):
+        row = {"problem_id": "p", "k": 0, "label": label, "numerator": None, "denominator": None, "old": [-1.0] * 2,
+               "signal": [math.inf, math.nan]}  # fmt: skip
+        pq.write_table(pa.Table.from_pylist([row]), tmp_path / "shard.parquet")
+        repo = f"local/{name}"
+        place = _put(space, hub, repo, "data/a.parquet", (tmp_path / "shard.parquet").read_bytes(), kind="dataset")
+        tab = _tab(space, space.signals.Tab, space.data.Source(hub, "local"))
+        html = tab.show(f"{repo}@{place.revision}", "p", 0, "signal")
+        assert [word for word in ("right", "wrong", "ungraded") if f'"badge {word}"' in html] == [name]
+        assert tab.choose(f"{repo}@{place.revision}")[2] is not None, "not finite, and still a page"
+
+
+def test_an_address_that_names_what_is_not_there_is_told(space, nowhere) -> None:
+    rows = [{"run": "r", "checkpoint": name, "benchmark": "b", "avg": 0.5} for name in ("c", "d")]
+    query = {"benchmark": ["gone"], "checkpoint": ["r: c", "r: <b>"], "problem": ["p"], "k": ["9" * 5000]}
+    _, _, overview, *_ = _tab(space, space.compare.Tab, nowhere).load(rows, query)
+    named = ("the benchmark gone,", "the checkpoint r: &lt;b&gt;,", "the problem p,")
+    assert all(f"the address names {name} which is not among these" in overview for name in named)
+    assert "names the checkpoint r: c" not in overview
+    assert space.app._first({"tab": ["gone"]}) == "leaderboard"
 
 
 # ------------------------------------------------------------------------------------------------ its files
@@ -346,14 +488,27 @@ def test_files_are_a_space(space) -> None:
             assert {module.split(".")[0] for module in modules} <= allowed, name
 
 
-def test_push_to_a_hub_and_its_files_back(tmp_path: Path) -> None:
-    with running(tmp_path) as url:
-        api = HfApi(endpoint=url, token=False)
-        commit = spaces.push(api, "local/erpd-compare")
-        info = api.repo_info("local/erpd-compare", repo_type="space")
-        assert (info.sha, info.private) == (commit, True)
-        assert {*spaces.FILES} <= set(api.list_repo_files("local/erpd-compare", repo_type="space"))
-        assert json.loads(Path(api.hf_hub_download("local/erpd-compare", "paper.json", repo_type="space")).read_text())
+def test_push_to_a_hub_and_its_files_back(hub) -> None:
+    commit = spaces.push(hub, "local/erpd-compare")
+    info = hub.repo_info("local/erpd-compare", repo_type="space")
+    assert (info.sha, info.private) == (commit, True)
+    assert {*spaces.FILES} <= set(hub.list_repo_files("local/erpd-compare", repo_type="space"))
+    assert json.loads(Path(hub.hf_hub_download("local/erpd-compare", "paper.json", repo_type="space")).read_text())
+
+
+def _put(space, hub: HfApi, repo: str, path: str, content: str | bytes, *, kind: str = "model") -> Any:
+    """A file of a repository, and its place."""
+    hub.create_repo(repo, repo_type=kind, exist_ok=True)
+    data = content.encode() if isinstance(content, str) else content
+    commit = hub.upload_file(path_or_fileobj=data, path_in_repo=path, repo_id=repo, repo_type=kind)
+    return space.data.Place(kind, repo, commit.oid)
+
+
+def _efficiency(space) -> Any:
+    import gradio as gr
+
+    with gr.Blocks():
+        return space.dynamics.EfficiencyTab(gr.State([]))
 
 
 def _tab(space, kind: Any, source: Any) -> Any:

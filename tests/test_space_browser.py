@@ -1,5 +1,6 @@
 """The Space in a real browser: hostile samples run nothing, nothing foreign is asked for, every tab shows something."""
 
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from browser import BROWSER, browser
-from huggingface_hub import HfApi
+from huggingface_hub import CommitOperationAdd, HfApi
 from test_hub_server_process import running
 
 from erpd_hub import spaces
@@ -27,37 +28,43 @@ ATTACK = (
     "${window.ran=1} {{constructor.constructor('window.ran=1')()}} $\\href{javascript:window.ran=1}{x}$ "
     "<svg onload='window.ran=1'></svg> <iframe src=//evil.example></iframe> <style>@import 'http://evil.example/c.css'</style>"
 )
-TABS = ("Leaderboard", "Compare", "KL efficiency", "Dynamics", "Signal", "Lineage")
+SHOWS = {"Compare": ".columns section", "KL efficiency": ".js-plotly-plot", "Dynamics": ".js-plotly-plot",
+         "Signal": ".tokens .t", "Lineage": "svg.lineage rect"}  # fmt: skip
+"""What each tab but the first shows once it is chosen."""
+FOREIGN = """[...document.querySelectorAll('*')].filter(each =>
+    [...each.attributes].some(one => one.name.startsWith('on') && one.value.includes('window.ran')
+        || ['src', 'href', 'style', 'xlink:href'].includes(one.name)
+            && /^([a-z]+:)?\\/\\/[^\\/]*evil|^javascript:|url\\(.*evil/.test(one.value))
+    || ['SCRIPT', 'STYLE'].includes(each.tagName) && !each.closest('head') && /^window.ran|evil/.test(each.textContent)
+).map(each => each.outerHTML.slice(0, 200)).join()"""
+"""Elements that hostile text has become."""
+REFUSED = """new Promise(done => {
+    document.addEventListener('securitypolicyviolation', event => done(event.effectiveDirective))
+    new WebSocket('ws://evil.example')
+    setTimeout(() => done('nothing'), 10000)
+})"""
 
 
-def test_hostile_samples_run_nothing_and_fetch_nothing(tmp_path: Path) -> None:
+def test_hostile_text_runs_nothing_and_fetches_nothing(tmp_path: Path) -> None:
     with running(tmp_path) as hub:
         api = HfApi(endpoint=hub, token=False)
-        _publish(
-            api, "local/erpd-leaderboard", "data/run.parquet", [_score(name) for name in ("base", "student")], tmp_path
-        )
-        for name in ("base", "student"):
-            rows = [_sample(k) for k in range(2)]
-            _publish(api, "local/run-details", f"{name}/toy/data/train-00000.parquet", rows, tmp_path)
+        _publish_hostile(api, tmp_path)
         with _served(api, tmp_path) as page, browser(tmp_path) as tab:
             tab.open(page)
-            _until(
-                tab,
-                "document.querySelectorAll('.columns section').length == 2 || document.querySelector('table.board')",
-            )
-            _choose(tab, "Compare")
-            _until(tab, "document.querySelectorAll('.columns section').length == 2")
-            time.sleep(2)
-            assert tab.value("document.body.innerText.includes('onerror')"), "it is shown, as text"
+            _until(tab, "document.querySelector('table.board')")
+            for name, element in {"Leaderboard": "table.board", **SHOWS}.items():
+                _choose(tab, name)
+                _until(tab, f"[...document.querySelectorAll('{element}')].some(each => each.checkVisibility())")
+                tab.value("document.querySelectorAll('input[role=listbox]').forEach(each => each.focus())")
+                _until(tab, "document.documentElement.outerHTML.includes('window.ran=1')")
+                assert tab.value(FOREIGN) == "", name
+            assert tab.value("document.querySelector('.tokens .t').innerText.includes('onerror')"), "as text"
+            assert tab.value("document.querySelector('.badge.ungraded').checkVisibility") is not None
             assert tab.value("window.ran") is None
-            assert (
-                tab.value(
-                    "document.querySelectorAll('.columns img, .columns script, .columns iframe, .columns style').length"
-                )
-                == 0
-            )
             foreign = [url for url in tab.requests if not url.startswith((page, "data:", "blob:"))]
             assert foreign == []
+            refused = tab.ask("Runtime.evaluate", expression=REFUSED, awaitPromise=True, returnByValue=True)
+            assert refused["result"]["value"] == "connect-src"
 
 
 def test_every_tab_of_a_run_shows_something(micro, tmp_path: Path) -> None:
@@ -70,9 +77,7 @@ def test_every_tab_of_a_run_shows_something(micro, tmp_path: Path) -> None:
                 f"{width}: it scrolls sideways"
             )
         tab.open(page)
-        shows = {"Compare": ".columns section", "KL efficiency": ".js-plotly-plot", "Dynamics": ".js-plotly-plot",
-                 "Signal": ".tokens .t", "Lineage": "svg.lineage rect"}  # fmt: skip
-        for name, element in shows.items():
+        for name, element in SHOWS.items():
             _until(tab, "document.querySelector('table.board')")
             _choose(tab, name)
             _until(tab, f"[...document.querySelectorAll('{element}')].some(each => each.checkVisibility())")
@@ -132,6 +137,50 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
+def _publish_hostile(api: HfApi, folder: Path) -> None:
+    """A namespace whose every text is an attack, for every tab."""
+    names = ("base", "student")
+    _publish(api, "local/erpd-leaderboard", "data/run.parquet", [_score(name) for name in names], folder)
+    for name in names:
+        _publish(
+            api, "local/run-details", f"{name}/toy/data/train-00000.parquet", [_sample(k) for k in range(2)], folder
+        )
+        line = json.dumps({"step": 1, "loss": 1.0, "entropy": 0.5})
+        files = {"lineage.json": _record([]), "dynamics.jsonl": line, "tokenizer.json": _tokenizer()}
+        _upload(api, f"local/{name}", "model", files)
+    signal = {"problem_id": ATTACK, "k": 0, "label": None, "numerator": [-0.5], "denominator": [-1.0], "old": [-1.0],
+              "signal": [0.5]}  # fmt: skip
+    _publish(api, "local/run-signal", "data/train-00000.parquet", [signal], folder)
+    card = f"---\ntags: [erpd-stage:signal]\n---\n{ATTACK}"
+    inputs = [("rollouts", "dataset", "local/run-details", "student/toy"), ("old", "dataset", "local/run-scores", "")]
+    _upload(api, "local/run-signal", "dataset", {"lineage.json": _record(inputs), "README.md": card})
+    _upload(
+        api, "local/run-scores", "dataset", {"lineage.json": _record([("checkpoint", "model", "local/student", "")])}
+    )
+
+
+def _record(inputs: list[tuple[str, str, str, str]]) -> str:
+    told = [
+        {"role": role, "repo_type": kind, "repo_id": repo, "revision": "main", "folder": folder, "digest": ATTACK}
+        for role, kind, repo, folder in [*inputs, (ATTACK, "model", "local/base", "")]
+    ]
+    files = {ATTACK: {"sha256": ATTACK, "size": 1}}
+    return json.dumps({"stage": ATTACK, "step": ATTACK, "digest": ATTACK, "inputs": told, "files": files})
+
+
+def _tokenizer() -> str:
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+
+    return Tokenizer(WordLevel({"": 0, ATTACK: 1}, unk_token="")).to_str()
+
+
+def _upload(api: HfApi, repo: str, kind: str, files: dict[str, str]) -> None:
+    api.create_repo(repo, repo_type=kind, exist_ok=True)
+    operations = [CommitOperationAdd(name, text.encode()) for name, text in files.items()]
+    api.create_commit(repo, operations, commit_message="hostile", repo_type=kind)
+
+
 def _publish(api: HfApi, repo: str, path: str, rows: list[dict], folder: Path) -> None:
     api.create_repo(repo, repo_type="dataset", exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows), folder / "shard.parquet")
@@ -141,13 +190,15 @@ def _publish(api: HfApi, repo: str, path: str, rows: list[dict], folder: Path) -
 def _score(name: str) -> dict:
     return {
         "run": ATTACK, "role": name, "checkpoint": f"{name} {ATTACK}", "checkpoint_repo": f"local/{name}", "step": 1,
-        "benchmark": "toy", "avg": 0.5, "interval": [0.4, 0.6], "k": 2, "n": 1, "kl_checkpoint_to_base": 0.1,
+        "benchmark": f"toy {ATTACK}", "avg": 0.5, "interval": [0.4, 0.6], "k": 2, "n": 1, "kl_checkpoint_to_base": 0.1,
+        "checkpoint_revision": "main", "loss": ATTACK, "judge": ATTACK, "avg_judged": 0.5, "canaries_problem": ATTACK,
+        "harness": ATTACK, "base_repo": ATTACK,
         "details_repo": "local/run-details", "details_folder": f"{name}/toy", "details_revision": "main",
     }  # fmt: skip
 
 
 def _sample(k: int) -> dict:
     return {
-        "problem_id": "p", "k": k, "text": f"<think>{ATTACK}</think>{ATTACK}", "gold": ATTACK, "extracted": ATTACK,
+        "problem_id": ATTACK, "k": k, "text": f"<think>{ATTACK}</think>{ATTACK}", "gold": ATTACK, "extracted": ATTACK,
         "verdict": "wrong", "label": 0, "finish_reason": "stop", "judge": ATTACK, "response_ids": [1],
     }  # fmt: skip

@@ -8,10 +8,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from erpd_hub.arithmetic import demonstration, random_problems
 from erpd_hub.config import PromptFormat, TinyBase
-from erpd_hub.models import save_checkpoint, tiny_policy
+from erpd_hub.models import save_checkpoint
 from erpd_hub.prompts import PROMPT_SCHEMA, render
 from erpd_hub.samples import SAMPLE_SCHEMA, Sample, shard_path, write_rows
-from erpd_hub.stages import StageContext
+from erpd_hub.stage_context import StageContext
+from erpd_hub.tiny_policies import tiny_policy
 
 TINY = TinyBase(type="tiny", hidden_size=24, layers=2, heads=2, intermediate_size=48, max_digits=2, min_digits=1)
 FORMAT = PromptFormat(template="{problem}?")

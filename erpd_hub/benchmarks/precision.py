@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from erpd_hub.layout import cut_batches
 from erpd_hub.estimators import masked_mean
+from erpd_hub.layout import cut_batches
 from erpd_hub.logprobs import full_vocabulary_kl, make_batch
 from erpd_hub.models import load_model
 from erpd_hub.pipeline import Outcome, open_hub, run_plan

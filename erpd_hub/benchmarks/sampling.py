@@ -27,7 +27,7 @@ from erpd_hub.sampling.engines import fast_dtype
 from erpd_hub.sampling.job import Job
 from erpd_hub.sampling.plan import Draw, all_draws, render_prompts
 from erpd_hub.sampling.vllm_engine import InProcessEngine
-from erpd_hub.stages import StageContext
+from erpd_hub.stage_context import StageContext
 
 _FORMAT = PromptFormat(template="3 + 8 = 11\n45 + 38 = 83\n{problem} =", chat=False, extract="first-line")
 _LONGEST = 4

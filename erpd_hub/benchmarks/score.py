@@ -31,7 +31,8 @@ _MEMORY = """
 import resource, sys
 from pathlib import Path
 from erpd_hub.config import ScoreConfig
-from erpd_hub.stages import StageContext, score
+from erpd_hub.stage_context import StageContext
+from erpd_hub.stages import score
 checkpoint, rollouts, out, budget = sys.argv[1:]
 config = ScoreConfig(rollouts="a/b", checkpoint="a/c", micro_batch_tokens=int(budget))
 Path(out, "work").mkdir(parents=True)

@@ -61,7 +61,7 @@ def evaluate(
     CHECKPOINT is namespace/name or namespace/name@revision, a ./folder, or endpoint:MODEL with --url (its key in
     ERPD_SERVER_KEY). Other keys as in a recipe: KEY=VALUE or --KEY VALUE, such as limit=10 decoding.temperature=0.6.
     """
-    from erpd_hub.cli.stages import single_step
+    from erpd_hub.cli.stages import single_command, single_step
     from erpd_hub.recipe import build_recipe
 
     given: dict[str, Any] = {
@@ -69,14 +69,16 @@ def evaluate(
         "engine.type": engine or ("server" if url else None), "engine.urls": url or None,
         "judge.model": judge, "judge.url": judge_url,
     }  # fmt: skip
-    data = single_step("evaluate", step, _words(context.args, given))
+    words = _words(context.args, given)
+    data = single_step("evaluate", step, words)
     data |= {"run": name, "namespace": namespace, "hub": {"endpoint": endpoint, "private": not public}}
     if benchmark_file:
         data["benchmark_files"] = [str(file) for file in benchmark_file]
     if progress is not None:
         os.environ["ERPD_PROGRESS"] = str(progress.expanduser().absolute())
     _show_progress()
-    recipe = build_recipe(data, "erpd-hub evaluate")
+    command = "" if benchmark_file else single_command("evaluate", words, name, namespace, step)
+    recipe = build_recipe(data, "erpd-hub evaluate", command=command)
     harnesses = [cast("Harness", choice.value) for choice in dict.fromkeys(backend or ())]
     after = _beside(recipe, harnesses, endpoint, tuple(benchmark_file or ()), as_json) if harnesses else None
     carry_out(recipe, dry_run=dry_run, as_json=as_json, gpus=gpus, launch=launch, after=after)

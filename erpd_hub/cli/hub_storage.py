@@ -47,7 +47,8 @@ def gc(
     min_age: Annotated[float, typer.Option(min=0, help="Hours that an upload without a commit is kept.")] = 24.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
 ) -> None:
-    """Remove content that no commit refers to: of deleted repositories and of uploads that came to nothing.
+    """Remove content that no commit refers to, of deleted repositories and of uploads that came to nothing, and large
+    files that were deleted for good.
 
     Needs the Hub not to be serving.
     """

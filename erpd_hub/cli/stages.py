@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from erpd_hub.cli.options import AsJson, DryRun, Endpoint, Gpus, LaunchHow, Namespace, Public, RunName, stdout_for_json
 from erpd_hub.cli.recipes import carry_out
+from erpd_hub.public import public_command
 
 STAGE_HELP = {
     "base": "Build the tiny policy, or import a folder, a GGUF or a Hub model.",
@@ -78,7 +79,8 @@ def _stage_command(stage: str) -> Callable[..., None]:
             from erpd_hub.implicit import with_own_signal
 
             data = with_own_signal(data, step or stage)
-        recipe = build_recipe(data, f"erpd-hub {stage}")
+        command = single_command(stage, context.args, name, namespace, step)
+        recipe = build_recipe(data, f"erpd-hub {stage}", command=command)
         carry_out(recipe, dry_run=dry_run, as_json=as_json, gpus=gpus, launch=launch)
 
     command.__doc__ = STAGE_HELP[stage] + " Keys as in a recipe: KEY=VALUE or --KEY VALUE, policy=REF for the start."
@@ -115,6 +117,9 @@ def _export_signal(
     keep_on_right: Annotated[Literal["all", "positive", "negative"], typer.Option(help="Signs kept there.")] = "all",
     keep_on_wrong: Annotated[Literal["all", "positive", "negative"], typer.Option(help="Signs kept there.")] = "all",
     whiten_order: Annotated[Literal["after_mask", "before_mask"], typer.Option()] = "after_mask",
+    truncated: Annotated[
+        Literal["negative", "masked", "dropped"], typer.Option(help="Responses that ended by length.")
+    ] = "negative",
     endpoint: Endpoint = "local",
     as_json: AsJson = False,
 ) -> None:
@@ -124,7 +129,7 @@ def _export_signal(
     with stdout_for_json(as_json):
         report = export_reference(
             endpoint, reference, output, format=format, whiten=whiten, shift_mean=shift_mean,
-            keep_on_right=keep_on_right, keep_on_wrong=keep_on_wrong, whiten_order=whiten_order,
+            keep_on_right=keep_on_right, keep_on_wrong=keep_on_wrong, whiten_order=whiten_order, truncated=truncated,
         )  # fmt: skip
     if as_json:
         from erpd_hub.display import print_json
@@ -132,6 +137,13 @@ def _export_signal(
         print_json(report)
     else:
         typer.echo(f"{report['samples']} samples of {report['prompts']} prompts in {output}; its README.md says how on")
+
+
+def single_command(stage: str, words: list[str], name: str, namespace: str, step: str | None) -> str:
+    """The command of a single stage as its card tells it; empty where it names something of this machine."""
+    own = [*words, "--name", name]
+    own += [] if namespace == "local" else ["--namespace", namespace]
+    return public_command(stage, [*own, *([] if step in (None, stage) else ["--step", step])])
 
 
 def single_step(stage: str, step: str, words: list[str]) -> dict[str, Any]:

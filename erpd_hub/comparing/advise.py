@@ -10,6 +10,7 @@ from math import sqrt
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from erpd_hub import config as c
 from erpd_hub.references import StepRef, parse_reference
 
 
@@ -84,8 +85,15 @@ def make_page(checkpoints: Sequence[Mapping[str, Any]], made: Sequence[Made]) ->
         if item.stage == "gate"
     )
     keys = ("strategy", "std", "noise_floor", "signal_to_noise", "warning")
+    ratio = c.SignalConfig.model_fields["noise_ratio"].default
     signals = tuple(
-        {"step": item.step, **{key: item.metrics.get(key) for key in keys}} for item in made if item.stage == "signal"
+        {
+            "step": item.step,
+            **{key: item.metrics.get(key) for key in keys},
+            "noise_ratio": item.config.get("noise_ratio", ratio),
+        }
+        for item in made
+        if item.stage == "signal"
     )
     fits = ("explained_variance", "probability_positive", "probability_negative", "loss")
     mse = tuple(

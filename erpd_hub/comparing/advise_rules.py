@@ -12,8 +12,6 @@ from erpd_hub.noise_floor import drowned
 
 EXPLAINED = 0.9
 """[P Sec. 3.4] An MSE teacher that recovered explains more of the outcome's variance."""
-NOISE_RATIO = 3.0
-"""[I] As SignalConfig.noise_ratio."""
 TRUNCATED, TRUNCATED_RISE = 0.10, 0.05
 """[I] Share of samples that end by length, and its rise over the base, from which a score says less."""
 ENTROPY_FALL, LENGTH_RISE = 0.25, 0.20
@@ -50,11 +48,13 @@ def advise(page: Page) -> list[Advice]:
 
 
 def _first(page: Page) -> Iterator[Advice]:
-    if weak := [signal["step"] for signal in page.signals if _is_drowned(signal)]:
+    if weak := [signal for signal in page.signals if _is_drowned(signal)]:
+        ratios = " or ".join(f"{ratio:g}" for ratio in sorted({signal["noise_ratio"] for signal in weak}))
+        steps = _names([signal["step"] for signal in weak])
         yield Advice(
             "first",
             "score in float32 and one layout, or train the teacher further",
-            f"{_names(weak)}: the signal stands less than {NOISE_RATIO:g} times above its noise floor",
+            f"{steps}: the signal stands less than {ratios} times above its noise floor",
             "scoring noise is of the size of a weak signal (signal's noise_ratio)",
         )
     if cut := [line.ref for line in page.lines if _is_cut(line)]:
@@ -64,7 +64,7 @@ def _first(page: Page) -> Iterator[Advice]:
             f"{_names(cut)}: many samples end by length, and count as wrong",
             "Sec. 4.1: the response length is extended where the model can use it",
         )
-    if unfit := [item["step"] for item in page.mse if (item["explained_variance"] or 1) < EXPLAINED]:
+    if unfit := [item["step"] for item in page.mse if _unfit(item["explained_variance"])]:
         used = [step for step in unfit if _is_numerator(step, page)]
         if used:
             yield Advice(
@@ -75,10 +75,14 @@ def _first(page: Page) -> Iterator[Advice]:
             )
 
 
+def _unfit(explained_variance: float | None) -> bool:
+    return explained_variance is not None and explained_variance < EXPLAINED
+
+
 def _is_drowned(signal: Mapping[str, Any]) -> bool:
     """Where the noise of its scoring was measured, as 0 too."""
     floor = signal["noise_floor"]
-    return floor is not None and drowned(signal["std"], floor, NOISE_RATIO)
+    return floor is not None and drowned(signal["std"], floor, signal["noise_ratio"])
 
 
 def _is_cut(line: Line) -> bool:
@@ -174,7 +178,9 @@ def best_pair(page: Page) -> Pair | None:
 
 def _beside(page: Page) -> Iterator[Advice]:
     students = [line for line in page.lines if line.role == "student"]
-    if fallen := [line.ref for line in students if (line.entropy_ratio or 1) < 1 - ENTROPY_FALL]:
+    if fallen := [
+        line.ref for line in students if line.entropy_ratio is not None and line.entropy_ratio < 1 - ENTROPY_FALL
+    ]:
         yield Advice(
             "beside",
             "entropy_weight: 0.5 in distillation, or less",

@@ -9,6 +9,9 @@ from erpd_hub.config.losses import TeacherLoss
 from erpd_hub.fields import CheckpointRef, Config, CriticRef, Later, Operational, RolloutsRef, SignalRef, as_tuple
 
 Keep = Literal["all", "positive", "negative"]
+"""Which signs of a signal stay."""
+KLEstimator = Literal["k1", "k2", "k3", "exact"]
+KLCorrection = Literal["none", "ratio"]
 Control = Literal["no-teacher", "single-stage", "tuned", "restart"]
 
 
@@ -160,10 +163,10 @@ class DistillConfig(TrainingConfig):
     """Bound on the ratio of tokens with a negative advantage [S verl: 3]; the paper does not mention it."""
     kl_weight: NonNegative = 0.0
     """Weight of KL(student || old) on old samples [P Table 5]."""
-    kl_estimator: Literal["k1", "k2", "k3", "exact"] = "k3"
+    kl_estimator: KLEstimator = "k3"
     """[S verl's default; U in the paper]. `exact` is over the whole vocabulary at the states of the old samples, with
     the old policy resident: one process only."""
-    kl_correction: Annotated[Literal["none", "ratio"], Later] = "none"
+    kl_correction: Annotated[KLCorrection, Later] = "none"
     """The estimators are made for tokens of the student, these are the old policy's. `none` ignores that [S verl]: k3
     then holds a token's rise by at most kl_weight / 4 of an advantage and k2 by kl_weight / e, however far it has gone
     [D], so clip and steps do the holding. `ratio` multiplies k1 or k3 by pi_student / pi_old: the gradient of

@@ -20,6 +20,7 @@ from erpd_hub.artifacts import digest_files, payload_files
 from erpd_hub.errors import ArtifactError, ConfigError
 
 if TYPE_CHECKING:
+    from erpd_hub.config.training import Truncated
     from erpd_hub.signals import Shaping
     from erpd_hub.training.batches import Trajectory
 
@@ -28,12 +29,15 @@ SCHEMA = "erpd-hub/signal-export/v1"
 _SHARD_TOKENS = 4_000_000
 
 
-def export_signal(rollouts: Path, signal: Path, out: Path, *, format: Format, shaping: "Shaping") -> dict[str, Any]:
+def export_signal(
+    rollouts: Path, signal: Path, out: Path, *, format: Format, shaping: "Shaping", truncated: "Truncated" = "negative"
+) -> dict[str, Any]:
     """Write an export folder.
 
     Args:
         rollouts, signal: Artifact folders, the signal made on these rollouts.
         out: A folder that is empty or not there.
+        truncated: As in `distill`: unless `negative`, responses that ended by length are left out before whitening.
 
     Returns:
         What `export.json` says.
@@ -41,10 +45,11 @@ def export_signal(rollouts: Path, signal: Path, out: Path, *, format: Format, sh
     Raises:
         ConfigError: `out` holds something already.
         ArtifactError: the signal is of other rollouts, or not there for every sample.
+        StageError: every response ended by length, and they are to be left out.
     """
     from erpd_hub.stages.score import check_rollouts, read_score_info
     from erpd_hub.training.advantages import shaped
-    from erpd_hub.training.data import join, read_columns, read_trajectories
+    from erpd_hub.training.data import finished, join, read_columns, read_trajectories
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--output: expected a folder that is empty or not there, got {out}")
@@ -55,7 +60,7 @@ def export_signal(rollouts: Path, signal: Path, out: Path, *, format: Format, sh
     rows = join(read_trajectories(rollouts), advantages=columns["signal"], old_logprobs=columns["old"])
     if any(row.advantages is None or row.old_logprobs is None for row in rows):
         raise ArtifactError("signal: expected signal and old log-probs of every sample, got a null")
-    rows = shaped(rows, shaping)
+    rows = shaped(rows if truncated == "negative" else finished(rows), shaping)
     _write_rows(rows, out)
     report = {
         "schema": SCHEMA,
@@ -63,6 +68,7 @@ def export_signal(rollouts: Path, signal: Path, out: Path, *, format: Format, sh
         "rollouts_digest": digest,
         "signal_digest": digest_files(payload_files(signal)),
         "shaping": asdict(shaping),
+        "truncated": truncated,
         "logprob_temperature": info.logprob_temperature,
         "prompts": len({row.problem_id for row in rows}),
         "samples": len(rows),

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from erpd_hub.config.training import Keep
+from erpd_hub.config.training import Keep, Truncated
 from erpd_hub.errors import ConfigError
 from erpd_hub.export import Format, export_signal
 from erpd_hub.hub.connecting import connect
@@ -21,6 +21,7 @@ def export_reference(
     keep_on_right: Keep,
     keep_on_wrong: Keep,
     whiten_order: Literal["after_mask", "before_mask"],
+    truncated: Truncated,
 ) -> dict[str, Any]:
     """Fetch a signal and its rollouts, check their bytes, and write the export.
 
@@ -51,4 +52,5 @@ def export_reference(
         out,
         format=format,
         shaping=shaping,
+        truncated=truncated,
     )

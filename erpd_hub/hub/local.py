@@ -7,11 +7,13 @@ releases the locks of a killed client, so a dead run leaves no server behind, an
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import IO
@@ -22,6 +24,9 @@ from erpd_hub.hub.tokens import token_variable
 
 START_TIMEOUT = 60.0
 """Seconds; a busy machine may take several to import the server."""
+
+FULL_BYTES = 16 << 10
+"""Free on a disk on which a server can neither start nor say why."""
 
 START_ATTEMPTS = 5
 """A server killed from outside while it starts (out of memory, somebody's SIGKILL) is started again so often."""
@@ -72,6 +77,8 @@ class EmbeddedHub:
             return None
 
     def _start(self) -> str:
+        log = self.root / "server.log"
+        before = log.stat().st_size if log.exists() else 0
         for _ in range(START_ATTEMPTS):
             process = self._spawn()
             if url := self._wait_for(process):
@@ -81,8 +88,10 @@ class EmbeddedHub:
         if (process.poll() or 0) < 0:
             killed = f"killed by signal {-process.returncode}, {START_ATTEMPTS} times"
             raise HubError(f"the embedded Hub did not start: {killed}")
-        last = (self.root / "server.log").read_text(errors="replace").strip().splitlines()[-1:]
-        raise HubError(f"the embedded Hub did not start: {' '.join(last) or 'it said nothing'}")
+        last = log.read_bytes()[before:].decode(errors="replace").strip().splitlines()[-1:]
+        full = shutil.disk_usage(self.root).free < FULL_BYTES
+        silent = f"the disk of {self.root} is full; free some space there" if full else "it said nothing"
+        raise HubError(f"the embedded Hub did not start: {' '.join(last) or silent}")
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         self._ready_file.unlink(missing_ok=True)
@@ -125,7 +134,8 @@ class EmbeddedHub:
             except OSError:
                 probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        remembered.write_text(str(port))
+        with suppress(OSError):  # of a full disk: the next server may then have another port
+            remembered.write_text(str(port))
         return int(port)
 
 

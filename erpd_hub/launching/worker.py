@@ -21,7 +21,8 @@ from erpd_hub import plugins, provenance
 from erpd_hub.artifacts import write_json
 from erpd_hub.errors import ErpdError, require_extra
 from erpd_hub.recipe import parse_step
-from erpd_hub.stages import STAGES, StageContext, StageResult
+from erpd_hub.stage_context import StageContext, StageResult
+from erpd_hub.stages import STAGES
 
 MARK = "\x1f"
 """Begins a line of a worker's own log, with its level; everything else that comes out of it is only kept in a file."""

@@ -19,19 +19,17 @@ def checked(path: str, function: Callable[..., Any]) -> Loss:
     """
 
     def loss(batch: TokenBatch, **arguments: Any) -> LossOutput:
-        output = function(batch, **arguments)
-        _check(path, output)
-        return output  # type: ignore[no-any-return]
+        return _checked(path, function(batch, **arguments))
 
     return loss
 
 
-def _check(path: str, output: Any) -> None:
+def _checked(path: str, output: Any) -> LossOutput:
     """Raises StageError: it is not a sum with a reduction and metrics."""
     if not isinstance(output, LossOutput):
         raise StageError(
-            f"{path}: expected a LossOutput, got {type(output).__name__}; return LossOutput(sum, reduction, metrics) of "
-            "erpd_hub.losses"
+            f"{path}: expected a LossOutput, got {type(output).__name__}; return LossOutput(sum, reduction, metrics), "
+            "from erpd_hub.losses"
         )
     if not isinstance(output.sum, torch.Tensor) or output.sum.numel() != 1:
         shape = f"shape {tuple(output.sum.shape)}" if isinstance(output.sum, torch.Tensor) else repr(output.sum)
@@ -44,3 +42,4 @@ def _check(path: str, output: Any) -> None:
     for name, pair in output.metrics.items():
         if not isinstance(pair, tuple) or len(pair) != 2:
             raise StageError(f"{path}: metrics.{name}: expected a pair (sum, count), got {pair!r}")
+    return output

@@ -1,16 +1,14 @@
 """Stage 2's objective (Eq. 9): the clipped surrogate on a token's own signal, and what else may hold the student."""
 
 from collections.abc import Callable
-from typing import Literal
 
 from torch import Tensor
 
+from erpd_hub.config.training import KLCorrection, KLEstimator
 from erpd_hub.estimators import kl_k1, kl_k2, kl_k3, log_ratio
 from erpd_hub.losses.batch import LossOutput, Reduction, TokenBatch, aggregate, shared_metrics, token_sum
 from erpd_hub.losses.policy_gradient import clipped_surrogate
 
-KLEstimator = Literal["k1", "k2", "k3", "exact"]
-KLCorrection = Literal["none", "ratio"]
 _ESTIMATORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3}
 
 

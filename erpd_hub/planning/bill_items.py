@@ -111,15 +111,17 @@ class Clerk:
     # ------------------------------------------------------------------------------------------ stages
 
     def _sampling(self, item: Item, node: Node, draw: Draw) -> Item:
-        assert item.tokens and item.tokens_upper and draw.samples
-        storage = e.rollout_storage(item.tokens, sampler_logprobs=True)
+        expected, upper = item.tokens, item.tokens_upper
+        assert expected and upper and draw.samples
+        storage = e.rollout_storage(expected, sampler_logprobs=True)
         if isinstance(node.config, c.SelectConfig):
             assert self.facts is not None
             storage += e.checkpoint_storage(self.facts, self._push_dtype(node), pushed=1)
         if isinstance(draw.engine, c.ServerEngine):
-            return replace(item, remedy="on its servers", storage_gb=storage)
+            item = replace(item, remedy="on its servers", storage_gb=storage)
+            return self._comparing(item, node.config) if isinstance(node.config, c.ProbeConfig) else item
         samples = max(1, int(draw.samples * CONTINUED_SHARE)) if draw.continued else draw.samples
-        found = self._sampled(draw, samples, item.tokens / samples)
+        found = self._sampled(draw, samples, expected / samples)
         cards = getattr(draw.engine, "tensor_parallel", 1)
         room = self.setting.device.memory * self.setting.assume.engine_memory - self.setting.assume.engine_reserve
         fits = found.memory.weights / cards < 0.9 * room if self._on_gpu else None
@@ -130,18 +132,18 @@ class Clerk:
             item = self._comparing(item, node.config)
         return self._timed(
             item,
-            found.seconds + self._probe_scoring(node, item.tokens or 0),
-            self._sampled(draw, draw.most or draw.samples, item.tokens_upper / (draw.most or draw.samples)).seconds
-            + self._probe_scoring(node, item.tokens_upper),
+            found.seconds + self._probe_scoring(node, expected),
+            self._sampled(draw, draw.most or draw.samples, upper / (draw.most or draw.samples)).seconds
+            + self._probe_scoring(node, upper),
         )
 
     def _comparing(self, item: Item, config: c.ProbeConfig) -> Item:
         """A probe with the models that it scores its samples under, after these have been drawn."""
-        assert self.facts is not None and item.gb is not None
+        assert self.facts is not None
         tokens = max(config.micro_batch_tokens, config.max_new_tokens + self.setting.assume.prompt_tokens)
         usable = self.setting.device.usable
         together, memory = e.comparing_memory(self.facts, usable, tokens=tokens, dtype=config.dtype)
-        if memory.total > item.gb:
+        if memory.total > (item.gb or 0.0):
             item = replace(item, gb=memory.total, arithmetic=memory.arithmetic)
         if memory.total > usable:
             return replace(item, fits=False, remedy="use GPUs with more memory")

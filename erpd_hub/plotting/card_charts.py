@@ -1,6 +1,7 @@
 """The charts of cards: a training's curves, a signal's histogram, tokens by position, scores and distances as bars."""
 
 from collections.abc import Mapping, Sequence
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,11 @@ def training(lines: Sequence[Mapping[str, Any]], shown: Sequence[tuple[str, Sequ
 
 
 def histogram(folder: Path, metrics: Mapping[str, Any]) -> Any:
-    """A signal's values by outcome, read shard by shard."""
-    edge = max(abs(metrics["quantile_0.01"]), abs(metrics["quantile_0.99"]), 3 * metrics["std"]) or 1.0
+    """A signal's values by outcome, read shard by shard. Raises ValueError: they are not all finite."""
+    reach = [metrics["quantile_0.01"], metrics["quantile_0.99"], metrics["mean"], 3 * metrics["std"]]
+    if not all(value is not None and isfinite(value) for value in reach):
+        raise ValueError("expected finite values, got others")
+    edge = max(abs(reach[0]), abs(reach[1]), reach[3]) or 1.0
     counts = signal_counts(folder, edge)
     figure, (axes,) = card_panels(1, width=5.6, height=2.4)
     edges = [-edge + 2 * edge * at / _BINS for at in range(_BINS + 1)]
@@ -99,7 +103,7 @@ def positions(table: Mapping[str, Any], title: str) -> Any:
 def scores(scored: Sequence[tuple[str, Mapping[str, Any]]]) -> Any:
     figure, (axes,) = panels(1, height=_height(scored))
     averages = [100 * metrics["avg"] for _, metrics in scored]
-    bounds = [metrics.get("interval") or (metrics["avg"], metrics["avg"]) for _, metrics in scored]
+    bounds = [metrics.get("interval") or (nan, nan) for _, metrics in scored]
     low = [average - 100 * bound[0] for average, bound in zip(averages, bounds, strict=True)]
     high = [100 * bound[1] - average for average, bound in zip(averages, bounds, strict=True)]
     _bars(axes, [name for name, _ in scored], averages, [low, high], "AVG@K, %")
@@ -110,8 +114,8 @@ def distances(probed: Sequence[tuple[str, Mapping[str, Any]]]) -> Any:
     figure, axes = panels(2, columns=2, height=_height(probed))
     quantities = (("kl_checkpoint_to_base", "KL(checkpoint || base)"), ("entropy", "entropy"))
     for one, (key, title) in zip(axes, quantities, strict=True):
-        values = [metrics.get(key) or 0.0 for _, metrics in probed]
-        errors = [1.96 * (metrics.get(f"{key}_stderr") or 0.0) for _, metrics in probed]
+        values = [_or_nan(metrics.get(key)) for _, metrics in probed]
+        errors = [1.96 * _or_nan(metrics.get(f"{key}_stderr")) for _, metrics in probed]
         _bars(one, [name for name, _ in probed], values, [errors, errors], f"{title}, nats per token")
     axes[1].set_yticklabels([])
     return figure
@@ -127,6 +131,11 @@ def _bars(
     axes.set_yticks(rows, [plain(name) for name in names[:shown]])
     axes.set_ylim(shown - 0.4, -0.6)
     axes.set_xlabel(label if shown == len(names) else f"{label}; the first {shown} of {len(names)} folders")
+
+
+def _or_nan(value: float | None) -> float:
+    """What is missing is not drawn; as 0 it would be a value."""
+    return nan if value is None else value
 
 
 def _height(rows: Sequence[object]) -> float:

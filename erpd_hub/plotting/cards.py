@@ -1,11 +1,14 @@
 """The small pictures in cards, drawn from an artifact's own files and record when it is pushed.
 
 They lie in `plots/`, which is no part of an artifact's payload: digest and fingerprint are what they would be without.
-Where there is no matplotlib there are none, and the card shows none.
+Where there is no matplotlib there are none, and the card shows none. What cannot be drawn, such as values that are not
+finite, is left out and said: an artifact that took hours is pushed all the same.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -17,57 +20,76 @@ from erpd_hub.plotting import card_charts as charts
 from erpd_hub.plotting.reading import CURVES, TRAININGS
 from erpd_hub.plotting.style import available, png, styled
 
+logger = logging.getLogger(__name__)
 
-def write_card(folder: Path, record: LineageRecord, *, recipe: str, graph: str) -> None:
-    """The card of an artifact with its pictures, into its folder; `recipe` and `graph` as `model_cards.render`'s."""
-    draw_pictures(folder, record)
+Draw = Callable[[], Any]
+"""Makes a figure."""
+
+
+def write_card(folder: Path, record: LineageRecord, *, command: str, graph: str) -> None:
+    """The card of an artifact with its pictures, into its folder; `command` and `graph` as `model_cards.render`'s."""
+    left_out = draw_pictures(folder, record)
     said = record.model_dump(mode="json", by_alias=True)
-    card = render(said, recipe=recipe, graph=graph, pictures=pictures_in(folder))
+    card = render(said, command=command, graph=graph, pictures=pictures_in(folder), left_out=left_out)
     (folder / CARD).write_text(card, encoding="utf-8")
 
 
-def draw_pictures(folder: Path, record: LineageRecord) -> None:
-    """Write the pictures of an artifact into its folder; none where there is nothing to show or to draw with."""
+def draw_pictures(folder: Path, record: LineageRecord) -> list[str]:
+    """Write the pictures of an artifact into its folder; none where there is nothing to show or to draw with. Returns
+    the names of those that could not be drawn."""
     if not available():
-        return
-    with styled():
-        for name, figure in _pictures(folder, record):
-            path = folder / name
-            path.parent.mkdir(exist_ok=True)
-            png(figure, path, title=f"{record.step} of {record.run}")
+        return []
+    left_out = []
+    for name, draw in _pictures(folder, record):
+        content = _drawn(draw, name, title=f"{record.step} of {record.run}")
+        if content is None:
+            left_out.append(name)
+        else:
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(content)
+    return left_out
 
 
 def repository_pictures(records: Sequence[Mapping[str, Any]]) -> dict[str, bytes | None]:
-    """Pictures of a repository whose folders are artifacts, by path; None for one that it has not (any more)."""
-    found: dict[str, bytes | None] = {SCORES: None, DISTANCES: None}
-    if available():
+    """Pictures of a repository whose folders are artifacts, by path; None for one that it has not (any more). Empty
+    where there is nothing to draw with, which is no reason to take away what is there."""
+    if not available():
+        return {}
+    found = {name: _drawn(draw, name, title=name) for name, draw in _of_folders(records)}
+    return {SCORES: None, DISTANCES: None, **found}
+
+
+def _drawn(draw: Draw, name: str, *, title: str) -> bytes | None:
+    """A picture as PNG; None for one that its values do not allow."""
+    stream = BytesIO()
+    try:
         with styled():
-            for name, figure in _of_folders(records):
-                stream = BytesIO()
-                png(figure, stream, title=name)
-                found[name] = stream.getvalue()
-    return found
+            png(draw(), stream, title=title)
+    except (ValueError, ArithmeticError) as error:
+        logger.warning("%s: %s cannot be drawn and is left out of the card: %s", title, name, error)
+        return None
+    return stream.getvalue()
 
 
-def _pictures(folder: Path, record: LineageRecord) -> Iterator[tuple[str, Any]]:
+def _pictures(folder: Path, record: LineageRecord) -> Iterator[tuple[str, Draw]]:
     path = folder / CURVES
     is_last = record.saved_step == record.config.get("steps")  # of the saved steps it has the whole curve
     is_trained = record.stage in TRAININGS and is_last and path.is_file()
     lines = [json.loads(line) for line in path.read_text().splitlines()] if is_trained else []
     if len(lines) > 1 and (shown := charts.recorded(lines)):
-        yield TRAINING, charts.training(lines, shown)
+        yield TRAINING, partial(charts.training, lines, shown)
     if record.kind == "signal" and "by_label_and_position" in record.metrics:
-        yield SIGNAL, charts.histogram(folder, record.metrics)
-        yield POSITIONS, charts.positions(record.metrics, "log-ratio, nats")
+        yield SIGNAL, partial(charts.histogram, folder, record.metrics)
+        yield POSITIONS, partial(charts.positions, record.metrics, "log-ratio, nats")
     if record.kind == "critic" and "errors" in record.metrics:
-        yield ERRORS, charts.positions(record.metrics["errors"], "V - R")
+        yield ERRORS, partial(charts.positions, record.metrics["errors"], "V - R")
 
 
-def _of_folders(records: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
+def _of_folders(records: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Draw]]:
     scored = [(record["folder"], record["metrics"]) for record in records if record["metrics"].get("avg") is not None]
     if scored:
-        yield SCORES, charts.scores(scored)
+        yield SCORES, partial(charts.scores, scored)
     key = "kl_checkpoint_to_base"
     probed = [(record["folder"], record["metrics"]) for record in records if record["metrics"].get(key) is not None]
     if probed:
-        yield DISTANCES, charts.distances(probed)
+        yield DISTANCES, partial(charts.distances, probed)

@@ -11,6 +11,7 @@ from erpd_hub.plotting.reading import Row, RunData, teachers_of
 from erpd_hub.plotting.style import legend_below, looks, panels, plain, styled, write
 
 KL = "KL(checkpoint || base), nats per token"
+KL_ESTIMATE = "over the full vocabulary at each token of the checkpoint's own samples at temperature 1"
 _SPREAD = 20
 """Largest over smallest KL from which on a linear axis would squeeze most points to its left."""
 
@@ -26,7 +27,7 @@ def paths(run: RunData) -> Drawn | Skipped:
     legend_below(figure, columns=3)
     return Drawn(
         figure,
-        f"AVG@K against {KL}, estimated on the checkpoint's own samples at temperature 1. Points of a training "
+        f"AVG@K against {KL}, {KL_ESTIMATE}. Points of a training "
         "are joined in order of its saved steps, from the base where its KL is 0; the grey line is what no other point "
         f"beats at as little KL. {intervals_said(rows)} Bars of KL are 1.96 standard errors.",
         places([], rows),
@@ -57,8 +58,8 @@ def pairs(run: RunData) -> Drawn | Skipped:
     legend_below(figure, columns=3)
     return Drawn(
         figure,
-        f"From teachers to the students distilled from them (arrows): AVG@K against {KL}. {intervals_said(drawn)} Bars "
-        "of KL are 1.96 standard errors.",
+        f"From teachers to the students distilled from them (arrows): AVG@K against {KL}, {KL_ESTIMATE}. "
+        f"{intervals_said(drawn)} Bars of KL are 1.96 standard errors.",
         places([], drawn),
         _unprobed(run),
     )
@@ -74,7 +75,7 @@ def plot_run(rows: Sequence[Row], path: Path, *, title: str) -> None:
             one.set_ylabel(score_label(own))
         figure.suptitle(plain(title), fontsize=9)
         legend_below(figure, columns=3)
-        write(figure, path.with_suffix(""), ["png"], title=title, description=KL)
+        write(figure, path.with_suffix(""), ["png"], title=title, description=f"{KL}, {KL_ESTIMATE}")
 
 
 def draw_paths(axes: Any, rows: Sequence[Row]) -> None:
@@ -85,7 +86,8 @@ def draw_paths(axes: Any, rows: Sequence[Row]) -> None:
     look = looks(list(lines), {name: line[0]["role"] for name, line in lines.items()})
     best = frontier([_place(row) for row in rows])
     if len(best) > 2:
-        axes.plot(*zip(*best, strict=True), color="#999999", linewidth=0.8, drawstyle="steps-post", label="frontier")
+        wide = {"color": "#BBBBBB", "linewidth": 3.5, "alpha": 0.6, "zorder": 1}  # to be seen on both sides of bars
+        axes.plot(*zip(*best, strict=True), drawstyle="steps-post", label="frontier", **wide)
     for name, line in lines.items():
         ordered = sorted(line, key=lambda row: row["step"] or 0)
         _draw_points(axes, ordered, look[name], f"{name} ({line[0]['role']})" if name != line[0]["role"] else name)

@@ -16,6 +16,7 @@ from erpd_hub.plotting.drawing import (
     places,
     score_label,
 )
+from erpd_hub.plotting.efficiency import KL_ESTIMATE
 from erpd_hub.plotting.reading import Made, Row, RunData, teachers_of
 from erpd_hub.plotting.style import COLOURS, legend_below, looks, panels, plain
 
@@ -41,7 +42,9 @@ def denominators(run: RunData) -> Drawn | Skipped:
         draw_scores(axes[0], [row["step"] for row in own], own, style, label)
         known = [row for row in own if row["kl_to_base"] is not None]
         if known:
-            axes[1].plot([row["step"] for row in known], [row["kl_to_base"] for row in known], **style)
+            errors = [1.96 * (row.get("kl_stderr") or 0.0) for row in known]
+            axes[1].errorbar([row["step"] for row in known], [row["kl_to_base"] for row in known], yerr=errors,
+                             capsize=2, elinewidth=0.8, **style)  # fmt: skip
     count_steps(axes)
     legend_below(figure, columns=3)
     fixed = {digest for item in found if not _evolves(item) for digest in _signals(item)}
@@ -50,7 +53,8 @@ def denominators(run: RunData) -> Drawn | Skipped:
     return Drawn(
         figure,
         "Students of the same signal with the sampling policy in its denominator (fixed, solid) and with the student "
-        f"itself (evolving, dashed), over their steps; lines across are their teachers. {intervals_said(rows)}",
+        f"itself (evolving, dashed), over their steps; lines across are their teachers. {intervals_said(rows)}"
+        + (f" KL(student || base) is {KL_ESTIMATE}, its bars 1.96 standard errors." if probed else ""),
         places(found, [*rows, *teachers]),
         (*missing, *(() if probed else ("no KL to the base was measured of these students",))),
     )

@@ -18,7 +18,7 @@ from erpd_hub.sampling.plan import Earlier, response_limit
 from erpd_hub.sampling.progress import Progress
 from erpd_hub.sampling.rows import grade_pairs, regraded, sample_row
 from erpd_hub.sampling.stored import TakenOver, revealed
-from erpd_hub.stages import StageContext
+from erpd_hub.stage_context import StageContext
 
 
 @dataclass(frozen=True)

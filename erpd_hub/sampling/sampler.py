@@ -34,7 +34,7 @@ from erpd_hub.sampling.progress import Progress
 from erpd_hub.sampling.shard_grades import grade_again, note_grader
 from erpd_hub.sampling.stopping import context_tokens
 from erpd_hub.sampling.stored import TakenOver
-from erpd_hub.stages import StageContext
+from erpd_hub.stage_context import StageContext
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -7,34 +7,12 @@ the next call continue, and the result is the same.
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
+
+from erpd_hub.stage_context import StageResult
 
 Kind = Literal["checkpoint", "prompts", "rollouts", "logprobs", "critic", "signal", "probe", "details", "gate"]
-
-
-@dataclass(frozen=True)
-class StageContext:
-    """What the runner hands to every stage besides config and inputs."""
-
-    seed: int
-    work: Path
-    """Scratch that survives a kill; private to this fingerprint."""
-    replica: int = 0
-    replicas: int = 1
-    """This process is one of several that share the work: it does its part of the plan and leaves the rest, and the
-    call with `replicas == 1` that follows finds all parts done and finishes the artifact."""
-
-
-@dataclass(frozen=True)
-class StageResult:
-    """What a stage reports about the folder it wrote."""
-
-    metrics: dict[str, Any] = field(default_factory=dict)
-    """JSON values for lineage and card; no times (those go to `metrics.jsonl`)."""
-    step_metrics: dict[int, dict[str, Any]] = field(default_factory=dict)
-    """Saved steps of a training stage: `out/step-N/` holds each, complete by itself; the last is the artifact."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +36,7 @@ STAGES: dict[str, Stage] = {
     "score": Stage("logprobs", "dataset", 4),
     "critic": Stage("critic", "model", 1),
     "teacher": Stage("checkpoint", "model", 2),
-    "unlearned": Stage("checkpoint", "model", 2),
+    "unlearned": Stage("checkpoint", "model", 3),
     "signal": Stage("signal", "dataset", 4),
     "distill": Stage("checkpoint", "model", 1),
     "online": Stage("checkpoint", "model", 2),

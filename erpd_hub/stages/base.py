@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from erpd_hub.config import ImportBase, TinyBase
-from erpd_hub.stages import StageContext, StageResult
+from erpd_hub.stage_context import StageContext, StageResult
 
 
 def run(config: TinyBase | ImportBase, out: Path, *, context: StageContext, source: Path | None = None) -> StageResult:
@@ -32,7 +32,8 @@ def run(config: TinyBase | ImportBase, out: Path, *, context: StageContext, sour
 
 
 def _warm_start(config: TinyBase, out: Path, context: StageContext) -> StageResult:
-    from erpd_hub.models import chat_template_hash, context_length, save_checkpoint, tiny_policy
+    from erpd_hub.models import chat_template_hash, context_length, save_checkpoint
+    from erpd_hub.tiny_policies import tiny_policy
     from erpd_hub.training.warm_start import WarmStart
 
     model, tokenizer = tiny_policy(config, context.seed)

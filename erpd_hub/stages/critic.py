@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from erpd_hub.config import CriticConfig
 from erpd_hub.errors import StageError
-from erpd_hub.stages import StageContext, StageResult
+from erpd_hub.stage_context import StageContext, StageResult
 from erpd_hub.stages.teacher import graded
 from erpd_hub.stages.training import Extras, train_policy
 from erpd_hub.stages.values import write_values

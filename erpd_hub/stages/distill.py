@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from erpd_hub.config import DistillConfig
 from erpd_hub.errors import ArtifactError, ConfigError, StageError
-from erpd_hub.stages import StageContext, StageResult
+from erpd_hub.stage_context import StageContext, StageResult
 from erpd_hub.stages.score import ScoreInfo, read_score_info
 from erpd_hub.stages.teacher import refuse_uniform
 from erpd_hub.stages.training import Extras, check_scoring, train_policy

@@ -31,7 +31,7 @@ from erpd_hub.evaluation.statistics import response_length, summarise
 from erpd_hub.prompts import Problem
 from erpd_hub.references import EndpointRef, parse_reference
 from erpd_hub.samples import read_columns, read_light
-from erpd_hub.stages import StageContext, StageResult
+from erpd_hub.stage_context import StageContext, StageResult
 
 if TYPE_CHECKING:
     from erpd_hub.rewards import Reward

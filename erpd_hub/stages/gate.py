@@ -13,7 +13,7 @@ from erpd_hub.config import GateConfig
 from erpd_hub.evaluation.paired import Comparison, compare, labels_by_problem
 from erpd_hub.samples import read_rows
 from erpd_hub.selection import judge
-from erpd_hub.stages import StageContext, StageResult
+from erpd_hub.stage_context import StageContext, StageResult
 
 FORMAT = "erpd-hub/gate/v1"
 

@@ -29,7 +29,7 @@ from erpd_hub.fields import recorded
 from erpd_hub.home import home
 from erpd_hub.prompts import Problem
 from erpd_hub.samples import read_light, shard_paths, write_tables
-from erpd_hub.stages import StageContext, StageResult
+from erpd_hub.stage_context import StageContext, StageResult
 
 logger = logging.getLogger(__name__)
 

@@ -5,17 +5,16 @@ the lineage of the result is its start, its prompts and this config.
 """
 
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from erpd_hub.config import CustomLoss, LossConfig, OnlineConfig
-from erpd_hub.stages import StageContext, StageResult
+from erpd_hub.config import OnlineConfig
+from erpd_hub.stage_context import StageContext, StageResult
+from erpd_hub.stages.training import loss_of
 
 if TYPE_CHECKING:
     from erpd_hub.training.micro_rounds import PromptStep
     from erpd_hub.training.online import OnlineTrainer
-    from erpd_hub.training.step import Loss
 
 
 def run(config: OnlineConfig, out: Path, *, context: StageContext, init: Path, prompts: Path) -> StageResult:
@@ -78,7 +77,7 @@ def make_online_trainer(
         ),
         start=start,
         steps=prompt_steps(problems, config.prompts_per_step, config.steps, context.seed),
-        loss=_loss(config.loss),
+        loss=loss_of(config.loss),
         role="online",
         config=config,
         seed=context.seed,
@@ -98,14 +97,6 @@ def prompt_steps(problems: list[Any], prompts_per_step: int, steps: int, seed: i
 
     schedule = prompt_schedule(len(problems), prompts_per_step, steps, seed)
     return [PromptStep(step, tuple(problems[index] for index in chosen)) for step, chosen in enumerate(schedule, 1)]
-
-
-def _loss(config: LossConfig) -> "Loss":
-    from erpd_hub import plugins
-    from erpd_hub.losses import LOSSES
-
-    function = plugins.load(config.function) if isinstance(config, CustomLoss) else LOSSES[config.type]
-    return partial(function, **config.parameters)
 
 
 def _totals(trainer: "OnlineTrainer", step: int) -> dict[str, Any]:

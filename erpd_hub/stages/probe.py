@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from erpd_hub.config import Decoding, ProbeConfig, PromptFormat
-from erpd_hub.stages import StageContext, StageResult
+from erpd_hub.stage_context import StageContext, StageResult
 
 if TYPE_CHECKING:
     from erpd_hub.distances import Response

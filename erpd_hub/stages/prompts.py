@@ -23,7 +23,7 @@ from erpd_hub.programs import program_problems, tests_of
 from erpd_hub.prompt_tests import write_tests
 from erpd_hub.prompts import PROMPT_SCHEMA, Problem, problem_key, read_prompts
 from erpd_hub.samples import shard_path, write_rows
-from erpd_hub.stages import StageContext, StageResult
+from erpd_hub.stage_context import StageContext, StageResult
 from erpd_hub.stages.prompts_rows import bad_reasons, duplicates, passes, problem_of, source_name, source_rows
 
 if TYPE_CHECKING:

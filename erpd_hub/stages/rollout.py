@@ -11,7 +11,7 @@ from typing import Any
 
 from erpd_hub.config import ImportedRollouts, RolloutConfig
 from erpd_hub.sample_statistics import describe_samples
-from erpd_hub.stages import StageContext, StageResult
+from erpd_hub.stage_context import StageContext, StageResult
 
 
 def run(

@@ -17,8 +17,9 @@ from erpd_hub.artifacts import hash_file
 from erpd_hub.config import ImportedRollouts
 from erpd_hub.errors import StageError
 from erpd_hub.rollout_formats import BadRow, Drawn, data_files, parse, read_rows
+from erpd_hub.rollout_outcomes import check_outcome, outcome_of
 from erpd_hub.samples import SAMPLE_SCHEMA, Sample, Verdict, sample_seed, shard_path, write_rows
-from erpd_hub.stages import StageResult
+from erpd_hub.stage_context import StageResult
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -95,7 +96,7 @@ def _accepted(state: _Import, files: list[Path]) -> Iterator[tuple[Drawn, Sample
             where = f"row {number}" if len(files) == 1 else f"row {number} of file {files.index(path) + 1}"
             try:
                 drawn = parse(row, config.format, config.columns)
-                _refuse_score(where, config, drawn)
+                check_outcome(where, config, drawn)
                 if (drawn.prompt_ids is None or drawn.response_ids is None) and not config.retokenize:
                     _refuse_text(where, drawn)
                 yield drawn, _sample(state, drawn)
@@ -113,17 +114,6 @@ def _refuse_text(where: str, drawn: Drawn) -> NoReturn:
     )
 
 
-def _refuse_score(where: str, config: ImportedRollouts, drawn: Drawn) -> None:
-    """A file of scores: to leave out the rows whose score is no outcome would choose samples by their outcome."""
-    if config.regrade and drawn.gold:
-        return
-    if drawn.reward is not None and config.reward_above is None and drawn.reward not in (0, 1):
-        raise StageError(
-            f"source: {where}: reward: expected 0 or 1, got {drawn.reward:g}; say with reward_above=NUMBER from where on "
-            "a response is right (reward_above=0 where wrong ones have 0 or less)"
-        )
-
-
 def _tell_rejected(state: _Import) -> None:
     if state.rejected:
         first = state.rejected[0]
@@ -139,7 +129,6 @@ def _sample(state: _Import, drawn: Drawn) -> Sample:
     prompt_ids, response_ids = _token_ids(state, drawn)
     if (largest := max(max(prompt_ids), max(response_ids))) >= state.vocabulary:
         raise BadRow(f"expected token ids below {state.vocabulary}, got {largest}")
-    _check_outcome(state.config, drawn)
     problem_id = drawn.problem_id or hashlib.sha256(json.dumps(prompt_ids).encode()).hexdigest()[:16]
     others = state.seen.get(problem_id, set())
     k = len(others) if drawn.k is None else drawn.k
@@ -192,14 +181,6 @@ def _token_ids(state: _Import, drawn: Drawn) -> tuple[list[int], list[int]]:
     return prompt, response
 
 
-def _check_outcome(config: ImportedRollouts, drawn: Drawn) -> None:
-    """Raises BadRow: nothing to say what the response is worth."""
-    if config.regrade and drawn.gold:
-        return
-    if drawn.reward is None:
-        raise BadRow("neither a gold answer nor a reward")
-
-
 def _shards(samples: Iterable[tuple[Drawn, Sample]]) -> Iterator[list[tuple[Drawn, Sample]]]:
     shard: list[tuple[Drawn, Sample]] = []
     tokens = 0
@@ -227,7 +208,7 @@ def _graded(state: _Import, pairs: list[tuple[Drawn, Sample]]) -> list[Sample]:
     grades = iter(grade_many(responses, extract=state.config.prompt_format.extract))
     rows = []
     for drawn, sample in pairs:
-        outcome = _outcome(state.config, drawn)
+        outcome = outcome_of(state.config, drawn)
         if state.config.regrade and drawn.gold:
             grade = next(grades)
             state.counts["regraded"] += 1
@@ -237,15 +218,6 @@ def _graded(state: _Import, pairs: list[tuple[Drawn, Sample]]) -> list[Sample]:
             grade = Grade("correct", 1, None, None, "none") if outcome else Grade(wrong, 0, None, None, "none")
         rows.append(_with_grade(sample, grade))
     return rows
-
-
-def _outcome(config: ImportedRollouts, drawn: Drawn) -> int | None:
-    """What the file says of a sample."""
-    if drawn.reward is None:
-        return None
-    if config.reward_above is not None:
-        return int(drawn.reward > config.reward_above)
-    return int(drawn.reward) if drawn.reward in (0, 1) else None
 
 
 def _with_grade(sample: Sample, grade: "Grade") -> Sample:

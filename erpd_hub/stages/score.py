@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 from erpd_hub.artifacts import digest_files, payload_files, write_json
 from erpd_hub.config import ScoreConfig
 from erpd_hub.errors import ArtifactError
-from erpd_hub.stages import StageContext, StageResult
+from erpd_hub.stage_context import StageContext, StageResult
 
 logger = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from erpd_hub.prompts import Problem
 from erpd_hub.references import PathRef, parse_reference
 from erpd_hub.samples import read_light
 from erpd_hub.selection import Drawn, Race, Rules, final_seed, race
-from erpd_hub.stages import StageContext, StageResult
+from erpd_hub.stage_context import StageContext, StageResult
 from erpd_hub.stages.unlearned import copy_checkpoint
 
 FORMAT = "erpd-hub/selection/v1"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from erpd_hub.artifacts import digest_files, payload_files
 from erpd_hub.config import SignalConfig
 from erpd_hub.errors import ArtifactError, StageError
-from erpd_hub.stages import StageContext, StageResult
+from erpd_hub.stage_context import StageContext, StageResult
 from erpd_hub.stages.score import ScoreInfo, check_rollouts, read_score_info, write_score_info
 
 if TYPE_CHECKING:

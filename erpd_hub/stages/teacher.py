@@ -1,21 +1,19 @@
 """Stage 1: a teacher that squeezes the batch dry, without regard for how far it drifts."""
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erpd_hub.config import CustomLoss, LossConfig, PPOLoss, TeacherConfig
 from erpd_hub.errors import ArtifactError, ConfigError, StageError
 from erpd_hub.sample_statistics import describe_samples
-from erpd_hub.stages import StageContext, StageResult
+from erpd_hub.stage_context import StageContext, StageResult
 from erpd_hub.stages.score import ScoreInfo, read_score_info
-from erpd_hub.stages.training import Extras, check_scoring, train_policy
+from erpd_hub.stages.training import Extras, check_scoring, loss_of, train_policy
 from erpd_hub.stages.values import check_values
 
 if TYPE_CHECKING:
     from erpd_hub.training.batches import Trajectory
-    from erpd_hub.training.step import Loss
 
 
 def run(
@@ -55,20 +53,9 @@ def run(
     if config.loss.right_only:
         trajectories = [row for row in trajectories if row.label == 1]
     return train_policy(
-        config, out, context, init=init, trajectories=trajectories, loss=_loss(config.loss), role="teacher",
+        config, out, context, init=init, trajectories=trajectories, loss=loss_of(config.loss), role="teacher",
         scored=scored, extras=Extras(old="sampler" if old is None else "old"),
     )  # fmt: skip
-
-
-def _loss(config: LossConfig) -> "Loss":
-    from erpd_hub.losses import LOSSES
-
-    if isinstance(config, CustomLoss):
-        from erpd_hub.losses.own import checked
-        from erpd_hub.plugins import load
-
-        return partial(checked(config.function, load(config.function)), **config.parameters)
-    return partial(LOSSES[config.type], **config.parameters)
 
 
 def _scored(

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from erpd_hub.artifacts import digest_files, payload_files
-from erpd_hub.config import TrainingConfig
+from erpd_hub.config import CustomLoss, LossConfig, TrainingConfig
 from erpd_hub.errors import ArtifactError, ConfigError
-from erpd_hub.stages import StageContext, StageResult
+from erpd_hub.stage_context import StageContext, StageResult
 from erpd_hub.stages.score import ScoreInfo, check_rollouts
 
 if TYPE_CHECKING:
@@ -151,6 +152,22 @@ def make_trainer(
         stop=extras.stop,
         computes=extras.computes or LOGPROBS,
     )
+
+
+def loss_of(config: LossConfig) -> "Loss":
+    """A recipe's loss, or a user's own, held to what the trainer needs of it.
+
+    Raises:
+        ConfigError: the user's cannot be loaded.
+    """
+    from erpd_hub.losses import LOSSES
+
+    if isinstance(config, CustomLoss):
+        from erpd_hub.losses.own import checked
+        from erpd_hub.plugins import load
+
+        return partial(checked(config.function, load(config.function)), **config.parameters)
+    return partial(LOSSES[config.type], **config.parameters)
 
 
 def check_scoring(role: str, info: ScoreInfo, config: TrainingConfig, *, rollouts: Path, init: Path) -> None:

@@ -15,7 +15,7 @@ from erpd_hub.config import UnlearnedConfig
 from erpd_hub.errors import ArtifactError
 from erpd_hub.inputs import ADAPTED
 from erpd_hub.picker import Choice, Curve, pick, read_curve
-from erpd_hub.stages import StageContext, StageResult
+from erpd_hub.stage_context import StageContext, StageResult
 
 FORMAT = "erpd-hub/unlearned/v1"
 """Of `unlearned.json`; the first ones do not say it."""

@@ -32,7 +32,7 @@ from erpd_hub.sampling.job import Job
 from erpd_hub.sampling.plan import all_draws, render_prompts
 from erpd_hub.sampling.sampler import draw_batches
 from erpd_hub.sampling.transformers_engine import LocalEngine
-from erpd_hub.stages import StageContext
+from erpd_hub.stage_context import StageContext
 
 _POLL = 0.1
 _DONE = "done"

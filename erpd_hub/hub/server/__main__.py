@@ -31,8 +31,11 @@ from erpd_hub.hub.server.accounts import Accounts
 from erpd_hub.hub.server.accounts_file import read_accounts, readable_by_others
 from erpd_hub.hub.server.app import HubApp
 from erpd_hub.hub.server.call import Hub
+from erpd_hub.hub.server.errors import disk_is_full
 from erpd_hub.hub.server.lifecycle import AlreadyServed, ClientLock, announce, only_server, ready_file
 from erpd_hub.hub.server.schema import WrongSchema
+
+logger = logging.getLogger(__name__)
 
 SHUTDOWN_S = 10
 KEEP_ALIVE_S = 75
@@ -67,9 +70,18 @@ class Server(uvicorn.Server):
         host, port = self.listener.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         if self._ready is not None:
-            announce(self._ready, port=port, url=url)
+            self._announce(self._ready, port, url)
         if self._greeting:
             sys.stderr.write(f"erpd-hub server: {self._greeting} at {url}\n")
+
+    def _announce(self, ready: Path, port: int, url: str) -> None:
+        """A server that people start serves without a ready file where the disk is full; nobody finds another one."""
+        try:
+            announce(ready, port=port, url=url)
+        except OSError as error:
+            if not (self._greeting and disk_is_full(error)):
+                raise
+            logger.warning("%s: its disk is full: what is there is served; free some space, or no run joins", ready)
 
     async def leave_when_unused(self) -> None:
         await self._clients.wait_unused()
@@ -103,12 +115,18 @@ def main(argv: list[str]) -> int:
         return _refuse(f"--root {arguments.root}: another server is serving it; stop that one or join it")
     except ConfigError as error:
         return _refuse(str(error))
-    except sqlite3.DatabaseError as error:
-        return _refuse(f"--root {arguments.root}: hub.sqlite cannot be used: {error}; run erpd-hub hub fsck")
-    except (OSError, WrongSchema) as error:
-        where = f"{arguments.root} on {arguments.host}:{arguments.port}"
-        return _refuse(f"cannot serve {where}: {error}; give another --root, --host or --port")
+    except (OSError, sqlite3.DatabaseError, WrongSchema) as error:
+        return _refuse(_remedy(arguments, error))
     return 0
+
+
+def _remedy(arguments: argparse.Namespace, error: Exception) -> str:
+    if disk_is_full(error):
+        return f"--root {arguments.root}: its disk is full ({error}); free some space there, or run erpd-hub hub gc"
+    if isinstance(error, sqlite3.DatabaseError):
+        return f"--root {arguments.root}: hub.sqlite cannot be used: {error}; run erpd-hub hub fsck"
+    where = f"{arguments.root} on {arguments.host}:{arguments.port}"
+    return f"cannot serve {where}: {error}; give another --root, --host or --port"
 
 
 def _accounts(path: Path | None) -> Accounts:
@@ -117,7 +135,7 @@ def _accounts(path: Path | None) -> Accounts:
         return Accounts()
     accounts = read_accounts(path)
     if warning := readable_by_others(path):
-        logging.getLogger(__name__).warning(warning)
+        logger.warning(warning)
     return accounts
 
 

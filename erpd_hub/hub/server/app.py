@@ -4,11 +4,9 @@ The path is split before it is decoded, as a revision may contain %2F. Handlers 
 pool; those that stream their request body are coroutines.
 """
 
-import errno
 import inspect
 import logging
 import re
-import sqlite3
 import uuid
 from collections.abc import Callable
 from http import HTTPStatus
@@ -34,8 +32,9 @@ from erpd_hub.hub.server import (
     routes_xet,
 )
 from erpd_hub.hub.server.accounts import User
+from erpd_hub.hub.server.bodies import impatient, read_body
 from erpd_hub.hub.server.call import MAX_ANONYMOUS_BYTES, MAX_JSON_BYTES, Call, Handler, Hub, Routes, Target, reply
-from erpd_hub.hub.server.errors import Refusal, bad_request, forbidden, repo_not_found, too_large
+from erpd_hub.hub.server.errors import Refusal, bad_request, disk_is_full, forbidden, repo_not_found
 from erpd_hub.hub.server.pages import routes as pages
 from erpd_hub.hub.server.repos import KINDS, Kind, Moved, Repo
 
@@ -59,10 +58,7 @@ REPO_ROUTES: Routes = {
 CONTENT_ROUTES: Routes = {**routes_resolve.CONTENT_ROUTES, **routes_lfs.CONTENT_ROUTES}
 """By method and the word after /[datasets/|spaces/]{namespace}/{name}/."""
 
-_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _REQUEST_ID = re.compile(r"[\w:;=-]{1,128}", re.ASCII)
-_DATABASE_FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE})
-"""The second for limits other than the disk's own: a quota, a longest file."""
 _NOT_FOR_HEADERS = re.compile(r"[^ -~]")
 _KIND_SEGMENTS: dict[str, Kind] = {f"{kind}s": kind for kind in KINDS}
 
@@ -84,12 +80,13 @@ class HubApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        request = Request(scope, receive)
+        request = Request(scope, impatient(receive))
         try:
             response = await self._answer(request)
         except ClientDisconnect:
             return
         response.headers["X-Request-Id"] = _request_id(request)
+        response.headers.setdefault("Cache-Control", "private, no-cache")  # what it is depends on who asks, and changes
         await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
@@ -208,15 +205,6 @@ def decoded(segments: list[str]) -> tuple[str, ...]:
         raise bad_request("The URL is not UTF-8") from error
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise too_large(f"The body is larger than {limit} bytes")
-    return bytes(body)
-
-
 def refusal(error: Refusal) -> Response:
     headers = {"X-Error-Message": _NOT_FOR_HEADERS.sub("?", error.message).strip()}
     if error.code is not None:
@@ -226,10 +214,8 @@ def refusal(error: Refusal) -> Response:
 
 def failure(request: Request, error: Exception) -> Response:
     """A full disk is told by a status that ends the client's tries: Xet's repeats any 5xx. The rest is for our log."""
-    full = isinstance(error, OSError) and error.errno in _DISK_FULL
-    full |= isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode in _DATABASE_FULL
     path = _NOT_FOR_HEADERS.sub("?", request.scope["raw_path"].partition(b"?")[0].decode("latin-1"))
-    if full:
+    if disk_is_full(error):
         logger.error("%s %s failed: the disk is full (%s)", request.method, path, error)
         xet = path.startswith(f"/{routes_xet.SEGMENT}/")
         status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE if xet else HTTPStatus.INSUFFICIENT_STORAGE

@@ -9,9 +9,10 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BufferedRandom
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from erpd_hub.hub.server.errors import Refusal, bad_request
 
@@ -64,6 +65,15 @@ class BlobStore:
 
     def put_inline(self, db: sqlite3.Connection, sha256: str, content: bytes) -> None:
         db.execute("INSERT OR IGNORE INTO blobs VALUES (?, ?)", (sha256, content))
+
+    @contextmanager
+    def scratch(self) -> Iterator[IO[bytes]]:
+        """A file for the length of the block; who renames it may keep it."""
+        with tempfile.NamedTemporaryFile(dir=self._incoming, delete=False) as file:
+            try:
+                yield file
+            finally:
+                Path(file.name).unlink(missing_ok=True)
 
     def receive(self, expected_sha256: str) -> "Incoming":
         return Incoming(self._incoming, self.path(expected_sha256))

@@ -5,7 +5,7 @@ import json
 import math
 import re
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 
 import yaml
@@ -36,6 +36,8 @@ _HEADER = re.compile(r"\A\ufeff?\s*---[ \t]*\r?\n(.*?)^---[ \t]*\r?$", re.DOTALL
 _TEXT_FIELDS = ("library_name", "pipeline_tag", "pretty_name", "base_model_relation", "license_name", "license_link")
 _LIST_FIELDS = ("language", "license", "tags", "datasets", "metrics", "task_categories", "base_model")
 _TABLE_FIELDS = ("model-index", "configs")
+_CLIENTS_OWN = ("self", "ignore_metadata_errors")
+"""Clients pass a card's fields on as arguments, beside these of their own: a listing with one of them raises there."""
 
 
 class CardError(ValueError):
@@ -63,16 +65,21 @@ def parse_yaml(text: str) -> object:
     try:
         _check_shape(text)
         return _plain(yaml.load(text, _Loader))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise CardError(str(error)) from error
+    except CardError:
+        raise
+    except Exception as error:  # PyYAML lets through whatever its constructors meet: KeyError, OverflowError, others
+        raise CardError(str(error) or type(error).__name__) from error
 
 
 def _check_shape(text: str) -> None:
-    """Refuse what takes long to load: a few hundred bytes of aliases expand to gigabytes."""
+    """Refuse what takes long to load: a few hundred bytes of aliases expand to gigabytes, and a tag that is written
+    out makes a number of any text."""
     depth = 0
     for event in yaml.parse(text, _Loader):
         if isinstance(event, yaml.AliasEvent):
             raise CardError("YAML aliases are not supported")
+        if isinstance(event, yaml.NodeEvent) and getattr(event, "tag", None) not in (None, "!"):
+            raise CardError("YAML tags are not supported")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
@@ -88,31 +95,47 @@ def _is_long_number(event: yaml.ScalarEvent) -> bool:
     return plain and _NUMBER.fullmatch(event.value) is not None
 
 
-def card_errors(header: Mapping[str, object]) -> list[str]:
-    """What the Hub refuses in a header although it is good YAML: fields of another type than listings rely on."""
-    errors = []
+def card_errors(header: Mapping[str, object]) -> dict[str, str]:
+    """What the Hub refuses in a header although it is good YAML, by field: what listings, here and in clients, cannot
+    deal with."""
+    errors = {key: f'"{key}" is not allowed' for key in _CLIENTS_OWN if key in header}
     for key in _TEXT_FIELDS:
         if not isinstance(header.get(key), str | None):
-            errors.append(f'"{key}" must be a string')
+            errors[key] = f'"{key}" must be a string'
     for key in _LIST_FIELDS:
         value = header.get(key)
         texts = value if isinstance(value, list) else [value]
         if not all(isinstance(text, str | None) for text in texts):
-            errors.append(f'"{key}" must be a string or a list of strings')
+            errors[key] = f'"{key}" must be a string or a list of strings'
     for key in _TABLE_FIELDS:
         rows = header.get(key)
         if rows is not None and not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
-            errors.append(f'"{key}" must be an array')
+            errors[key] = f'"{key}" must be an array'
+        elif not all(map(_is_source, _results_of(rows))):
+            errors[key] = f'"source" in "{key}" must be an object, with a url where it has a name'
     known = {*KNOWN, "other"}
     if unknown := [text for text in _strings(header.get("license")) if text not in known]:
-        errors.append(f'"license" must be one of [{", ".join(sorted(known))}], got {unknown[0][:100]!r}')
+        errors["license"] = f'"license" must be one of [{", ".join(sorted(known))}], got {unknown[0][:100]!r}'
     return errors
+
+
+def _results_of(rows: Iterable[Mapping[str, object]] | None) -> Iterator[Mapping[str, object]]:
+    """The evaluation results of a model-index."""
+    for row in rows or ():
+        results = row.get("results")
+        yield from (result for result in results if isinstance(result, dict)) if isinstance(results, list) else ()
+
+
+def _is_source(result: Mapping[str, object]) -> bool:
+    """Whether a result has no source, or one that clients can read."""
+    source = result.get("source", {})
+    return isinstance(source, dict) and (source.get("name") is None or source.get("url") is not None)
 
 
 def readme_errors(readme: bytes) -> list[str]:
     """Why the Hub does not take a README, empty when it does."""
     try:
-        return card_errors(parse_header(readme.decode("utf-8", errors="replace")))
+        return list(card_errors(parse_header(readme.decode("utf-8", errors="replace"))).values())
     except CardError as error:
         return [f"YAML metadata: {error}"]
 
@@ -121,14 +144,15 @@ def card_of(
     db: sqlite3.Connection, trees: TreeStore, blobs: BlobStore, repo: Repo, commit: Commit
 ) -> dict[str, object]:
     """Metadata of a commit's README, however long its text is."""
-    entry = trees.find(db, commit.tree, (CARD,))
+    entry = trees.root(db, commit.tree).entries.get(CARD)
     if not isinstance(entry, File) or not possession.holds(db, blobs, repo, entry):
         return {}
     return read_card(blobs.read_part(db, entry.sha256, 0, HEAD_BYTES))
 
 
 def read_card(readme: bytes) -> dict[str, object]:
-    """Metadata of a README that may be malformed, in which case there is none; its first `HEAD_BYTES` are enough."""
+    """Metadata of a README that nobody may have checked: none of a malformed one, and of another no field that the Hub
+    refuses; its first `HEAD_BYTES` are enough."""
     match = _HEADER.match(readme[:HEAD_BYTES].decode("utf-8", errors="replace"))
     if match is None:
         return {}
@@ -139,7 +163,9 @@ def read_card(readme: bytes) -> dict[str, object]:
 
 def _header_json(text: str) -> str:
     try:
-        return json.dumps(parse_header(text))
+        header = parse_header(text)
+        refused = card_errors(header)
+        return json.dumps({key: value for key, value in header.items() if key not in refused})
     except CardError:
         return "{}"
 

@@ -10,9 +10,12 @@ import sqlite3
 from typing import NamedTuple
 
 from erpd_hub.hub.server import repos
+from erpd_hub.hub.server.errors import unprocessable
 from erpd_hub.hub.server.repos import Repo
 
 MAX_ITEMS = 1000
+MAX_COLLECTIONS = 1000
+"""Of one owner, as a listing looks at all there are."""
 _KEY = re.compile(r"(?:.*-)?([0-9a-f]{24})")
 _NOT_IN_SLUG = re.compile(r"[^a-z0-9]+")
 _COLUMNS = "id, key, owner, title, description, theme, private, position, modified_ms"
@@ -45,6 +48,8 @@ class Item(NamedTuple):
 
 def create(db: sqlite3.Connection, owner: str, title: str, description: str | None, *, private: bool) -> Collection:
     (position,) = db.execute("SELECT count(*) FROM collections WHERE owner = ?", (owner,)).fetchone()
+    if position >= MAX_COLLECTIONS:
+        raise unprocessable(f"{owner} has {MAX_COLLECTIONS} collections already; delete one")
     values = (secrets.token_hex(12), owner, title, description, "orange", private, position, repos.now_ms())
     row = db.execute(
         "INSERT INTO collections (key, owner, title, description, theme, private, position, modified_ms)"

@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from weakref import WeakSet
 
-from erpd_hub.hub.server import schema
+from erpd_hub.hub.server import schema, spare
 from erpd_hub.hub.server.seal import break_seal, make_seal
 
 BUSY_TIMEOUT_S = 30.0
@@ -46,9 +46,11 @@ class Database:
         self._local = threading.local()
         self._writer = threading.Lock()
         self._opened: WeakSet[_Connection] = WeakSet()
+        spare.release(path.parent)
         break_seal(path.parent)
         with self.write() as db:
             schema.upgrade(db)
+        spare.keep(path.parent)
 
     def read(self) -> sqlite3.Connection:
         """This thread's connection; each statement sees the latest committed state."""

@@ -1,7 +1,13 @@
 """Refusals as the Hub words them: the status, the X-Error-Code its clients branch on, and a message for people."""
 
+import errno
+import sqlite3
 from collections.abc import Mapping
 from http import HTTPStatus
+
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_DATABASE_FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE})
+"""The second for limits other than the disk's own: a quota, a longest file; the third for its index of the log."""
 
 
 class Refusal(Exception):
@@ -40,6 +46,11 @@ def conflict(message: str, **body: object) -> Refusal:
     return Refusal(HTTPStatus.CONFLICT, message, body=body)
 
 
+def unavailable(message: str) -> Refusal:
+    """Clients ask again, as they do not after a conflict."""
+    return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, message)
+
+
 def too_large(message: str) -> Refusal:
     return Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
 
@@ -64,3 +75,9 @@ def entry_not_found(message: str = "Entry not found", *, commit: str | None = No
     """`commit` becomes X-Repo-Commit, which lets a client cache the absence."""
     headers = {"X-Repo-Commit": commit} if commit else {}
     return Refusal(HTTPStatus.NOT_FOUND, message, code="EntryNotFound", headers=headers)
+
+
+def disk_is_full(error: Exception) -> bool:
+    if isinstance(error, sqlite3.Error):
+        return getattr(error, "sqlite_errorcode", None) in _DATABASE_FULL
+    return isinstance(error, OSError) and error.errno in _DISK_FULL

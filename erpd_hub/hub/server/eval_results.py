@@ -5,6 +5,7 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 
 from starlette.responses import Response
 
@@ -12,7 +13,7 @@ from erpd_hub.hub.server import possession, repos
 from erpd_hub.hub.server.blobs import BlobStore
 from erpd_hub.hub.server.call import Call, Json, Routes, reply
 from erpd_hub.hub.server.cards import CardError, card_of, parse_yaml
-from erpd_hub.hub.server.objects import File, Folder
+from erpd_hub.hub.server.objects import File, Folder, decode_tree, encode_tree
 from erpd_hub.hub.server.remembered import Remembered
 from erpd_hub.hub.server.repos import Commit, Repo
 from erpd_hub.hub.server.trees import TreeStore
@@ -21,25 +22,34 @@ FOLDER = ".eval_results"
 MAX_BYTES = 256 << 10
 """Of all files of a repository together: a leaderboard reads those of every model."""
 
+MAX_FILES = 256
+_listed = Remembered(16 << 20)
+"""The files of a folder by its key."""
 _parsed = Remembered(64 << 20)
 """Results as JSON by the sha256 of their file."""
 
 
 def read_results(db: sqlite3.Connection, trees: TreeStore, blobs: BlobStore, repo: Repo, commit: Commit) -> list[Json]:
     """Every result of every file that can be read; older clients break on anything else in its place."""
-    folder = trees.find(db, commit.tree, (FOLDER,))
+    folder = trees.root(db, commit.tree).entries.get(FOLDER)
     if not isinstance(folder, Folder):
         return []
     rows: list[Json] = []
     left = MAX_BYTES
-    for name, entry in trees.load(db, folder.key).items():
-        if not isinstance(entry, File) or not name.endswith((".yaml", ".yml")) or entry.size > left:
-            continue
-        if possession.holds(db, blobs, repo, entry):
+    for name, entry in decode_tree(_listed.get(folder.key, partial(_files, trees, db, folder))).items():
+        assert isinstance(entry, File), "of the files alone"
+        if entry.size <= left and possession.holds(db, blobs, repo, entry):
             left -= entry.size
             text = _parsed.get(entry.sha256, partial(_results, blobs, db, entry))
             rows += [{"filename": f"{FOLDER}/{name}", "verified": False, "data": data} for data in json.loads(text)]
     return rows
+
+
+def _files(trees: TreeStore, db: sqlite3.Connection, folder: Folder) -> str:
+    """The files that are looked at, as a stored tree."""
+    tree = trees.load(db, folder.key)
+    found = (name for name in tree if isinstance(tree[name], File) and name.endswith((".yaml", ".yml")))
+    return encode_tree({name: tree[name] for name in islice(found, MAX_FILES)}).decode()
 
 
 def _results(blobs: BlobStore, db: sqlite3.Connection, file: File) -> str:
@@ -68,7 +78,7 @@ def leaderboard(call: Call) -> Response:
     """The results of all visible models on this dataset, best first; fine-tuned models only when asked for."""
     dataset = call.repo().full_name
     everyone = call.query("base_model") in ("false", "False")
-    rows = [row for row in _entries(call, dataset, everyone=everyone) if isinstance(row["value"], int | float)]
+    rows = [row for row in _entries(call, dataset, everyone=everyone) if type(row["value"]) in (int, float)]
     rows.sort(key=lambda row: -float(str(row["value"])))
     return reply([{"rank": rank, **row} for rank, row in enumerate(rows, start=1)])
 

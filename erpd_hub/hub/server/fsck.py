@@ -30,10 +30,11 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TABLES = f"{DATABASE}: restore it and blobs/ from one backup, or push the artifacts again to a new root"
 _SEALED = {
     DATABASE: "restore it and blobs/ from one backup; where nothing else is wrong, it is a byte that holds nothing",
-    "secret": "remove it: uploads under way fail, and browsers have to sign in again",
+    "secret": "remove it, and the next server makes another: uploads under way fail, and browsers sign in again",
     SEAL: "nothing else need be wrong; the next server writes another",
 }
 """What to do about a file that is not as it was left."""
+_NO_SECRET = "restore it, or let the next server make another: uploads under way fail, and browsers sign in again"
 _RECORDED = f"where nothing else is wrong and the artifacts verify, remove the file {RECORD}; else restore a backup"
 _CONTENT = "push the file again from a copy that has it, after `erpd-hub hub fsck --set-aside`"
 
@@ -69,7 +70,8 @@ def check(root: Path, *, served: bool) -> Report:
     """Read everything below a root; `served` says that a server may be writing."""
     report = Report()
     for name in [] if served else altered_files(root):
-        report.problems.append(Problem(name, "is not as the last server left it", _SEALED[name]))
+        if (root / name).exists():
+            report.problems.append(Problem(name, "is not as the last server left it", _SEALED[name]))
     for line in recorded(root):
         report.problems.append(Problem(RECORD, f"a server found this as it started: {line}", _RECORDED))
     if not served and (frame := damaged_frame(root / f"{DATABASE}-wal")) is not None:
@@ -85,7 +87,9 @@ def check(root: Path, *, served: bool) -> Report:
         report.table(f"not readable: {error}")
     for sha, path in blob_files(root):
         _check_blob_file(root, sha, path, report)
-    if (root / "secret").exists() and (root / "secret").stat().st_size != SECRET_BYTES:
+    if not (root / "secret").exists():  # also where no seal says that there was one
+        report.problems.append(Problem("secret", "is missing", _NO_SECRET))
+    elif (root / "secret").stat().st_size != SECRET_BYTES:
         report.problems.append(Problem("secret", f"expected {SECRET_BYTES} bytes", _SEALED["secret"]))
     return report
 

@@ -1,6 +1,7 @@
 """What takes content out of a root that no server has open: what nothing refers to, and what is damaged.
 
-Every commit counts as a reference, reachable from a branch or not, as lineage pins commits by their id. Uploads younger
+Every commit counts as a reference, reachable from a branch or not, as lineage pins commits by their id; but not to a
+large file that its repository gave up, which is deleted for good once no repository has it. Uploads younger
 than a given age are kept, for a push that was interrupted will go on; but where anything is removed, what clients sent
 through Xet and no commit has yet is sent again. A root whose references cannot be trusted is left as it is.
 """
@@ -74,11 +75,13 @@ def set_aside(root: Path, damaged: Iterable[str]) -> Path:
     holds the root."""
     folder = root / "damaged"
     folder.mkdir(exist_ok=True)
+    folder.chmod(0o700)  # also with another umask than the server's: some of it is private
     store = BlobStore(root)
     forget(root)
     with closing(Database(root / DATABASE)) as database, database.write() as db:
         for sha in damaged:
             if (content := store.inline(db, sha)) is not None:
+                (folder / sha).touch(mode=0o600)
                 (folder / sha).write_bytes(content)
                 db.execute("DELETE FROM blobs WHERE sha256 = ?", (sha,))
             if store.path(sha).exists():
@@ -87,14 +90,17 @@ def set_aside(root: Path, damaged: Iterable[str]) -> Path:
 
 
 def _check_references(db: sqlite3.Connection, root: Path) -> None:
-    total = db.execute("SELECT total FROM totals WHERE name = 'commits'").fetchone()[0]
-    sound = [line for (line,) in db.execute("PRAGMA integrity_check")] == ["ok"]
-    if not sound or schema.table_total(db, "commits") != total:
-        raise _untrusted(root, "its commits are damaged")
+    if [line for (line,) in db.execute("PRAGMA integrity_check")] != ["ok"]:
+        raise _untrusted(root, "sqlite finds it damaged")
+    totals = dict(db.execute("SELECT name, total FROM totals").fetchall())
+    for table in ("commits", "links"):
+        if schema.table_total(db, table) != totals.get(table):
+            raise _untrusted(root, f"its {table} are damaged")
 
 
 def _referenced(db: sqlite3.Connection, root: Path) -> tuple[set[str], set[str]]:
-    """Keys of all trees and hashes of all content that commits lead to."""
+    """Keys of all trees and hashes of all content that commits lead to, large files as far as somebody has them."""
+    had = {sha for (sha,) in db.execute("SELECT sha256 FROM links")}
     trees: set[str] = set()
     blobs: set[str] = set()
     left = [key for (key,) in db.execute("SELECT DISTINCT tree FROM commits")]
@@ -107,10 +113,10 @@ def _referenced(db: sqlite3.Connection, root: Path) -> tuple[set[str], set[str]]
         if row is None or sha256(row[0]).hexdigest() != key:
             raise _untrusted(root, f"tree {key} is missing or damaged")
         for entry in decode_tree(row[0]).values():
-            if isinstance(entry, File):
-                blobs.add(entry.sha256)
-            else:
+            if not isinstance(entry, File):
                 left.append(entry.key)
+            elif not entry.lfs or entry.sha256 in had:
+                blobs.add(entry.sha256)
     return trees, blobs
 
 

@@ -59,9 +59,13 @@ def ready_file(path: Path | None) -> Iterator[None]:
 
 def announce(path: Path, *, port: int, url: str) -> None:
     """Write the ready file in one step."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
-    temporary.write_text(json.dumps({"pid": os.getpid(), "port": port, "url": url}))
-    temporary.replace(path)
+    path.unlink(missing_ok=True)  # of a killed server; on a full disk it leaves the room for this one
+    temporary = path.with_name(f"{path.name}.new")
+    try:
+        temporary.write_text(json.dumps({"pid": os.getpid(), "port": port, "url": url}))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _owner(path: Path) -> int | None:

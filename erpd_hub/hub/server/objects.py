@@ -5,7 +5,7 @@ A large file appears in git as a short pointer text; its `oid` is the pointer's 
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 
@@ -74,5 +74,17 @@ def encode_tree(tree: Tree) -> bytes:
     return json.dumps([[name, *tree[name]] for name in sorted(tree)], separators=(",", ":")).encode()
 
 
-def decode_tree(data: bytes) -> dict[str, File | Folder]:
+def decode_tree(data: bytes | str) -> dict[str, File | Folder]:
     return {name: Folder(*fields) if len(fields) == 2 else File(*fields) for name, *fields in json.loads(data)}
+
+
+def entries_of(data: bytes, names: Iterable[str]) -> Tree:
+    """Some entries of a stored tree, found in its text: no name holds a quote that is not escaped there."""
+    starts = {name: data.find(f"[{json.dumps(name)},".encode()) for name in names}
+    found = (data[start : data.index(b"]", start) + 1] for start in starts.values() if start >= 0)
+    return decode_tree(b"[" + b",".join(found) + b"]")
+
+
+def has_ending(data: bytes, ending: str) -> bool:
+    """Whether the name of an entry of a stored tree ends so."""
+    return f'{ending}",'.encode() in data

@@ -20,6 +20,12 @@ def note_upload(db: sqlite3.Connection, account: str, sha256: str) -> None:
     db.execute("INSERT OR REPLACE INTO uploads VALUES (?, ?, ?)", (account, sha256, now_ms()))
 
 
+def has_sent(db: sqlite3.Connection, account: str, sha256: str) -> bool:
+    """Whether an account sent the bytes, lately or before it committed them."""
+    query = "SELECT 1 FROM uploads WHERE account = ? AND sha256 = ?"
+    return db.execute(query, (account, sha256)).fetchone() is not None
+
+
 def link(db: sqlite3.Connection, repo: Repo, sha256: str) -> None:
     """The repository has the file in a commit."""
     db.execute("INSERT OR IGNORE INTO links (repo, sha256) VALUES (?, ?)", (repo.id, sha256))
@@ -48,10 +54,9 @@ def read(db: sqlite3.Connection, blobs: BlobStore, repo: Repo, file: File) -> by
     return blobs.read(db, file.sha256)
 
 
-def unlink(db: sqlite3.Connection, repo: Repo, sha256: str) -> bool:
-    """The repository gives the file up; whether it had it."""
-    deleted = db.execute("DELETE FROM links WHERE sha256 = ? AND repo = ?", (sha256, repo.id))
-    return deleted.rowcount > 0
+def unlink(db: sqlite3.Connection, repo: Repo, sha256: str) -> None:
+    """The repository gives the file up."""
+    db.execute("DELETE FROM links WHERE sha256 = ? AND repo = ?", (sha256, repo.id))
 
 
 def copy_links(db: sqlite3.Connection, source: Repo, target: Repo) -> None:
@@ -63,8 +68,6 @@ def copy_links(db: sqlite3.Connection, source: Repo, target: Repo) -> None:
 
 def may_use(db: sqlite3.Connection, accounts: Accounts, user: User, repo: Repo, sha256: str) -> bool:
     """Whether the user's commit to `repo` may name this hash."""
-    if has(db, repo, sha256):
-        return True
-    if db.execute("SELECT 1 FROM uploads WHERE account = ? AND sha256 = ?", (user.name, sha256)).fetchone():
+    if has(db, repo, sha256) or has_sent(db, user.name, sha256):
         return True
     return any(accounts.may_read(user, holder) for holder in holders(db, sha256))

@@ -5,18 +5,22 @@ Every function takes the connection of the caller's transaction.
 
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
 from typing import Literal, NamedTuple
 
 from erpd_hub.hub.server import commits, repos
 from erpd_hub.hub.server.blobs import BlobStore
 from erpd_hub.hub.server.commits import Delete, Edit, Message, Put
-from erpd_hub.hub.server.errors import Refusal, bad_request, conflict, revision_not_found
+from erpd_hub.hub.server.errors import Refusal, bad_request, conflict, revision_not_found, unprocessable
 from erpd_hub.hub.server.objects import File
 from erpd_hub.hub.server.repos import HEADS, PULLS, Commit, Repo
 from erpd_hub.hub.server.trees import TreeStore
 
 MAX_TITLE_CHARS = 200
+MAX_EVENTS = 1000
+MAX_EVENTS_CHARS = 2 << 20
+"""Of one discussion as it is stored: it is read and sent as a whole."""
 
 Status = Literal["draft", "open", "closed", "merged"]
 
@@ -108,6 +112,16 @@ def add_event(db: sqlite3.Connection, discussion: Discussion, kind: str, author:
     return Event(row[0], kind, author, now, data)
 
 
+def check_room(db: sqlite3.Connection, discussion: Discussion, more: str = "") -> None:
+    """Raises a 422 where a discussion has as many events, or with a text of `more` as much text, as one may have."""
+    found, chars = db.execute(
+        "SELECT count(*), coalesce(sum(length(data)), 0) FROM discussion_events WHERE repo = ? AND num = ?",
+        (discussion.repo, discussion.num),
+    ).fetchone()
+    if found >= MAX_EVENTS or chars + len(json.dumps(more)) > MAX_EVENTS_CHARS:
+        raise unprocessable("This discussion is too long; open another one")
+
+
 def events(db: sqlite3.Connection, discussion: Discussion) -> list[Event]:
     rows = db.execute(
         "SELECT id, kind, author, created_ms, data FROM discussion_events WHERE repo = ? AND num = ? ORDER BY id",
@@ -130,13 +144,24 @@ def update(
 
 
 def conflicts(db: sqlite3.Connection, trees: TreeStore, repo: Repo, pull: Discussion) -> list[str]:
-    """Files that both the pull request and its branch have changed since they parted, each in its own way."""
+    """Files that both the pull request and its branch have changed since they parted, each in its own way; the pull
+    request's, where one of them has made a folder of the other one's file."""
     return _conflicts(changes(db, trees, repo, pull))
 
 
 def _conflicts(sides: "Sides") -> list[str]:
     ours, theirs = sides
-    return sorted(path for path in ours.keys() & theirs.keys() if ours[path] != theirs[path])
+    found = {path for path in ours.keys() & theirs.keys() if ours[path] != theirs[path]}
+    found |= {path for path, _ in _below(theirs, ours)} | {folder for _, folder in _below(ours, theirs)}
+    return sorted(found)
+
+
+def _below(files: dict[str, File | None], others: dict[str, File | None]) -> Iterator[tuple[str, str]]:
+    """Files of one side, each with a file of the other side where it has a folder."""
+    for path in (path for path, file in files.items() if file is not None):
+        for folder in accumulate(path.split("/")[:-1], "{}/{}".format):
+            if others.get(folder) is not None:
+                yield path, folder
 
 
 def merge(

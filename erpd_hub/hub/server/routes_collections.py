@@ -13,13 +13,13 @@ from erpd_hub.hub.server.call import (
     bounded_int,
     find_current,
     kind_field,
-    page_link,
     reply,
     text_field,
     timestamp,
 )
 from erpd_hub.hub.server.collection_store import MAX_ITEMS, Collection, Item
 from erpd_hub.hub.server.errors import Refusal, bad_request, conflict, unprocessable
+from erpd_hub.hub.server.paging import Page
 from erpd_hub.hub.server.repos import Repo
 
 PER_PAGE = 100
@@ -35,11 +35,14 @@ def listing(call: Call) -> Response:
     found = [row for row in found if item is None or item in _item_paths(call, row)]
     offset = bounded_int(call.query("cursor"), default=0, maximum=10**9)
     limit = max(1, bounded_int(call.query("limit"), default=PER_PAGE, maximum=PER_PAGE))
-    rows = [_described(call, call.db, row) for row in found[offset : offset + limit]]
-    for row in rows:
+    page = Page(limit)
+    for position, shown in enumerate(found[offset:], start=offset):
+        if page.is_full:
+            return page.reply(call, "/api/collections", more=position)
+        row = _described(call, call.db, shown)
         del row["position"]  # clients count for themselves
-    more = page_link(call, "/api/collections", cursor=str(offset + limit)) if len(found) > offset + limit else None
-    return reply(rows, headers=more)
+        page.add(row)
+    return page.reply(call, "/api/collections", more=None)
 
 
 def create(call: Call) -> Response:
@@ -53,14 +56,14 @@ def create(call: Call) -> Response:
 
 
 def read(call: Call) -> Response:
-    return reply(_described(call, call.db, _find(call, call.db)))
+    return reply(_described(call, call.db, find(call, call.db)))
 
 
 def change(call: Call) -> Response:
     """The collection itself, or one of its items."""
     position = _position(call)
     with call.hub.db.write() as db:
-        found = _find(call, db, write=True)
+        found = find(call, db, write=True)
         if call.target.rest:
             collection_store.change(db, found, _item(call, db, found), _note(call, "note"), position)
             return reply({"success": True})
@@ -77,7 +80,7 @@ def change(call: Call) -> Response:
 
 def delete(call: Call) -> Response:
     with call.hub.db.write() as db:
-        found = _find(call, db, write=True)
+        found = find(call, db, write=True)
         if call.target.rest:
             collection_store.remove(db, found, _item(call, db, found))
         else:
@@ -90,7 +93,7 @@ def add_item(call: Call) -> Response:
     if not isinstance(item, dict) or call.target.rest != ("items",):
         raise bad_request('"item" must be an object with type and id')
     with call.hub.db.write() as db:
-        found = _find(call, db, write=True)
+        found = find(call, db, write=True)
         if len(collection_store.items(db, found)) >= MAX_ITEMS:
             raise unprocessable(f"A collection has at most {MAX_ITEMS} items")
         kind, target = text_field(item, "type"), _target(call, db, item)
@@ -107,7 +110,7 @@ def _target(call: Call, db: sqlite3.Connection, item: Json) -> Repo | Collection
     return find_current(call.hub, db, call.user, Target(kind_field(item), owner, name))
 
 
-def _find(call: Call, db: sqlite3.Connection, *, write: bool = False) -> Collection:
+def find(call: Call, db: sqlite3.Connection, *, write: bool = False) -> Collection:
     found = _find_named(call, db, call.target.namespace, call.target.name)
     if write:
         call.hub.accounts.check_write(call.user, found.owner)
@@ -132,7 +135,7 @@ def _item(call: Call, db: sqlite3.Connection, row: Collection) -> Item:
     raise Refusal(404, "Item not found")
 
 
-def _visible_items(call: Call, db: sqlite3.Connection, row: Collection) -> list[Item]:
+def visible_items(call: Call, db: sqlite3.Connection, row: Collection) -> list[Item]:
     accounts = call.hub.accounts
     return [
         item
@@ -145,7 +148,7 @@ def _visible_items(call: Call, db: sqlite3.Connection, row: Collection) -> list[
 
 def _item_paths(call: Call, row: Collection) -> set[str]:
     """The items as the listing's filter names them."""
-    return {f"{item.kind}s/{_target_id(item)}" for item in _visible_items(call, call.db, row)}
+    return {f"{item.kind}s/{_target_id(item)}" for item in visible_items(call, call.db, row)}
 
 
 def _described(call: Call, db: sqlite3.Connection, row: Collection) -> Json:
@@ -160,7 +163,7 @@ def _described(call: Call, db: sqlite3.Connection, row: Collection) -> Json:
         "upvotes": 0,
         "isUpvotedByUser": False,
         "lastUpdated": timestamp(row.modified_ms),
-        "items": [_described_item(item, place) for place, item in enumerate(_visible_items(call, db, row))],
+        "items": [_described_item(item, place) for place, item in enumerate(visible_items(call, db, row))],
     }
 
 

@@ -1,13 +1,9 @@
 """Committing: how each file should be uploaded, and the ndjson commit itself."""
 
 import binascii
-import re
 import sqlite3
 from base64 import b64decode
-from collections.abc import Callable
 from dataclasses import replace
-from fnmatch import translate
-from functools import lru_cache
 from typing import NamedTuple
 
 from anyio import to_thread
@@ -26,7 +22,7 @@ from erpd_hub.hub.server.call import (
 from erpd_hub.hub.server.cards import CARD, readme_errors
 from erpd_hub.hub.server.commits import Delete, Edit, Message, Put
 from erpd_hub.hub.server.errors import bad_request, too_large
-from erpd_hub.hub.server.ignoring import ignore_rule
+from erpd_hub.hub.server.ignoring import MAX_STEPS, Ignored, LargeFiles, ignore_rule, lfs_rule
 from erpd_hub.hub.server.json_text import parse_json_object
 from erpd_hub.hub.server.objects import File, lfs_file, regular_file
 from erpd_hub.hub.server.paths import is_hex, split_path
@@ -52,17 +48,20 @@ def preupload(call: Call) -> Response:
     if len(ignored) > INLINE_LIMIT:
         raise too_large(f"The .gitignore is larger than {INLINE_LIMIT} characters")
     rules = _Rules(
-        _lfs_rule(_root_file(call, commit, ".gitattributes")),
+        lfs_rule(_root_file(call, commit, ".gitattributes")),
         ignore_rule(ignored or _root_file(call, commit, ".gitignore").decode(errors="replace")),
     )
+    paths = [text_field(item, "path") for item in files]
+    if rules.is_lfs.steps(paths) + rules.is_ignored.steps(paths) > MAX_STEPS:
+        raise too_large("The .gitignore or .gitattributes takes too long for so many files; ask for fewer at a time")
     return reply({"files": [_upload_mode(call, commit, item, rules) for item in files]})
 
 
 class _Rules(NamedTuple):
     """What the repository says of paths."""
 
-    is_lfs: Callable[[str], bool]
-    is_ignored: Callable[[str], bool]
+    is_lfs: LargeFiles
+    is_ignored: Ignored
 
 
 def _upload_mode(call: Call, commit: Commit, item: Json, rules: _Rules) -> Json:
@@ -86,19 +85,9 @@ def _root_file(call: Call, commit: Commit, name: str) -> bytes:
     entry = call.hub.trees.find(call.db, commit.tree, (name,))
     if not isinstance(entry, File) or entry.size > INLINE_LIMIT:
         return b""
+    if not possession.holds(call.db, call.hub.blobs, call.repo(), entry):
+        return b""  # or nobody could bring it again
     return possession.read(call.db, call.hub.blobs, call.repo(), entry)
-
-
-@lru_cache(maxsize=64)
-def _lfs_rule(gitattributes: bytes) -> Callable[[str], bool]:
-    """Whether a .gitattributes sends a path through LFS; a pattern without a slash matches the file's name."""
-    lines = [line.split() for line in gitattributes.decode("utf-8", "replace").splitlines()]
-    patterns = [words[0] for words in lines if "filter=lfs" in words[1:] and not words[0].startswith("#")]
-    any_of = {
-        deep: [translate(text.lstrip("/")) for text in patterns if ("/" in text) == deep] for deep in (True, False)
-    }
-    by_path, by_name = (re.compile("|".join(any_of[deep]) or r"(?!)") for deep in (True, False))
-    return lambda path: bool(by_name.match(path.rsplit("/", 1)[-1]) or by_path.match(path))
 
 
 async def commit(call: Call) -> Response:
@@ -148,6 +137,8 @@ class Draft:
         message = commits.checked_message(title, body, user.name)
         with hub.db.write() as db:
             pull, branch = self._place(db, repo, message)
+            if pull:
+                pulls.check_room(db, pull)
             made = commits.create(
                 db,
                 hub.trees,

@@ -73,8 +73,7 @@ def _change(call: Call) -> Response:
         row = find(call, db)
         match what:
             case ("comment",):
-                data: Json = {"edited": False, "hidden": False, "latest": {"raw": _text(call, "comment")}}
-                return _told(pulls.add_event(db, row, "comment", user.name, data), "newMessage")
+                return _told(_add_comment(db, row, user, _text(call, "comment")), "newMessage")
             case ("comment", event, "edit" | "hide"):
                 return _told(_change_comment(call, db, row, event, user), "updatedComment")
             case ("title",):
@@ -86,9 +85,16 @@ def _change(call: Call) -> Response:
     raise Refusal(404, "Not found")
 
 
+def _add_comment(db: sqlite3.Connection, row: Discussion, user: User, text: str) -> Event:
+    pulls.check_room(db, row, text)
+    data: Json = {"edited": False, "hidden": False, "latest": {"raw": text}}
+    return pulls.add_event(db, row, "comment", user.name, data)
+
+
 def _rename(call: Call, db: sqlite3.Connection, row: Discussion, user: User) -> Event:
     _check_owner(call, row, user)
     title = _title(call)
+    pulls.check_room(db, row)
     pulls.update(db, row, title=title)
     return pulls.add_event(db, row, "title-change", user.name, {"from": row.title, "to": title})
 
@@ -98,11 +104,12 @@ def _set_status(call: Call, db: sqlite3.Connection, row: Discussion, user: User)
     status = text_field(call.json, "status")
     if status not in ("open", "closed") or row.status == "merged":
         raise bad_request('"status" must be "open" or "closed", and a merged pull request keeps its own')
-    pulls.update(db, row, status=status)
-    data: Json = {"status": status}
+    if status == "open" or row.status == "closed":  # a full one can still be closed
+        pulls.check_room(db, row)
     if comment := _text(call, "comment", ""):
-        pulls.add_event(db, row, "comment", user.name, {"edited": False, "hidden": False, "latest": {"raw": comment}})
-    return pulls.add_event(db, row, "status-change", user.name, data)
+        _add_comment(db, row, user, comment)
+    pulls.update(db, row, status=status)
+    return pulls.add_event(db, row, "status-change", user.name, {"status": status})
 
 
 def _change_comment(call: Call, db: sqlite3.Connection, row: Discussion, name: str, user: User) -> Event:
@@ -110,21 +117,31 @@ def _change_comment(call: Call, db: sqlite3.Connection, row: Discussion, name: s
     if not comments:
         raise Refusal(404, "Comment not found")
     (event,) = comments
-    if user.name != event.author:
-        call.writable_repo()
     if call.target.rest[-1] == "hide":
+        if user.name != event.author:
+            call.writable_repo()
         event.data.update(hidden=True, latest={"raw": ""})
     else:
-        event.data.update(edited=True, latest={"raw": _text(call, "content")})
+        text = _text(call, "content")
+        _check_editable(db, row, event, user, text)
+        event.data.update(edited=True, latest={"raw": text})
     pulls.rewrite_event(db, event)
     return event
+
+
+def _check_editable(db: sqlite3.Connection, row: Discussion, event: Event, user: User, text: str) -> None:
+    if user.name != event.author:  # whoever may write to the repository may hide it
+        raise forbidden("Only its author may edit a comment")
+    if event.data["hidden"]:
+        raise bad_request("This comment is hidden")
+    pulls.check_room(db, row, text)
 
 
 def _merge(call: Call, db: sqlite3.Connection, row: Discussion) -> Response:
     repo, user = call.writable_repo(), call.member()
     made = pulls.merge(db, call.hub.trees, call.hub.blobs, repo, row, user.name)
     if comment := _text(call, "comment", ""):
-        pulls.add_event(db, row, "comment", user.name, {"edited": False, "hidden": False, "latest": {"raw": comment}})
+        _add_comment(db, row, user, comment)
     pulls.add_event(db, row, "status-change", user.name, {"status": "merged"})
     return reply({"mergeCommitId": made.oid})
 
@@ -177,9 +194,16 @@ def _details(call: Call, db: sqlite3.Connection, row: Discussion) -> Json:
         changes: Json = {"base": row.base}
         if row.merged:
             changes["mergeCommitId"] = row.merged
-        found = [] if row.merged else pulls.conflicts(db, call.hub.trees, call.repo(), row)
-        answer |= {"changes": changes, "filesWithConflicts": found, "diff": None}
+        answer |= {"changes": changes, "filesWithConflicts": _conflicts(call, db, row), "diff": None}
     return answer
+
+
+def _conflicts(call: Call, db: sqlite3.Connection, row: Discussion) -> list[str] | bool:
+    """The files; True where it conflicts as a whole, as its branch was squashed or deleted."""
+    try:
+        return [] if row.merged else pulls.conflicts(db, call.hub.trees, call.repo(), row)
+    except Refusal:
+        return True
 
 
 def _event_id(event: Event) -> str:

@@ -1,7 +1,8 @@
 """What a repository is: the info calls and the listings, both filled from the README header and the file names."""
 
+import json
 from collections.abc import Callable
-from pathlib import PurePosixPath
+from functools import partial
 
 from starlette.responses import Response
 
@@ -11,7 +12,6 @@ from erpd_hub.hub.server.call import (
     Json,
     Routes,
     bounded_int,
-    page_link,
     reply,
     timestamp,
 )
@@ -19,11 +19,17 @@ from erpd_hub.hub.server.cards import card_of, card_tags
 from erpd_hub.hub.server.errors import Refusal, bad_request
 from erpd_hub.hub.server.json_text import parse_json_object
 from erpd_hub.hub.server.objects import File, lfs_pointer
+from erpd_hub.hub.server.paging import Page
+from erpd_hub.hub.server.remembered import Remembered
 from erpd_hub.hub.server.repos import Commit, Kind, Repo
 
 REPOS_PER_PAGE = 1000
 MAX_PARSED_BYTES = 1 << 20
 """Configs larger than this are files like any other."""
+MAX_SHOWN_CHARS = 2000
+"""Of a config, in each row of a listing."""
+_configs = Remembered(16 << 20)
+"""What is shown of configs, as JSON by the sha256 of their file."""
 
 _COMMON = (
     "author cardData createdAt disabled downloads downloadsAllTime gated lastModified likes private resourceGroup"
@@ -104,14 +110,11 @@ def describe(call: Call, repo: Repo, commit: Commit) -> Json:
 
 
 def _model_fields(call: Call, repo: Repo, commit: Commit, card: Json, tags: list[str]) -> Json:
-    names = call.hub.trees.load(call.db, commit.tree)
-    config = _json_file(call, repo, commit, "config.json")
+    config = _config(call, repo, commit)
     library = card.get("library_name") or ("transformers" if "model_type" in config else None)
-    formats = {"safetensors": ".safetensors", "gguf": ".gguf"}
-    found = [tag for tag, suffix in formats.items() if any(PurePosixPath(name).suffix == suffix for name in names)]
-    extra = [*found, *([library] if isinstance(library, str) else [])]
-    fields: Json = {"modelId": repo.full_name, "tags": list(dict.fromkeys([*tags, *extra]))}
-    fields["config"] = {key: config[key] for key in ("architectures", "model_type") if key in config}
+    formats = call.hub.trees.root(call.db, commit.tree).formats
+    extra = [*formats, *([library] if isinstance(library, str) else [])]
+    fields: Json = {"modelId": repo.full_name, "tags": list(dict.fromkeys([*tags, *extra])), "config": config}
     if library:
         fields["library_name"] = library
     for key in ("pipeline_tag", "model-index"):
@@ -120,21 +123,26 @@ def _model_fields(call: Call, repo: Repo, commit: Commit, card: Json, tags: list
     return fields
 
 
-def _json_file(call: Call, repo: Repo, commit: Commit, name: str) -> Json:
-    content = _small_file(call, repo, commit, name)
-    try:
-        return parse_json_object(content) if content else {}
-    except Refusal:  # a user's broken file is not a broken repository
-        return {}
-
-
-def _small_file(call: Call, repo: Repo, commit: Commit, name: str) -> bytes | None:
-    """The content of a file at the root; None for one that is absent, large or deleted for good."""
-    entry = call.hub.trees.find(call.db, commit.tree, (name,))
+def _config(call: Call, repo: Repo, commit: Commit) -> Json:
+    """What is shown of config.json; nothing of one that is absent, large, no JSON or deleted for good."""
+    entry = call.hub.trees.root(call.db, commit.tree).entries.get("config.json")
     if not isinstance(entry, File) or entry.size > MAX_PARSED_BYTES:
-        return None
-    held = possession.holds(call.db, call.hub.blobs, repo, entry)
-    return call.hub.blobs.read(call.db, entry.sha256) if held else None
+        return {}
+    if not possession.holds(call.db, call.hub.blobs, repo, entry):
+        return {}
+    read = partial(call.hub.blobs.read, call.db, entry.sha256)
+    shown: Json = json.loads(_configs.get(entry.sha256, lambda: _shown_config(read())))
+    return shown
+
+
+def _shown_config(content: bytes) -> str:
+    try:
+        config = parse_json_object(content)
+    except Refusal:  # a user's broken file is not a broken repository
+        return "{}"
+    shown = {key: config[key] for key in ("architectures", "model_type") if key in config}
+    text = json.dumps(shown)
+    return text if len(text) <= MAX_SHOWN_CHARS else "{}"
 
 
 def _sibling(path: str, file: File, *, blobs: bool) -> Json:
@@ -163,17 +171,13 @@ def listing(call: Call) -> Response:
     wanted = _wanted_tags(call)
     offset = bounded_int(call.query("cursor"), default=0, maximum=10**9)
     limit = max(1, bounded_int(call.query("limit"), default=REPOS_PER_PAGE, maximum=REPOS_PER_PAGE))
-    expanded = _expanded(call)
-    rows: list[Json] = []
+    expanded, page = _expanded(call), Page(limit)
     for position, repo in enumerate(found[offset:], start=offset):
-        if len(rows) == limit:
-            return reply(rows, headers=page_link(call, f"/api/{kind}s", cursor=str(position)))
-        row = _row(call, repo)
-        tags = row["tags"]
-        assert isinstance(tags, list)
-        if wanted <= set(tags):
-            rows.append(_only(row, expanded))
-    return reply(rows)
+        if page.is_full:
+            return page.reply(call, f"/api/{kind}s", more=position)
+        if (row := _row(call, repo, wanted)) is not None:
+            page.add(_only(row, expanded))
+    return page.reply(call, f"/api/{kind}s", more=None)
 
 
 def _wanted_tags(call: Call) -> set[str]:
@@ -183,9 +187,14 @@ def _wanted_tags(call: Call) -> set[str]:
     return wanted | {f"{kind}:{name}" for kind in ("dataset", "model") for name in call.query_list(f"{kind}s")}
 
 
-def _row(call: Call, repo: Repo) -> Json:
+def _row(call: Call, repo: Repo, wanted: set[str]) -> Json | None:
+    """What the listing asks for of a repository; None where it does not have the wanted tags."""
     commit = repos.resolve_revision(call.db, repo, repos.MAIN)
     row = describe(call, repo, commit)
+    tags = row["tags"]
+    assert isinstance(tags, list)
+    if not wanted <= set(tags):
+        return None
     if call.flag("full"):
         row["siblings"] = [{"rfilename": path} for path, _ in call.hub.trees.files(call.db, commit.tree)]
     elif not call.flag("cardData") and "cardData" not in call.query_list("expand"):

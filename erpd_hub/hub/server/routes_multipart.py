@@ -4,13 +4,15 @@
     POST /lfs-upload/{oid}?...            all parts are there: the file is hashed and becomes a blob
 
 Parts are written in their place of one file, `parts/{oid}-{account}`, which the blob store then takes over; which of
-them arrived whole stands in `parts/{oid}-{account}.done`. A part holds a shared lock of the file and its completion an
-exclusive one, so that nobody writes to what is about to be a blob.
+them arrived whole stands in `parts/{oid}-{account}.done`. Each write holds a shared lock of the file and the completion
+an exclusive one, so that nobody writes to what is about to be a blob; a part whose sender is silent holds none.
 """
 
 import fcntl
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from hashlib import md5, sha256
 from math import ceil
 from pathlib import Path
@@ -21,7 +23,7 @@ from starlette.responses import Response
 
 from erpd_hub.hub.server import possession
 from erpd_hub.hub.server.call import Call, Json, Routes, reply
-from erpd_hub.hub.server.errors import Refusal, bad_request, conflict, forbidden
+from erpd_hub.hub.server.errors import Refusal, bad_request, forbidden, unavailable
 from erpd_hub.hub.server.signing import Upload
 from erpd_hub.hub.server.uploads import UPLOAD_SEGMENT, body_parts, permitted_upload
 
@@ -59,9 +61,8 @@ async def put_part(call: Call, upload: Upload) -> Response:
     with await to_thread.run_sync(_open_parts, path) as file:
         async for chunk in body_parts(call, min(part, upload.size - start)):
             digest.update(chunk)
-            at += await to_thread.run_sync(_write_at, file.fileno(), chunk, at)
-        with _done_file(path).open("a") as done:
-            done.write(f"{number}\n")
+            at += await to_thread.run_sync(_write_at, path, file, chunk, at)
+        await to_thread.run_sync(_note_done, path, file, number)
     return Response(headers={"ETag": f'"{digest.hexdigest()}"'})
 
 
@@ -73,10 +74,15 @@ async def complete(call: Call) -> Response:
 
 def _complete(call: Call, upload: Upload) -> None:
     path = _parts_path(call, upload)
-    if not _done(path) >= set(_numbers(upload.size)):  # or a few bytes would pass for a file of any length
-        raise bad_request("Parts of the upload are missing")
-    with path.open("r+b") as file:
-        _lock(file, fcntl.LOCK_EX)
+    try:
+        file = path.open("r+b")
+    except FileNotFoundError as error:
+        if _is_complete(call, upload):  # and the answer was lost
+            return
+        raise _missing() from error
+    with file, _locked(path, file, fcntl.LOCK_EX):
+        if not _done(path) >= set(_numbers(upload.size)):  # or a few bytes would pass for a file of any length
+            raise _missing()
         try:
             call.hub.blobs.adopt(file, path, upload.oid)
         finally:  # parts that do not make the file are no use to its next upload
@@ -86,29 +92,50 @@ def _complete(call: Call, upload: Upload) -> None:
         possession.note_upload(db, upload.account, upload.oid)
 
 
-def _write_at(descriptor: int, chunk: bytearray, at: int) -> int:
+def _is_complete(call: Call, upload: Upload) -> bool:
+    sent = possession.has_sent(call.db, upload.account, upload.oid)
+    return sent and call.hub.blobs.size(call.db, upload.oid) == upload.size
+
+
+def _write_at(path: Path, file: BinaryIO, chunk: bytearray, at: int) -> int:
     left = memoryview(chunk)
-    while left:
-        written = os.pwrite(descriptor, left, at)
-        at += written
-        left = left[written:]
+    with _locked(path, file, fcntl.LOCK_SH):
+        while left:
+            written = os.pwrite(file.fileno(), left, at)
+            at += written
+            left = left[written:]
     return len(chunk)
 
 
+def _note_done(path: Path, file: BinaryIO, number: int) -> None:
+    with _locked(path, file, fcntl.LOCK_SH), _done_file(path).open("a") as done:
+        done.write(f"{number}\n")
+
+
 def _open_parts(path: Path) -> BinaryIO:
-    """The file that takes the parts, made when the first arrives and locked against its completion; abandoned ones
-    go."""
+    """The file that takes the parts, made when the first arrives; abandoned ones go."""
     path.parent.mkdir(exist_ok=True)
     for other in path.parent.iterdir():
-        if other.stat().st_mtime < time.time() - ABANDONED_S:
-            other.unlink(missing_ok=True)
-    path.touch()
-    file = path.open("r+b", buffering=0)
-    _lock(file, fcntl.LOCK_SH)
-    if not _is_at(path, file):  # a completion took it away before it could be locked
-        file.close()
-        raise _busy()
-    return file
+        with suppress(FileNotFoundError):  # another request may remove them too
+            if other.stat().st_mtime < time.time() - ABANDONED_S:
+                other.unlink()
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0)
+
+
+@contextmanager
+def _locked(path: Path, file: BinaryIO, kind: int) -> Iterator[None]:
+    """Hold a lock of the file while it is the one at `path`; raises a 503 when it is locked otherwise, or a completion
+    took it away."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise _busy() from error
+    try:
+        if not _is_at(path, file):
+            raise _busy()
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def _is_at(path: Path, file: BinaryIO) -> bool:
@@ -118,15 +145,12 @@ def _is_at(path: Path, file: BinaryIO) -> bool:
         return False
 
 
-def _lock(file: BinaryIO, kind: int) -> None:
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise _busy() from error
-
-
 def _busy() -> Refusal:
-    return conflict("A part of this upload is still arriving, or it is being completed; try again")
+    return unavailable("A part of this upload is being written, or it is being completed; try again")
+
+
+def _missing() -> Refusal:
+    return bad_request("Parts of the upload are missing")
 
 
 def _done(path: Path) -> set[int]:

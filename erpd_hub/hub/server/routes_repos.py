@@ -59,29 +59,30 @@ def create(call: Call) -> Response:
 
 def delete(call: Call) -> Response:
     namespace, name = _body_id(call)
-    repo = _named(call, kind_field(call.json), namespace, name)
+    kind = kind_field(call.json)
     with call.hub.db.write() as db:
-        repos.delete_repo(db, repo)
+        repos.delete_repo(db, _named(call, kind, namespace, name))
     return reply({})
 
 
 def move(call: Call) -> Response:
     source = _split_id(text_field(call.json, "fromRepo"))
     target = _split_id(text_field(call.json, "toRepo"))
-    repo = _named(call, kind_field(call.json), *source)
+    kind = kind_field(call.json)
     call.hub.accounts.check_write(call.user, target[0])
     with call.hub.db.write() as db:
+        repo = _named(call, kind, *source)
         repos.move_repo(db, repo, *target)
     return reply({"url": f"{call.base_url}/{url_prefix(repo.kind)}{'/'.join(target)}"})
 
 
 def duplicate(call: Call) -> Response:
     """A new repository with all of another one's commits, branches and tags."""
-    source = call.repo()
     namespace, name = _split_id(text_field(call.json, "repository"))
     call.hub.accounts.check_write(call.user, namespace)
-    private = _is_private(call.json, default=source.private or call.hub.accounts.private_by_default(namespace))
     with call.hub.db.write() as db:
+        source = call.repo()
+        private = _is_private(call.json, default=source.private or call.hub.accounts.private_by_default(namespace))
         existing = _existing(db, source.kind, namespace, name)
         if existing is not None:
             raise conflict("You already created this repo", url=call.repo_url(existing))
@@ -99,12 +100,12 @@ def _existing(db: sqlite3.Connection, kind: Kind, namespace: str, name: str) -> 
 
 
 def settings(call: Call) -> Response:
-    repo = call.writable_repo()
-    private = _is_private(call.json, default=repo.private)
-    gated = call.json.get("gated", repo.gated)
-    if gated not in (None, False, "auto", "manual"):
-        raise bad_request('"gated" must be "auto", "manual" or false')
-    with call.hub.db.write() as db:
+    with call.hub.db.write() as db:  # what the body leaves out stays as it is at this moment
+        repo = call.writable_repo()
+        private = _is_private(call.json, default=repo.private)
+        gated = call.json.get("gated", repo.gated)
+        if gated not in (None, False, "auto", "manual"):
+            raise bad_request('"gated" must be "auto", "manual" or false')
         repos.update_settings(db, repo, private=private, gated=str(gated) if gated else None)
     return reply({"private": private, "gated": gated or False})
 

@@ -30,8 +30,6 @@ def resolve(call: Call) -> Response:
         raise entry_not_found(commit=commit.oid)
     possession.check_holds(call.db, call.hub.blobs, call.repo(), entry)
     headers = _headers(commit, entry, path)
-    if "cookie" in call.request.headers:  # a browser's: what is private must not stay where others find it
-        headers["Cache-Control"] = "private, no-cache"
     if _is_known(headers["ETag"], call.request.headers.get("if-none-match")):
         return Response(status_code=304, headers=headers)
     span = _span(call.request.headers.get("range"), entry.size)

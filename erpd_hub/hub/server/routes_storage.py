@@ -1,13 +1,12 @@
-"""Large files of a repository over its whole history, and freeing them: what `list_lfs_files` and
-`permanently_delete_lfs_files` of the client ask for."""
+"""Large files of a repository over its whole history, and giving them up: what `list_lfs_files` and
+`permanently_delete_lfs_files` of the client ask for. Their bytes leave the disk with the next `gc`, which knows what
+else refers to them."""
 
-import sqlite3
 from collections.abc import Iterator
 
 from starlette.responses import Response
 
-from erpd_hub.hub.server import commits, possession, repos, xet
-from erpd_hub.hub.server.blobs import BlobStore
+from erpd_hub.hub.server import commits, possession, repos
 from erpd_hub.hub.server.call import (
     Call,
     Json,
@@ -23,7 +22,7 @@ from erpd_hub.hub.server.call import (
 from erpd_hub.hub.server.errors import Refusal, bad_request
 from erpd_hub.hub.server.objects import File
 from erpd_hub.hub.server.repos import MAIN
-from erpd_hub.hub.server.rewriting import drop_files
+from erpd_hub.hub.server.rewriting import Rewriter
 
 
 def list_lfs_files(call: Call) -> Response:
@@ -75,33 +74,23 @@ def _duplicate(call: Call) -> Response:
 
 
 def _delete(call: Call) -> Response:
-    """Free large files of this repository's history that no other repository has."""
+    """Large files that the repository has no more, whoever else has them; also of a call that came only so far."""
     repo = call.writable_repo()
     asked = call.json.get("deletions")
     rewrites = asked.get("rewriteHistory", True) if isinstance(asked, dict) else None
     if not isinstance(asked, dict) or not isinstance(asked.get("sha"), list) or type(rewrites) is not bool:
         raise bad_request("expected deletions: {sha: [...], rewriteHistory: true or false}")
+    dropped = {sha for sha in asked["sha"] if isinstance(sha, str)}
+    rewriter = Rewriter(call.hub.trees, repo, dropped)
+    if rewrites:
+        rewriter.strip_trees(call.hub.db)  # reads all trees of the history: others may commit meanwhile
+    had = [sha for sha in dropped if possession.has(call.db, repo, sha)]
     with call.hub.db.write() as db:
-        own = [sha for sha in asked["sha"] if isinstance(sha, str) and possession.unlink(db, repo, sha)]
-        if rewrites and own:
-            drop_files(db, call.hub.trees, repo, set(own))
-        freed = [sha for sha in own if not _is_needed(db, call.hub.blobs, sha)]
-        if freed:
-            xet.forget(call.hub.root)  # first: a kill must not leave clients relying on what is gone
-        for sha in freed:
-            db.execute("DELETE FROM blobs WHERE sha256 = ?", (sha,))
-    with call.hub.db.write() as db:  # again, since somebody may have committed the same content meanwhile
-        for sha in freed:
-            if not _is_needed(db, call.hub.blobs, sha):
-                call.hub.blobs.path(sha).unlink(missing_ok=True)
+        for sha in had:
+            possession.unlink(db, repo, sha)
+        if rewrites:
+            rewriter.move_refs(db)
     return reply({})
-
-
-def _is_needed(db: sqlite3.Connection, blobs: BlobStore, sha: str) -> bool:
-    """Whether another repository has the file, or any has the same content as a regular file."""
-    regular = f'"{sha}",{blobs.size(db, sha)},false]'
-    in_trees = "SELECT 1 FROM trees WHERE instr(CAST(data AS TEXT), ?) LIMIT 1"
-    return bool(repos.holders(db, sha)) or db.execute(in_trees, (regular,)).fetchone() is not None
 
 
 REPO_ROUTES: Routes = {("GET", "lfs-files"): list_lfs_files, ("POST", "lfs-files"): change_lfs_files}

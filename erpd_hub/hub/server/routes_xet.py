@@ -4,11 +4,14 @@ The shard answers once its files are durable blobs with the announced sha256; th
 files uploaded through LFS. There are no Xet reads: listings carry no xetHash, so clients download plainly.
 """
 
+from pathlib import Path
+
 from anyio import to_thread
 from starlette.responses import Response
 
+from erpd_hub.hub.server.bodies import spooled
 from erpd_hub.hub.server.call import Call, Routes, reply
-from erpd_hub.hub.server.errors import Refusal, too_large
+from erpd_hub.hub.server.errors import Refusal
 from erpd_hub.hub.server.paths import is_hex
 from erpd_hub.hub.server.xorbs import MAX_SHARD_BYTES, MAX_XORB_BYTES, read_shard
 
@@ -27,7 +30,7 @@ def write_token(call: Call) -> Response:
 
 
 async def store(call: Call) -> Response:
-    owner = _owner(call)
+    owner = await to_thread.run_sync(_owner, call)
     match call.target.rest[1:]:
         case ("v1", "xorbs", _, xorb) if is_hex(xorb, 64):
             return reply({"was_inserted": await _store_xorb(call, owner, xorb)})
@@ -46,28 +49,20 @@ def look_up(call: Call) -> Response:
 async def _store_xorb(call: Call, owner: str, xorb: str) -> bool:
     if await to_thread.run_sync(call.hub.xorbs.has, owner, xorb):
         return False
-    content = await _body(call, MAX_XORB_BYTES)
-    await to_thread.run_sync(call.hub.xorbs.add, owner, xorb, content)
+    async with spooled(call.request, call.hub.blobs, MAX_XORB_BYTES) as file:
+        await to_thread.run_sync(call.hub.xorbs.add, owner, xorb, file)
     return True
 
 
 async def _store_shard(call: Call, owner: str) -> None:
-    shard = bytes(await _body(call, MAX_SHARD_BYTES))
-    await to_thread.run_sync(_assemble, call, owner, shard)
+    async with spooled(call.request, call.hub.blobs, MAX_SHARD_BYTES) as file:
+        await to_thread.run_sync(_assemble, call, owner, file)
 
 
-def _assemble(call: Call, owner: str, shard: bytes) -> None:
-    for file in read_shard(shard):
-        call.hub.xorbs.assemble(owner, file)
-
-
-async def _body(call: Call, limit: int) -> bytearray:
-    body = bytearray()
-    async for chunk in call.request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise too_large(f"The body is larger than {limit} bytes")
-    return body
+def _assemble(call: Call, owner: str, path: Path) -> None:
+    with path.open("rb") as shard:
+        for file in read_shard(shard):
+            call.hub.xorbs.assemble(owner, file)
 
 
 def _owner(call: Call) -> str:

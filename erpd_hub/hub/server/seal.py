@@ -72,6 +72,9 @@ def altered_files(root: Path) -> list[str]:
     return altered + [SEAL] * bool(sealed.keys() - set(SEALED))
 
 
-def _digest(path: Path) -> str:
+def _digest(path: Path) -> str | None:
+    """None for a file that is not there."""
+    if not path.exists():
+        return None
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,15 +1,30 @@
 """Tree objects: stored once each, shared between commits and repositories, edited without touching other folders."""
 
 import hashlib
+import json
 import sqlite3
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from erpd_hub.hub.server.errors import entry_not_found, unprocessable
-from erpd_hub.hub.server.objects import File, Folder, Tree, decode_tree, encode_tree, git_tree_id
+from erpd_hub.hub.server.objects import (
+    File,
+    Folder,
+    Tree,
+    decode_tree,
+    encode_tree,
+    entries_of,
+    git_tree_id,
+    has_ending,
+)
+from erpd_hub.hub.server.remembered import Remembered
 
 CACHED_ENTRIES = 200_000
 """Entries of decoded trees kept in memory, some 60 MB."""
+_SHOWN = ("README.md", "config.json", ".eval_results")
+_FORMATS = ("safetensors", "gguf")
+_roots = Remembered(32 << 20)
+"""As JSON by the tree's key: a listing looks at every repository's."""
 
 
 class Found(NamedTuple):
@@ -17,6 +32,15 @@ class Found(NamedTuple):
 
     path: str
     entry: File | Folder
+
+
+class Root(NamedTuple):
+    """What listings show of a commit's top folder, which may have many thousand entries."""
+
+    entries: Tree
+    """Those that say what a repository is: its card, its config, its results."""
+    formats: tuple[str, ...]
+    """Of the weights at the top."""
 
 
 class TreeStore:
@@ -29,11 +53,25 @@ class TreeStore:
     def load(self, db: sqlite3.Connection, key: str) -> Tree:
         tree = self._cache.get(key)
         if tree is None:
-            row = db.execute("SELECT data FROM trees WHERE key = ?", (key,)).fetchone()
-            assert row is not None, f"tree {key} is referenced but not stored"
-            tree = decode_tree(row[0])
+            tree = decode_tree(self._read(db, key))
             self._remember(key, tree)
         return tree
+
+    def _read(self, db: sqlite3.Connection, key: str) -> bytes:
+        row = db.execute("SELECT data FROM trees WHERE key = ?", (key,)).fetchone()
+        assert row is not None, f"tree {key} is referenced but not stored"
+        return bytes(row[0])
+
+    def root(self, db: sqlite3.Connection, key: str) -> Root:
+        """Read without decoding the whole of it, which takes a second for 50,000 entries."""
+
+        def read() -> str:
+            data = self._read(db, key)
+            formats = [ending for ending in _FORMATS if has_ending(data, f".{ending}")]
+            return json.dumps([encode_tree(entries_of(data, _SHOWN)).decode(), formats])
+
+        shown, formats = json.loads(_roots.get(key, read))
+        return Root(decode_tree(shown), tuple(formats))
 
     def _remember(self, key: str, tree: Tree) -> None:
         if self._cached_entries + len(tree) > CACHED_ENTRIES:

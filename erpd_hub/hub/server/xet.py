@@ -12,6 +12,7 @@ Owners are accounts: nobody can refer to the chunks of another account, or put c
 
 import json
 import mmap
+import os
 import secrets
 import shutil
 import sqlite3
@@ -22,7 +23,7 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from erpd_hub.hub.server import possession
 from erpd_hub.hub.server.blobs import INLINE_LIMIT, BlobStore, read_range, wrong_hash
@@ -79,18 +80,11 @@ class XorbStore:
         raw = self._waiting(owner) / xorb
         return raw.exists() or _places_file(raw).exists()
 
-    def add(self, owner: str, xorb: str, content: bytes | bytearray) -> None:
-        """Take in a xorb; raises a 400 for one that cannot be read."""
-        read_chunks(memoryview(content))
-        raw = self._waiting(owner) / xorb
-        with tempfile.NamedTemporaryFile(dir=raw.parent, suffix=".new", delete=False) as file:
-            temporary = Path(file.name)
-            try:
-                file.write(content)
-                file.flush()
-                temporary.rename(raw)
-            finally:
-                temporary.unlink(missing_ok=True)
+    def add(self, owner: str, xorb: str, file: Path) -> None:
+        """Take a file of the same disk away as a xorb; raises a 400 for one that cannot be read."""
+        with _mapped(file) as content:
+            read_chunks(content)
+        file.rename(self._waiting(owner) / xorb)
 
     def assemble(self, owner: str, file: SharedFile) -> str:
         """Make a file of a shard a durable blob and return its sha256; raises a 400 when its xorbs are not here or do
@@ -161,48 +155,62 @@ class XorbStore:
 
     def _settle(self, waiting: Path, file: SharedFile, sha: str) -> None:
         """Replace xorbs that are wholly part of this blob by a note of where their chunks are."""
-        with self._lock:
-            for xorb, places in self._whole_xorbs(waiting, file, sha).items():
-                raw = waiting / xorb
-                temporary = raw.with_suffix(".new")
-                temporary.write_text(json.dumps(places))
-                temporary.rename(_places_file(raw))
+        with suppress(FileNotFoundError):  # all was forgotten meanwhile
+            for raw, places in _whole_xorbs(waiting, file, sha):
+                with _appearing(_places_file(raw)) as note:
+                    note.write(json.dumps(places).encode())
+                    note.flush()
+                    os.fsync(note.fileno())  # or a loss of power could leave neither the xorb nor the note
                 raw.unlink(missing_ok=True)
-
-    def _whole_xorbs(self, waiting: Path, file: SharedFile, sha: str) -> dict[str, list[Place]]:
-        placed: dict[str, dict[int, Place]] = {}
-        sizes: dict[str, list[int]] = {}
-        at = 0
-        for run in file.runs:
-            if run.xorb not in sizes:
-                sizes[run.xorb] = self._chunk_sizes(waiting / run.xorb)
-            start = at
-            for index, size in enumerate(sizes[run.xorb][run.first : run.end], start=run.first):
-                placed.setdefault(run.xorb, {})[index] = Place(sha, start, size)
-                start += size
-            at += run.size
-        return {
-            xorb: [chunks[index] for index in range(len(sizes[xorb]))]
-            for xorb, chunks in placed.items()
-            if len(chunks) == len(sizes[xorb])
-        }
-
-    def _chunk_sizes(self, raw: Path) -> list[int]:
-        """Sizes of a waiting xorb's chunks; none for one that is already part of a blob."""
-        try:
-            return [chunk.size for chunk in _chunks(raw)]
-        except FileNotFoundError:
-            return []
 
     def _places(self, raw: Path) -> list[Place]:
         try:
             return [Place(*place) for place in json.loads(_places_file(raw).read_bytes())]
         except FileNotFoundError as error:
             raise bad_request("A xorb the shard refers to was not uploaded") from error
+        except (ValueError, TypeError) as error:
+            raise _lost() from error
+
+
+def _whole_xorbs(waiting: Path, file: SharedFile, sha: str) -> Iterator[tuple[Path, list[Place]]]:
+    """The waiting xorbs of which the file has every chunk, with the places of these."""
+    runs: dict[str, list[tuple[int, Run]]] = {}
+    at = 0
+    for run in file.runs:
+        runs.setdefault(run.xorb, []).append((at, run))
+        at += run.size
+    for xorb, placed in runs.items():
+        raw = waiting / xorb
+        try:
+            chunks = _chunks(raw) if raw.exists() else []
+        except FileNotFoundError:  # another file of the same content was quicker
+            continue
+        if not 0 < len(chunks) <= sum(run.end - run.first for _, run in placed):
+            continue
+        places: dict[int, Place] = {}
+        for start, run in placed:
+            for index, chunk in enumerate(chunks[run.first : run.end], start=run.first):
+                places[index] = Place(sha, start, chunk.size)
+                start += chunk.size
+        if len(places) == len(chunks):
+            yield raw, [places[index] for index in range(len(chunks))]
 
 
 def _owner_name(owner: str) -> str:
     return sha256(owner.encode()).hexdigest()[:32]
+
+
+@contextmanager
+def _appearing(path: Path) -> Iterator[IO[bytes]]:
+    """A new file that is at `path` when it was written whole."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".new", delete=False) as file:
+        temporary = Path(file.name)
+        try:
+            yield file
+            file.flush()
+            temporary.rename(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @lru_cache(maxsize=32)
@@ -214,13 +222,17 @@ def _chunks(raw: Path) -> list[Chunk]:
 @contextmanager
 def _mapped(raw: Path) -> Iterator[memoryview]:
     if raw.stat().st_size == 0:  # by a loss of power
-        raise bad_request("A xorb the shard refers to was lost")
+        raise _lost()
     with (
         raw.open("rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
         memoryview(mapped) as xorb,
     ):
         yield xorb
+
+
+def _lost() -> Refusal:
+    return bad_request("A xorb the shard refers to was lost")
 
 
 def _places_file(raw: Path) -> Path:

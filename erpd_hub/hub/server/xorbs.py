@@ -6,7 +6,7 @@ All integers are little-endian. A hash is written in text as its four 8-byte wor
 
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from erpd_hub.hub.server.errors import Refusal, bad_request
 
@@ -16,6 +16,9 @@ MAX_SHARD_BYTES = 80 << 20
 MAX_CHUNK_BYTES = 1 << 20
 """Clients cut chunks of at most 128 KiB."""
 MAX_CHUNKS = 8 << 10
+MIN_MEAN_BYTES = 1 << 10
+"""Of the chunks that files are made of, but MAX_CHUNKS of a shard: clients cut 64 KiB on average and 8 KiB at least but
+for a file's last, and unpacking a chunk takes as long for one byte."""
 MAX_RUNS = 256 << 10
 """Parts of one file: a terabyte of new content is some 16,000."""
 HASH_BYTES = 32
@@ -58,6 +61,10 @@ class SharedFile(NamedTuple):
     @property
     def size(self) -> int:
         return sum(run.size for run in self.runs)
+
+    @property
+    def chunks(self) -> int:
+        return sum(run.end - run.first for run in self.runs)
 
 
 def hash_text(raw: bytes) -> str:
@@ -115,14 +122,16 @@ def _ungroup(content: bytes) -> bytearray:
     return plain
 
 
-def _records(shard: bytes) -> Iterator[bytes]:
-    for at in range(_RECORD, len(shard) - _RECORD + 1, _RECORD):
-        yield shard[at : at + _RECORD]
+def _records(shard: IO[bytes]) -> Iterator[bytes]:
+    shard.seek(_RECORD)
+    while len(record := shard.read(_RECORD)) == _RECORD:
+        yield record
 
 
-def read_shard(shard: bytes) -> Iterator[SharedFile]:
+def read_shard(shard: IO[bytes]) -> Iterator[SharedFile]:
     """The files of a shard; what it says about its xorbs and its lookup tables is not needed."""
     records = _records(shard)
+    small = 0
     for record in records:
         if record[:HASH_BYTES] == _END:
             return
@@ -133,7 +142,11 @@ def read_shard(shard: bytes) -> Iterator[SharedFile]:
         if flags & _WITH_VERIFICATION:
             for _ in range(count):
                 _next(records)
-        yield SharedFile(hash_text(_next(records)) if flags & _WITH_SHA256 else None, runs)
+        file = SharedFile(hash_text(_next(records)) if flags & _WITH_SHA256 else None, runs)
+        small += max(0, file.chunks - 1 - file.size // MIN_MEAN_BYTES)
+        if small > MAX_CHUNKS:
+            raise bad_request("The shard has files of too many small chunks")
+        yield file
     raise _cut_off()
 
 

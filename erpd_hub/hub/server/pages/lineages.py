@@ -1,6 +1,7 @@
 """The lineage of an artifact, or of all artifacts of a run, as nodes to draw: read from the records in the Hub's own
 repositories, as far as the reader may see them."""
 
+import json
 from typing import TYPE_CHECKING, NamedTuple
 
 from erpd_hub.hub.server import possession, repos
@@ -9,6 +10,7 @@ from erpd_hub.hub.server.errors import Refusal
 from erpd_hub.hub.server.objects import File
 from erpd_hub.hub.server.pages.graph import Node
 from erpd_hub.hub.server.paths import split_path
+from erpd_hub.hub.server.remembered import Remembered
 from erpd_hub.hub.server.repos import Commit, Kind, Repo
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ MAX_EDGES = 1000
 MAX_RECORD_BYTES = 1 << 20
 MAX_RUN_REPOS = 200
 MAX_FOLDERS = 1000
+_folders = Remembered(16 << 20)
+"""The artifacts of a commit, as JSON by the key of its tree: a run's page asks for those of many repositories."""
 
 
 def read_record(call: Call, repo: Repo, commit: Commit, folder: str) -> "LineageRecord | None":
@@ -133,9 +137,14 @@ def _finished(call: Call, repo: Repo, head: Commit, record: "LineageRecord") -> 
 
 def artifact_folders(call: Call, commit: Commit) -> list[str]:
     """The folders of a commit that are artifacts, "" being the root."""
-    files = (path for path, _ in call.hub.trees.files(call.db, commit.tree))
-    found = [path.removesuffix(LINEAGE).rstrip("/") for path in files if path.rsplit("/", 1)[-1] == LINEAGE]
-    return sorted(found)[:MAX_FOLDERS]
+
+    def read() -> str:
+        files = (path for path, _ in call.hub.trees.files(call.db, commit.tree))
+        found = [path.removesuffix(LINEAGE).rstrip("/") for path in files if path.rsplit("/", 1)[-1] == LINEAGE]
+        return json.dumps(sorted(found)[:MAX_FOLDERS])
+
+    folders: list[str] = json.loads(_folders.get(commit.tree, read))
+    return folders
 
 
 def repo_url(repo: Repo) -> str:

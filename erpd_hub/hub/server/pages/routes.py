@@ -17,6 +17,7 @@ from erpd_hub.hub.server.call import Call, Handler, Hub, Target
 from erpd_hub.hub.server.errors import Refusal, bad_request, entry_not_found, forbidden
 from erpd_hub.hub.server.objects import File
 from erpd_hub.hub.server.pages import changes, views
+from erpd_hub.hub.server.pages.collections import collection
 from erpd_hub.hub.server.pages.markdown import IMAGES
 from erpd_hub.hub.server.pages.rendering import environment, stylesheet
 from erpd_hub.hub.server.paths import is_repo_part
@@ -58,6 +59,10 @@ def find(method: str, segments: tuple[str, ...]) -> tuple[Handler, Target] | Non
         return _site(method, segments[1:])
     if method != "GET":
         return None
+    if (fixed := _FIXED.get("/".join(segments))) is not None:
+        return fixed, Target("model")
+    if segments[0] == "collections" and len(segments) == 3 and segments[2] not in _REPO_VIEWS:
+        return _page(collection), Target("model", segments[1], segments[2])
     kind = _KINDS.get(segments[0], "model")
     parts = segments if segments[0] not in _KINDS else segments[1:]
     if parts in (("",), ()):
@@ -111,6 +116,14 @@ def style(call: Call) -> Response:
 
 def icon(call: Call) -> Response:
     return Response(_ICON, headers=HEADERS, media_type="image/svg+xml")
+
+
+def robots(call: Call) -> Response:
+    return Response("User-agent: *\nDisallow: /\n", headers=HEADERS, media_type="text/plain")
+
+
+_FIXED: dict[str, Handler] = {"favicon.ico": icon, "robots.txt": robots}
+"""What browsers and crawlers ask every host for."""
 
 
 def media(call: Call) -> Response:
