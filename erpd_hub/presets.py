@@ -1,4 +1,4 @@
-"""What a strategy says of its signal where the recipe does not: numerator and denominator, if the round leaves no choice.
+"""What a strategy says of its signal where the recipe does not: numerator and denominator, if the round has one choice.
 
 Strategy 1 takes the round's only teacher; strategy 2 its only `unlearned` step and against it the teacher that starts
 from there, or else the only one [P Fig. 3]. Strategy 3 is left to the recipe: which numerator the paper took is open

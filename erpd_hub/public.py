@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from erpd_hub.recipe_files import parse_value
+
 _LOCAL_PATH = re.compile(r"(?:~|\.{1,2})?/\S*/\S*|(?:~|\.{1,2})/.*|file:.*", re.DOTALL)
 _URL = re.compile(r"[a-zA-Z][\w+.-]*://.*", re.DOTALL)
 _LOCAL_KEYS = {"url", "urls", "endpoint", "source", "path", "benchmark_files"}
@@ -48,8 +50,6 @@ def is_command(text: str) -> bool:
 
 
 def _is_public(word: str) -> bool:
-    from erpd_hub.recipe_files import parse_value
-
     key, equals, text = word.partition("=")
     if (equals or key.startswith("--")) and key.lstrip("-").replace("-", "_").rpartition(".")[2] in _LOCAL_KEYS:
         return False

@@ -6,6 +6,7 @@ written to by several runs at once, so each commit is made on the state that it 
 """
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from erpd_hub.artifacts import CARD, LINEAGE, LineageRecord
 from erpd_hub.evaluation.leaderboard import PROBED, leaderboard_bytes
@@ -13,7 +14,7 @@ from erpd_hub.hub.client import Hub, RepoType
 from erpd_hub.hub.merging import commit_merged
 from erpd_hub.judging import SUFFIX
 from erpd_hub.lineage_views import card_graph
-from erpd_hub.model_cards import command_of, render_leaderboard, render_repo_card
+from erpd_hub.model_cards import commands_of, render_leaderboard, render_repo_card
 from erpd_hub.model_cards.pictures import pictures_of
 from erpd_hub.nodes import Plan
 from erpd_hub.plotting.cards import repository_pictures
@@ -32,13 +33,21 @@ _FROM_RECORD = ("avg", "stderr", "k", "n", "coverage", "mean_length", "truncated
 
 def publish_repository_cards(hub: Hub, finished: Iterable[Finished], *, command: str = "") -> None:
     """Bring the card of every repository with artifacts in folders up to date; `command` made them."""
-    for repo_type, repo_id in sorted({(f.record.repo_type, f.record.repo_id) for f in finished if f.node.folder}):
-        publish_repository_card(hub, repo_type, repo_id, command=command)
+    made: dict[tuple[RepoType, str], dict[str, str]] = {}
+    for item in finished:
+        if item.node.folder:
+            record = item.record
+            folders = made.setdefault((record.repo_type, record.repo_id), {})
+            folders |= {record.folder: command} if command else {}
+    for (repo_type, repo_id), commands in sorted(made.items()):
+        publish_repository_card(hub, repo_type, repo_id, commands=commands)
 
 
-def publish_repository_card(hub: Hub, repo_type: RepoType, repo_id: str, *, command: str = "") -> str | None:
-    """Bring the card of a repository with artifacts in folders up to date; None where it is. Without a `command` the
-    one that it has stays."""
+def publish_repository_card(
+    hub: Hub, repo_type: RepoType, repo_id: str, *, commands: Mapping[str, str] = MappingProxyType({})
+) -> str | None:
+    """Bring the card of a repository with artifacts in folders up to date; None where it is. `commands` are those of
+    some folders; of the others it keeps what it says."""
 
     def card(head: str | None) -> dict[str, bytes | None]:
         found = folder_records(hub, repo_type, repo_id, head)
@@ -46,9 +55,9 @@ def publish_repository_card(hub: Hub, repo_type: RepoType, repo_id: str, *, comm
         pictures = repository_pictures(records)
         kept = pictures_of(hub.tree(repo_type, repo_id, head)) if head and not pictures else []
         shown = kept + [name for name, content in pictures.items() if content is not None]
-        there = hub.file(repo_type, repo_id, head, CARD) if head and not command else None
-        said = command_of(there.read_text("utf-8", errors="replace")) if there else command
-        card = render_repo_card(records, command=said, graph=card_graph(hub, found), pictures=shown)
+        there = hub.file(repo_type, repo_id, head, CARD) if head else None
+        said = commands_of(there.read_text("utf-8", errors="replace")) if there else {}
+        card = render_repo_card(records, command={**said, **commands}, graph=card_graph(hub, found), pictures=shown)
         return {CARD: card.encode(), **pictures}
 
     return commit_merged(hub, repo_type, repo_id, card, message="card")

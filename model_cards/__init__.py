@@ -57,12 +57,13 @@ def render(
 def render_repo_card(
     records: Sequence[Record],
     *,
-    command: str = "",
+    command: str | Mapping[str, str] = "",
     graph: str = "",
     pictures: Iterable[str] = (),
     left_out: Iterable[str] = (),
 ) -> str:
-    """The one card of a repository whose folders are artifacts of one kind, such as details; arguments as `render`'s.
+    """The one card of a repository whose folders are artifacts of one kind, such as details; arguments as `render`'s,
+    `command` for all or by folder.
 
     Raises:
         ArtifactError: no record, an unknown kind, or records of several repositories.
@@ -106,10 +107,17 @@ def render_leaderboard(repo_id: str) -> str:
 
 
 def command_of(card: str) -> str:
-    """The command of a card as `render` takes it; empty where it has none, or something that is no command alone."""
+    """The command of the card of one artifact as `render` takes it; empty where it has none, or something that is no
+    command alone."""
+    return commands_of(card).get("", "")
+
+
+def commands_of(card: str) -> dict[str, str]:
+    """The commands of a card by folder, "" without folders; see `command_of`."""
     made = card.partition(f"\n{_HOW}\n")[2].partition("\n## ")[0]
-    found = re.search(r"^```bash\nerpd-hub (.{1,4000}?)(?: --until \S+)?\n```$", made, re.MULTILINE)
-    return found[1] if found and is_command(found[1]) else ""
+    entries = re.findall(r"^(?:(`.+`):\n\n)?```bash\nerpd-hub (.{1,4000}?)(?: --until \S+)?\n```$", made, re.MULTILINE)
+    named = [(re.findall("`([^`]+)`", folders) or [""], command) for folders, command in entries if is_command(command)]
+    return {folder: command for folders, command in named for folder in folders}
 
 
 def validate(card: str, repo_type: str) -> "CardData":
@@ -143,6 +151,7 @@ def _environment() -> Environment:
     environment.filters |= {"code": text.code, "fenced": text.fenced, "link": text.link, "number": text.number}
     environment.filters |= {"percent": text.percent, "interval": text.interval, "limits": text.limits}
     environment.filters |= {"yaml": text.yaml_block, "words": text.words}
+    environment.filters["quoted"] = quote
     return environment
 
 
@@ -174,20 +183,21 @@ def _inputs(records: Iterable[Record]) -> list[dict[str, Any]]:
     return found
 
 
-def _recipes(records: Iterable[Record], command: str) -> list[dict[str, Any]]:
+def _recipes(records: Iterable[Record], commands: str | Mapping[str, str]) -> list[dict[str, Any]]:
     """Command and config of the records, each config once, with the folders that came from it."""
-    said = _said(command)
     found: dict[tuple[str, str], dict[str, Any]] = {}
     records = list(records)
     for record in records:
         step = record["step"] if record["round"] == 1 else f"r{record['round']}/{record['step']}"
+        command = commands if isinstance(commands, str) else commands.get(record["folder"], "")
         until = f" --until {quote(step)}" if command.startswith("run ") else ""
         whole = f"erpd-hub {command}{until}" if command else ""
         # The folder says which checkpoint it is of, so equal settings are shown once.
         named = ("checkpoints",) if record["kind"] in ("details", "probe") and len(records) > 1 else ()
         kept = {name: value for name, value in record["config"].items() if name not in named}
         config = text.yaml_block(public(kept))
-        entry = found.setdefault((whole, config), {"command": whole, "config": config, "said": said, "folders": []})
+        entry = found.setdefault((whole, config), {"command": whole, "config": config, "folders": []})
+        entry["said"] = _said(command)
         entry["folders"].append(record["folder"])
     return list(found.values())
 

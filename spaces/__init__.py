@@ -5,6 +5,7 @@ them: which files a Space consists of, how to put them on a Hub, and how to run 
 """
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -17,7 +18,8 @@ from erpd_hub.errors import ConfigError
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-MODULES = ("app", "charts", "compare", "data", "dynamics", "leaderboard", "lineage", "markup", "signals", "tokens")
+MODULES = ("app", "charts", "compare", "data", "dynamics", "leaderboard", "lineage", "markup", "places",
+           "signals", "tokens")  # fmt: skip
 FILES = ("README.md", "requirements.txt", "style.css", "paper.json", *(f"{name}.py" for name in MODULES))
 """What a Space consists of; `__init__.py` stays here."""
 
@@ -42,10 +44,11 @@ def serve(settings: Mapping[str, str], *, host: str, port: int) -> int:
     """Run the Space here until it is interrupted, with these environment variables; returns its exit code.
 
     Raises:
-        ConfigError: a package of the `space` extra is not installed.
+        ConfigError: a package of the `space` extra is not installed, or the port is taken.
     """
     if missing := [name for name in REQUIRED if find_spec(name) is None]:
         raise ConfigError(f"space: {', '.join(missing)} not installed; pip install 'erpd-hub[space]'")
+    _refuse_taken(host, port)
     environment = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_SERVER_NAME": host,
                    "GRADIO_SERVER_PORT": str(port), **settings}  # fmt: skip
     with as_file(files("erpd_hub.spaces")) as folder:
@@ -55,3 +58,14 @@ def serve(settings: Mapping[str, str], *, host: str, port: int) -> int:
         except KeyboardInterrupt:
             process.terminate()
             return process.wait()
+
+
+def _refuse_taken(host: str, port: int) -> None:
+    """Gradio would take another port without a word, and an old address would show another run's page."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        raise ConfigError(
+            f"space: expected a free port of {host}, got {port} ({error.strerror}); choose another --port"
+        ) from None

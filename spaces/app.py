@@ -17,8 +17,9 @@ import dynamics
 import leaderboard
 import lineage
 import signals
-from data import Query, Row, Source
+from data import Source
 from markup import notice
+from places import Query, Row
 
 TITLE = "ERPD checkpoints compared"
 TABS = ("leaderboard", "compare", "efficiency", "dynamics", "signal", "lineage")

@@ -38,14 +38,14 @@ def efficiency(rows: Sequence[Row]) -> go.Figure:
         role = str(path[0].get("role"))
         figure.add_trace(_path(path, role, first=role not in named))
         named.add(role)
-    bases = list(dict.fromkeys(map(_base, shown)))
-    for base in bases:
-        best = frontier([(row["kl_checkpoint_to_base"], 100 * row["avg"]) for row in shown if _base(row) == base])
+    roots = list(dict.fromkeys(map(_base, shown)))
+    for root in roots:
+        best = frontier([(row["kl_checkpoint_to_base"], 100 * row["avg"]) for row in shown if _base(row) == root])
         if len(best) > 1:
             figure.add_scatter(
                 x=[x for x, _ in best],
                 y=[y for _, y in best],
-                name="frontier" if len(bases) == 1 else f"frontier, {_escaped(base)}",
+                name="frontier" if len(roots) == 1 else f"frontier, {_escaped(root)}",
                 mode="lines",
                 hoverinfo="skip",
                 line={"color": "#777777", "dash": "dot", "shape": "hv", "width": 1.5},

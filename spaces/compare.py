@@ -10,9 +10,10 @@ from urllib.parse import urlencode
 import gradio as gr
 from markupsafe import Markup
 
-from data import Index, Place, Query, Row, Source, checkpoint_place, details_place
+from data import Index, Source
 from leaderboard import incomparable, name_of, percent
 from markup import badge, link, notice, prose, response, table
+from places import Place, Query, Row, checkpoint_place, details_place
 from tokens import decoded, tokenizer_of
 
 MOST = 4

@@ -21,6 +21,8 @@ import pyarrow.parquet as pq
 from huggingface_hub import HfApi, HfFileSystem, get_session
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+from places import Place, Row, inputs_of, is_record
+
 LEADERBOARD = "erpd-leaderboard"
 INDEX_COLUMNS = ("problem_id", "k", "label", "verdict")
 SAMPLE_COLUMNS = ("problem_id", "k", "text", "gold", "extracted", "verdict", "label", "finish_reason", "judge",
@@ -33,9 +35,6 @@ LARGEST_RECORD = 16 * 2**20
 TRANSPORT_ERROR: type[Exception] = sys.modules[type(get_session()).__module__.partition(".")[0]].TransportError
 """Of httpx under huggingface_hub 1.x, of httpx2 under 2.x."""
 
-Row = dict[str, Any]
-Query = dict[str, list[str]]
-"""What the page's address asks for."""
 UNREADABLE = (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError, pa.ArrowException, TRANSPORT_ERROR)
 
 
@@ -45,22 +44,6 @@ class Rows:
 
     rows: list[Row] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Place:
-    """An artifact: a repository, a commit, a folder in it."""
-
-    repo_type: str
-    repo_id: str
-    revision: str | None
-    folder: str = ""
-
-    def path(self, name: str) -> str:
-        return f"{self.folder}/{name}" if self.folder else name
-
-    def __str__(self) -> str:
-        return f"{self.repo_id}{'/' + self.folder if self.folder else ''}"
 
 
 @dataclass(frozen=True)
@@ -159,7 +142,7 @@ class Source:
     def record(self, place: Place) -> Row | None:
         """An artifact's lineage record; None where there is none, or none that tells what the pages show."""
         found = next(iter(self.json(place, "lineage.json")), None)
-        return found if found is not None and _is_record(found) else None
+        return found if found is not None and is_record(found) else None
 
     def records(self, places: Sequence[Place]) -> list[Row | None]:
         """Several records at once."""
@@ -261,57 +244,6 @@ class Source:
                     yield group, file.read_row_group(group, columns=present)
         except UNREADABLE as error:
             missing.append(f"{place.repo_type} {place}, {shard}: {_reason(error)}")
-
-
-def details_place(score: Row) -> Place | None:
-    """Where the samples behind a row of the leaderboard are; None where the row does not say."""
-    if not score.get("details_repo"):
-        return None
-    return Place("dataset", score["details_repo"], score.get("details_revision"), score.get("details_folder") or "")
-
-
-def checkpoint_place(score: Row) -> Place | None:
-    """Where a row's checkpoint is; None for an endpoint."""
-    if "/" not in (score.get("checkpoint_repo") or ""):
-        return None
-    return Place("model", score["checkpoint_repo"], score.get("checkpoint_revision"))
-
-
-def inputs_of(record: Row | None) -> list[tuple[str, Place | None]]:
-    """(role, artifact) of a record's inputs; None for one that is in no repository."""
-    return [
-        (item["role"], Place(item["repo_type"], item["repo_id"], item.get("revision"), item.get("folder") or ""))
-        if item.get("repo_id") and item.get("repo_type")
-        else (item["role"], None)
-        for item in (record or {}).get("inputs", ())
-    ]
-
-
-def _is_record(record: Row) -> bool:
-    """Whether a lineage record is one, as far as the pages read it; a Hub may hold anything under its name."""
-    inputs, files = record.get("inputs", []), record.get("files") or {}
-    return (
-        isinstance(record.get("stage"), str)
-        and isinstance(inputs, list)
-        and all(map(_is_input, inputs))
-        and isinstance(files, dict)
-        and all(isinstance(file, dict) and isinstance(file.get("sha256"), str) for file in files.values())
-        and all(isinstance(file.get("size"), int) for file in files.values())
-    )
-
-
-def _is_input(item: object) -> bool:
-    if not isinstance(item, dict) or not isinstance(item.get("role"), str):
-        return False
-    if not (item.get("repo_id") and item.get("repo_type")):
-        return True
-    texts = (item["repo_id"], item.get("revision") or "", item.get("folder") or "")
-    return item["repo_type"] in ("model", "dataset") and all(isinstance(text, str) for text in texts)
-
-
-def input_of(record: Row | None, role: str) -> Place | None:
-    """The first input of that role that is in a repository."""
-    return next((place for name, place in inputs_of(record) if name == role and place is not None), None)
 
 
 def _with_columns(table: pa.Table, columns: Sequence[str]) -> pa.Table:

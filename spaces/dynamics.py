@@ -7,9 +7,10 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 
 import charts
-from data import Place, Query, Row, Source, checkpoint_place
+from data import Source
 from leaderboard import ALL, by_lineage, incomparable, name_of
 from markup import notice
+from places import Place, Query, Row, checkpoint_place
 
 CURVES = "dynamics.jsonl"
 LEGEND = (

@@ -12,8 +12,9 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
-from data import Place, Row, Source, checkpoint_place, details_place
+from data import Source
 from markup import badge, link, notice, table
+from places import Place, Row, checkpoint_place, details_place
 
 ALL = "all"
 ROLES = ("base", "teacher", "unlearned", "student", "control", "online", "endpoint")

@@ -3,17 +3,26 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import NamedTuple
 
 import gradio as gr
 from markupsafe import Markup
 
-from data import UNREADABLE, Place, Query, Row, Source, checkpoint_place, inputs_of
+from data import UNREADABLE, Source
 from leaderboard import name_of
 from markup import notice
+from places import Place, Query, Row, checkpoint_place, inputs_of
 
-WIDTH, HEIGHT, GAP_X, GAP_Y = 190, 46, 20, 34
-BOW = 14
-"""Pixels that an edge which passes a row bows out further to the right, so that it is seen beside the boxes."""
+WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 190, 46, 20, 40, 10
+PASS_WIDTH = 10
+"""Of an edge on its way past a row, between the boxes."""
+CENTRED = 1700
+"""Drawings up to this width have their rows in the middle; wider ones are scrolled, and start where one looks first."""
+TIP = Markup(
+    '<defs><marker id="erpd-tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+    '<path d="M0 0L8 4L0 8z" class="tip"/></marker></defs>'
+)
 MOST_NODES = 400
 CHECKED = (
     "A tick means that the record's digest follows from its files' hashes, that these files are at this commit with "
@@ -24,6 +33,16 @@ CHECKED = (
 WHOLE = "{}: all evaluated checkpoints"
 
 Graph = Mapping[Place, Row | None]
+
+
+class Pass(NamedTuple):
+    """Where the edges from an artifact go past a row, all together."""
+
+    place: Place
+    row: int
+
+
+Rows = list[list[Place | Pass]]
 
 
 def digest_of(record: Row) -> str:
@@ -46,8 +65,9 @@ def problems_of(source: Source, place: Place, graph: Graph) -> list[str]:
     return found + _differences(source, place, record)
 
 
-def layers(graph: Graph) -> list[list[Place]]:
-    """The artifacts in rows, every one below all its inputs, ordered so that edges cross little."""
+def layers(graph: Graph) -> Rows:
+    """The artifacts in rows, every one below all its inputs, with a place in each row that an edge passes, ordered so
+    that edges cross little."""
     depth: dict[Place, int] = {}
 
     def depth_of(place: Place, above: frozenset[Place]) -> int:
@@ -56,34 +76,65 @@ def layers(graph: Graph) -> list[list[Place]]:
             depth[place] = 1 + max((depth_of(other, above | {place}) for other in inputs), default=-1)
         return depth[place]
 
-    rows: list[list[Place]] = []
+    rows: Rows = []
     for place in graph:
         at = depth_of(place, frozenset())
         rows.extend([] for _ in range(at + 1 - len(rows)))
         rows[at].append(place)
-    column: dict[Place, float] = {}
+    links = _links(graph, depth)
+    passes = dict.fromkeys(each for ways in links.values() for way, _ in ways for each in way if isinstance(each, Pass))
+    for each in passes:
+        rows[each.row].append(each)
+    above: dict[Place | Pass, list[Place | Pass]] = {}
+    for ways in links.values():
+        for way, _ in ways:
+            for upper, lower in pairwise(way):
+                above.setdefault(lower, []).append(upper)
+    column: dict[Place | Pass, float] = {}
     for row in rows:
-        row.sort(key=lambda place: (_barycentre(place, graph, column), str(place)))
-        column |= {place: float(number) for number, place in enumerate(row)}
+        row.sort(key=lambda each: (_middle(above.get(each, ()), column), str(each)))
+        column |= {each: (number + 0.5) / len(row) for number, each in enumerate(row)}
     return rows
 
 
+def _links(graph: Graph, depth: Mapping[Place, int]) -> dict[Place, list[tuple[list[Place | Pass], str]]]:
+    """For each artifact its inputs: the way down from there, row by row, and the role. A circle's last edge is none."""
+    found: dict[Place, list[tuple[list[Place | Pass], str]]] = {}
+    for place in graph:
+        for role, other in inputs_of(graph[place]):
+            if other in graph and other is not None and depth[other] < depth[place]:
+                between = [Pass(other, row) for row in range(depth[other] + 1, depth[place])]
+                found.setdefault(place, []).append(([other, *between, place], role))
+    return found
+
+
+def _middle(above: Sequence[Place | Pass], column: Mapping[Place | Pass, float]) -> float:
+    return sum(column[each] for each in above) / len(above) if above else 0.5
+
+
 def drawing(source: Source, graph: Graph, problems: Mapping[Place, Sequence[str]]) -> Markup:
-    """The graph as SVG: a box for each artifact with its step, stage and tick, an edge for each input with its role."""
+    """The graph as SVG: a box for each artifact with its step, stage and tick, an arrow for each input with its role,
+    between the boxes of the rows that it passes."""
     rows = layers(graph)
-    at = {place: (column * (WIDTH + GAP_X) + 10, number * (HEIGHT + GAP_Y) + 10)
-          for number, row in enumerate(rows) for column, place in enumerate(row)}  # fmt: skip
-    edges = [
-        _edge(role, at[above], at[place]) for place in graph for role, above in inputs_of(graph[place]) if above in at
-    ]
+    depth = {each: number for number, row in enumerate(rows) for each in row if isinstance(each, Place)}
+    width = max(map(_width, rows), default=0)
+    at: dict[Place | Pass, tuple[int, int]] = {}
+    for number, row in enumerate(rows):
+        x = MARGIN + ((width - _width(row)) // 2 if width <= CENTRED else 0)
+        for each in row:
+            at[each] = (x, MARGIN + number * (HEIGHT + GAP_Y))
+            x += _width([each]) + GAP_X
+    ways = [way for found in _links(graph, depth).values() for way in found]
+    edges = [_edge(role, [(at[each][0] + _width([each]) // 2, at[each][1]) for each in way]) for way, role in ways]
     boxes = [_box(source, place, graph[place], at[place], problems.get(place, ())) for place in graph]
-    bows = 1 + max(((at[place][1] - at[above][1]) // (HEIGHT + GAP_Y)
-                    for place in graph for _, above in inputs_of(graph[place]) if above in at), default=0)  # fmt: skip
-    width = max((len(row) for row in rows), default=0) * (WIDTH + GAP_X) + BOW * bows
-    height = len(rows) * (HEIGHT + GAP_Y) + 20
-    return Markup('<div class="scroll"><svg class="lineage" width="{}" height="{}" role="img">{}{}</svg></div>').format(
-        width, height, Markup("").join(edges), Markup("").join(boxes)
-    )
+    height = len(rows) * (HEIGHT + GAP_Y) + 2 * MARGIN
+    return Markup(
+        '<div class="scroll"><svg class="lineage" width="{}" height="{}" role="img">{}{}{}</svg></div>'
+    ).format(width + 2 * MARGIN, height, TIP, Markup("").join(edges), Markup("").join(boxes))
+
+
+def _width(row: Sequence[Place | Pass]) -> int:
+    return sum(WIDTH if isinstance(each, Place) else PASS_WIDTH for each in row) + GAP_X * (len(row) - 1)
 
 
 class Tab:
@@ -161,20 +212,16 @@ def _box(source: Source, place: Place, record: Row | None, at: tuple[int, int], 
     )
 
 
-def _edge(role: str, begin: tuple[int, int], end: tuple[int, int]) -> Markup:
-    passed = (end[1] - begin[1]) // (HEIGHT + GAP_Y) - 1
-    if passed:  # from side to side, around the boxes between
-        x1, y1, x2, y2 = begin[0] + WIDTH, begin[1] + HEIGHT // 2, end[0] + WIDTH, end[1] + HEIGHT // 2
-        out = max(x1, x2) + 2 * BOW * (passed + 1) // 2 + BOW
-        bend = (out, y1, out, y2)
-    else:
-        x1, y1, x2, y2 = begin[0] + WIDTH // 2, begin[1] + HEIGHT, end[0] + WIDTH // 2, end[1]
-        bend = (x1, y1 + GAP_Y, x2, y2 - GAP_Y)
-    return Markup('<path class="edge" d="M{} {} C{} {} {} {} {} {}"><title>{}</title></path>').format(
-        x1, y1, *bend, x2, y2, role
+def _edge(role: str, points: Sequence[tuple[int, int]]) -> Markup:
+    """From the bottom of the first box to the top of the last, straight past the rows between."""
+    x, y = points[0][0], points[0][1] + HEIGHT
+    parts = [f"M{x} {y}"]
+    for to_x, top in points[1:]:
+        middle = (y + top) // 2
+        parts.append(f"C{x} {middle} {to_x} {middle} {to_x} {top}")
+        if (to_x, top) != points[-1]:
+            parts.append(f"V{top + HEIGHT}")
+        x, y = to_x, top + HEIGHT
+    return Markup('<path class="edge" marker-end="url(#erpd-tip)" d="{}"><title>{}</title></path>').format(
+        " ".join(parts), role
     )
-
-
-def _barycentre(place: Place, graph: Graph, row: Mapping[Place, float]) -> float:
-    rows = [row[above] for _, above in inputs_of(graph.get(place)) if above in row]
-    return sum(rows) / len(rows) if rows else 0.0

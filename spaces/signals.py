@@ -10,8 +10,9 @@ import pyarrow.compute as pc
 from markupsafe import Markup
 
 import charts
-from data import UNREADABLE, Place, Query, Row, Source, input_of
+from data import UNREADABLE, Source
 from markup import badge, link, notice, table
+from places import Place, Query, Row, input_of
 from tokens import pieces, tokenizer_of
 
 QUANTITIES = {"signal": "log-ratio", "numerator": "numerator", "denominator": "denominator", "old": "old policy"}
@@ -24,6 +25,7 @@ GROUPS = ("right responses", "wrong responses", "first tokens", "first half", "s
 COLUMNS = ("label", "signal")
 FULL_COLOUR = 5.0
 """nats at which a token has its full colour; log-probs too are coloured from 0 down to it."""
+LEGEND = f"Blue tokens are above 0, red ones below; the colour is full from {FULL_COLOUR:.0f} nats on."
 
 
 def coloured(texts: Sequence[str], values: Sequence[float | None], hover: Sequence[str]) -> Markup:
@@ -85,6 +87,7 @@ class Tab:
         self.quantity = gr.Radio(
             [(text, name) for name, text in QUANTITIES.items()], value="signal", label="coloured by", container=False
         )
+        gr.HTML(Markup("<p class='small'>{}</p>").format(LEGEND), apply_default_css=False)
         self.text = gr.HTML(apply_default_css=False)
         self.plot = gr.Plot(show_label=False)
         shown = {

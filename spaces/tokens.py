@@ -5,7 +5,8 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from data import Place, Source
+from data import Source
+from places import Place
 
 
 def tokenizer_of(source: Source, checkpoint: Place | None) -> Tokenizer | None:

@@ -5,28 +5,27 @@ The mark is an HTML comment on the line before a block, which readers do not see
 
     <!-- run -->              as it stands, after the blocks before it on the page, in one folder
     <!-- plan: REASON -->     with --dry-run added; REASON says why it is not run whole
-    <!-- tested: FILE -->     by that file, which must be there
+    <!-- tested: FILE -->     by that file, which must be there; what the next one says is so too
     <!-- file: NAME -->       is that file in the page's folder
     <!-- steps of: RECIPE --> steps of a recipe, laid over that one
-    <!-- not run: REASON -->  read only: its commands and options exist
+    <!-- not run: REASON -->  read only: its commands, options, keys and values exist
 """
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-import click
 import typer.main
 
 from erpd_hub import config as c
 from erpd_hub.cli import app
 from erpd_hub.cli.evaluate import _words as evaluate_words
 from erpd_hub.cli.stages import STAGE_HELP, single_step
-from erpd_hub.errors import ErpdError
-from erpd_hub.implicit import SIGNAL_KEYS, with_own_signal
+from erpd_hub.errors import ConfigError, ErpdError
+from erpd_hub.implicit import SIGNAL_KEYS
 from erpd_hub.plotting.figures import chosen, formats
 from erpd_hub.recipe import build_recipe, load_recipe, shipped_recipes
 
@@ -36,6 +35,8 @@ MARKS = ("run", "plan", "tested", "file", "steps of", "not run")
 
 _FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.M | re.S)
 _MARK = re.compile(r"<!-- *([a-z ]+?)(?:: *(.*?))? *-->\s*$")
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+"""Of the parser that Typer brings with it: all that it refuses."""
 _SPAN = re.compile(r"`([^`\n]+)`")
 
 
@@ -176,13 +177,14 @@ def refusal(command: Command) -> str:
     """Why the CLI refuses a command before it does anything: an argument too many or missing, a choice or a value that
     it does not have, a key of no stage or recipe. Empty where it does not, and where only doing it would tell."""
     name, rest = find_command(command.words)
+    words = ["me/student" if word == "CHECKPOINT" else word for word in rest]
     try:
-        context = every_command()[name].make_context(name, list(rest))
+        context = every_command()[name].make_context(name, words[: words.index(">")] if ">" in words else words)
         _check_values(name, context.params, context.args)
-    except click.exceptions.Exit:  # --help
+    except typer.Exit:  # --help
         return ""
-    except (click.ClickException, ErpdError) as error:
-        return f"{name}: {error.format_message() if isinstance(error, click.ClickException) else error}"
+    except (_UsageError, ErpdError) as error:
+        return f"{name}: {error}"
     return ""
 
 
@@ -192,12 +194,30 @@ def _check_values(name: str, said: dict[str, Any], words: list[str]) -> None:
     if name == "plot":
         chosen(said["figures"]), formats(said["format"])
     elif stage in STAGE_HELP or stage == "evaluate":
-        given = {name: said[name] for name in ("benchmarks", "k") if said.get(name)} if stage == "evaluate" else {}
-        data = single_step(stage, stage, evaluate_words(words, given) if stage == "evaluate" else words)
-        data = with_own_signal(data, stage) if stage == "distill" else data
+        if stage == "evaluate":
+            kind = {"engine.type": said["engine"] or ("server" if said["url"] else None)}
+            keys = {
+                "benchmarks": "benchmarks",
+                "k": "k",
+                "engine.urls": "url",
+                "judge.model": "judge",
+                "judge.url": "judge_url",
+            }
+            words = evaluate_words(words, kind | {key: said[name] or None for key, name in keys.items()})
+        data = single_step(stage, stage, words)
+        if stage == "distill" and "signal" not in data["rounds"][0]["steps"][stage]:
+            _check_keys(stage, words)  # what signal it is to make depends on rollouts, which only a Hub has
+            return
         build_recipe(data | {"run": said["name"], "namespace": said["namespace"]}, name)
     elif said.get("recipe") in shipped_recipes() and name in ("run", "plan"):
         load_recipe(said["recipe"], said["overrides"] or [])
+
+
+def _check_keys(stage: str, words: Sequence[str]) -> None:
+    for word in words:
+        key = word.removeprefix("--").partition("=")[0].partition(".")[0]
+        if "=" in word and f"--{key.replace('_', '-')}" not in _own_options(stage):
+            raise ConfigError(f"{key}: expected a key of {stage}")
 
 
 def _own_options(name: str) -> set[str]:

@@ -57,7 +57,7 @@ def pages(finished_micro, tmp_path_factory) -> dict[str, tuple[str, str, Path, A
     shutil.copytree(finished_micro.home, home)
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("ERPD_HOME", str(home))
-        outcome = run_plan(make_plan(build_recipe(_recipe(), "micro.yaml")))
+        outcome = run_plan(make_plan(build_recipe(_recipe(), "micro.yaml", command="run micro.yaml")))
         hub = connect("local")
         chosen = {"leaderboard": ("dataset", "local/erpd-leaderboard")}
         for item in outcome.finished:

@@ -8,11 +8,9 @@ import yaml
 
 from erpd_hub import model_cards
 from erpd_hub.artifacts import LineageRecord
-from erpd_hub.cli.stages import single_command
 from erpd_hub.errors import ArtifactError
 from erpd_hub.evaluation.leaderboard import LEADERBOARD_SCHEMA
-from erpd_hub.public import public_command, run_command
-from erpd_hub.recipe import load_recipe
+from erpd_hub.model_cards.results import with_results
 
 HOSTILE = "<script>alert(1)</script> ![x](http://evil) | `` ` \n---\nlicense: evil\n```\n# owned"
 
@@ -67,50 +65,6 @@ def test_every_kind_renders_and_parses(kind: str) -> None:
         assert f"\n## {heading}\n\n" in card
 
 
-@pytest.mark.parametrize(
-    "command",
-    ["run quickstart", "run mine.yaml+gpu.yaml", "run table1+nbg4-3b seed=3 run=q3 'teacher.loss={type: ce}'",
-     "teacher rollouts=local/a steps=2 --name own", "rollout import format=jsonl --name x", ""],
-)  # fmt: skip
-def test_the_command_of_a_card_is_read_back_from_it(command: str) -> None:
-    """Copied or rendered again, a card says the same command."""
-    card = model_cards.render(a_record(step="o'clock"), command=command)
-    assert model_cards.command_of(card) == command
-    if not command:
-        assert "```bash\n" not in card.split("## How it was made")[1].split("## Results")[0]
-        assert "The recipe below is the whole config" in card
-    folders = [a_dataset("details", folder=f"{name}/toy", step=name) for name in ("a", "b")]
-    assert model_cards.command_of(model_cards.render_repo_card(folders, command=command)) == command
-
-
-@pytest.mark.parametrize("command", ["run x; curl evil", "run $(evil)", "run x `evil`", "teacher", "run x\nevil"])
-def test_no_command_is_taken_from_a_card_that_a_shell_would_read_more_in(command: str) -> None:
-    card = model_cards.render(a_record(), command="run quickstart").replace("run quickstart", command)
-    assert model_cards.command_of(card) == ""
-
-
-@pytest.mark.parametrize(
-    ("overrides", "said"),
-    [(["seed=3", "run=q3"], "run quickstart seed=3 run=q3"),
-     (["teacher.loss={type: ce}"], "run quickstart 'teacher.loss={type: ce}'"),
-     (["hub.endpoint=http://hub.lab:8899"], "run quickstart"),
-     (["base.type=import", "base.source=/home/me/model", "teacher=null"], "")],
-)  # fmt: skip
-def test_a_recipes_command_has_its_overrides_or_is_none(overrides: list[str], said: str) -> None:
-    """Without what names this machine it would make another run."""
-    assert run_command("quickstart", overrides) == said
-
-
-def test_commands_tell_no_folders() -> None:
-    assert run_command("quickstart+/home/me/gpu.yaml", []) == "run quickstart+gpu.yaml"
-    assert public_command("base", ["--source", "my-model"]) == ""
-    assert public_command("teacher", ["policy=./my-model"]) == ""
-    assert public_command("rollout", ["engine.urls=[http://gpu7:8000]"]) == ""
-    assert public_command("rollout", ["judge.model=http://gpu7"]) == ""
-    assert load_recipe("quickstart", ["seed=3"]).command == "run quickstart seed=3"
-    assert single_command("base", ["type=tiny"], "m", "me", None) == "base type=tiny --name m --namespace me"
-
-
 LOOK = {
     "k": 4,
     "leader": 0,
@@ -136,7 +90,7 @@ RACE = {
     [("base", {"type": "tiny"}, {}, "The **base** of this run: a small model"),
      ("base", {"type": "import"}, {}, "weights brought in from elsewhere"),
      ("teacher", {}, {}, "A **teacher**"),
-     ("unlearned", {"candidates": ["teacher@4"]}, {"pick": PICK}, "| 1 | `teacher@4` | 4 | 0.25 | 0.5 | 0.125 | chosen |"),
+     ("unlearned", {"candidates": ["teacher@4"]}, {"pick": PICK}, "`teacher@4` | 4 | 0.25 | 0.5 | 0.125 | chosen |"),
      ("unlearned", {}, {}, "Whether it did, a score below says"),
      ("teacher", {"control_of": "teacher"}, {}, "It is the control of `teacher`."),
      ("distill", {"advantage": "outcome"}, {}, "no teacher's signal went into it"),
@@ -146,6 +100,25 @@ RACE = {
 )  # fmt: skip
 def test_every_checkpoint_says_what_it_is(stage: str, config: dict, metrics: dict, said: str) -> None:
     assert said in model_cards.render(a_record(stage=stage, config=config, metrics=metrics)).split("## Where")[0]
+
+
+def test_a_gate_says_its_verdict() -> None:
+    metrics = {"reason": "the teacher is better (p 0.01)", "average": {"teacher": 0.5}}
+    card = model_cards.render(a_dataset("gate", stage="gate", metrics=metrics))
+    assert "Its verdict: the teacher is better (p 0.01)." in card and "| average.teacher | 0.5 |" in card
+
+
+def test_scores_of_a_judge_stand_apart_in_a_checkpoints_card() -> None:
+    row = dict.fromkeys(LEADERBOARD_SCHEMA.names) | {
+        "benchmark": "toy", "version": 1, "avg": 0.5, "interval": [0.25, 0.75], "n": 8, "k": 4, "judge": "judge-1",
+        "avg_judged": 0.75, "canary_acceptance": 0.5, "canaries_problem": "it took 4 of 8 wrong answers for right",
+        "details_repo": "me/details", "details_folder": "a/toy", "details_revision": "0" * 40, "probe_repo": None,
+        "coverage": 1.0, "selection": False,
+    }  # fmt: skip
+    card = with_results(model_cards.render(a_record()), [row], [])
+    assert "| 50.0 | - | 25.0 to 75.0 | 75.0 ! | 50.0 | 8 | 4 |" in card
+    assert "- ! `toy`: the score with `judge-1` cannot be trusted: it took 4 of 8 wrong answers for right." in card
+    assert with_results(card, [], []).split() == model_cards.render(a_record()).split()
 
 
 def test_model_front_matter() -> None:

@@ -26,6 +26,7 @@ from documents import (
     PAGES,
     ROOT,
     Block,
+    Command,
     block_commands,
     blocks,
     every_command,
@@ -33,6 +34,7 @@ from documents import (
     lines_of,
     prose,
     recipe_blocks,
+    refusal,
     split_variables,
     step_blocks,
     unknown_words,
@@ -97,6 +99,29 @@ def test_commands_and_options_exist() -> None:
     assert wrong == {}
 
 
+def test_no_command_of_a_block_is_refused() -> None:
+    """Arguments, choices, keys and values, also of what is not run here."""
+    wrong = [f"{command.place}: {why}" for command in block_commands() if (why := refusal(command))]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [("teacher rollouts=me/a policy=me/b steps=2 loss.type=ce los=1", "los: unknown key"),
+     ("teacher rollouts=me/a policy=me/b steps=two loss.type=ce", "got 'two'"),
+     ("teacher policy=me/b steps=2 loss.type=ce", "rollouts: missing"),
+     ("distill rollouts=me/a numerator=me/b stepz=3", "stepz: expected a key of distill"),
+     ("evaluate CHECKPOINT -b aime_2025 -k 4 limt=3", "limt: unknown key"),
+     ("run quickstart teacher.losss=1", "losss: unknown key"),
+     ("run", "recipe"),
+     ("plot micro", "output"),
+     ("plot micro -o x --format bmp", "'bmp'"),
+     ("lineage verify me/a me/b", "unexpected extra argument")],
+)  # fmt: skip
+def test_a_wrong_command_is_seen_without_running_it(line: str, why: str) -> None:
+    assert why in refusal(Command("page", tuple(line.split())))
+
+
 def test_the_readme_names_every_command() -> None:
     table = (ROOT / "README.md").read_text()
     missing = [
@@ -134,6 +159,7 @@ def test_files_and_recipes_that_are_named_are_there(page: str) -> None:
     for span in re.findall(r"`([^`\n]+)`", prose(page)):
         if re.fullmatch(r"(docs|tests|erpd_hub|evaluation|spaces|model_cards)/[\w./-]*", span):
             assert (ROOT / span).exists(), f"{page}: {span}"
+        span = re.sub(r"^tiny-seed-\d+$|-seed-\d+$", "", span)  # a run of a recipe at a seed
         if re.fullmatch(r"(tiny|table\d+|fig\d+|qwen3[\w.]*|nbg4)-[\w.]+(-[\w.]+)*", span):
             assert span in shipped_recipes(), f"{page}: {span}"
     for command in block_commands():

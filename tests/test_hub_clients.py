@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from huggingface_hub import CommitOperationAdd, CommitOperationCopy, HfApi, get_session
+from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi, get_session
 from huggingface_hub.errors import HfHubHTTPError, RevisionNotFoundError
 from huggingface_hub.lfs import _upload_multi_part
 from test_hub_accounts import TOKENS, write_accounts
@@ -106,6 +106,16 @@ def test_conflicting_changes_are_named_and_not_merged(ada: HfApi, repo: str) -> 
     assert ada.get_discussion_details(repo, 2).conflicting_files == ["x", "y/z"]
     with pytest.raises(HfHubHTTPError, match="conflicts"):
         ada.merge_pull_request(repo, 2)
+
+
+def test_a_file_takes_the_place_of_a_folder_and_a_folder_that_of_a_file(ada: HfApi, repo: str) -> None:
+    add(ada, repo, {"a/b": b"1", "c": b"1"})
+    changes = [CommitOperationDelete("a/b"), CommitOperationAdd("a", b"2")]
+    changes += [CommitOperationDelete("c"), CommitOperationAdd("c/d", b"2")]
+    ada.create_commit(repo, changes, commit_message="swap", create_pr=True)
+    assert ada.get_discussion_details(repo, 1).conflicting_files == []
+    ada.merge_pull_request(repo, 1)
+    assert sorted(ada.list_repo_files(repo)) == [".gitattributes", "a", "c/d"]
 
 
 def test_a_pull_request_whose_branch_is_gone_is_read_and_closed(ada: HfApi, repo: str) -> None:

@@ -289,7 +289,8 @@ def _until(reached: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def test_uploads_left_half_sent_take_no_memory_and_leave_nothing(url: str, repo: str, folder: Path) -> None:
+def test_what_is_left_half_sent_takes_no_memory_and_leaves_nothing(url: str, repo: str, folder: Path) -> None:
+    """Xorbs and commits."""
     given = httpx.get(f"{url}/api/models/{repo}/xet-write-token/main").json()
     path = httpx.URL(given["casUrl"]).raw_path.decode()
     sent, count = 8 << 20, 8
@@ -303,8 +304,10 @@ def test_uploads_left_half_sent_take_no_memory_and_leave_nothing(url: str, repo:
     with ExitStack() as stack:
         for number in range(count):
             connection = stack.enter_context(socket.create_connection((httpx.URL(url).host, httpx.URL(url).port)))
-            head = f"POST {path}/v1/xorbs/default/{number:064x} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-            head += f"Authorization: Bearer {given['accessToken']}\r\nContent-Length: {sent + 1}\r\n\r\n"
+            target = f"{path}/v1/xorbs/default/{number:064x}" if number % 2 else f"/api/models/{repo}/commit/main"
+            head = f"POST {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+            token = given["accessToken"] if number % 2 else TOKEN
+            head += f"Authorization: Bearer {token}\r\nContent-Length: {sent + 1}\r\n\r\n"
             connection.sendall(head.encode() + bytes(sent))
         _until(lambda: sum(file.stat().st_size for file in incoming.iterdir()) > count * (sent - (1 << 20)))
         assert resident() - before < count * sent / 2

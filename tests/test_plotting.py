@@ -4,22 +4,23 @@ import sys
 from math import isfinite
 from typing import Any
 
+import numpy as np
 import pytest
 
 from erpd_hub.artifacts import InputRecord, LineageRecord, check_payload, read_lineage
 from erpd_hub.cli.plot import plot
 from erpd_hub.errors import ArtifactError, ConfigError, ErpdError
 from erpd_hub.hub.connecting import connect
-from erpd_hub.model_cards import render
 from erpd_hub.model_cards.pictures import POSITIONS, SCORES, SIGNAL, TRAINING, pictures_in
 from erpd_hub.plotting import curves, efficiency, phases, tokens
 from erpd_hub.plotting.card_charts import distances, recorded, scores, signal_counts
-from erpd_hub.plotting.cards import draw_pictures, repository_pictures
+from erpd_hub.plotting.cards import draw_pictures, repository_pictures, write_card
 from erpd_hub.plotting.drawing import Drawn, Skipped
 from erpd_hub.plotting.figures import FIGURES, chosen, formats, write_figures
 from erpd_hub.plotting.reading import Made, RunData, interval, read_run
 from erpd_hub.plotting.style import plain, styled
 from erpd_hub.publish import publish_repository_card
+from erpd_hub.signal_statistics import SignalBlock, describe_signal
 
 SHA = "0123456789" * 4
 
@@ -316,19 +317,20 @@ def test_a_signals_histogram_counts_every_graded_token(micro) -> None:
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+@pytest.mark.filterwarnings("ignore:invalid value")
 def test_a_picture_that_cannot_be_drawn_is_left_out_and_said(value: float, tmp_path) -> None:
     """The work is done: what is not finite must not keep it from being pushed."""
-    row = {"label": "positive", "position": "0-10%", "min": value, "max": value, "quantile_0.5": value}
-    row |= {f"quantile_{quantile}": value for quantile in ("0.01", "0.05", "0.95", "0.99")}
-    metrics = {"mean": value, "std": value, "quantile_0.01": value, "quantile_0.99": value, "outliers": [],
-               "by_label_and_position": [row]}  # fmt: skip
-    record = made("signal", "signal", metrics=metrics).record.model_copy(update={"kind": "signal"})
-    assert draw_pictures(tmp_path, record) == [SIGNAL, POSITIONS]
-    assert pictures_in(tmp_path) == []
-    said = record.model_dump(mode="json", by_alias=True) | {"kind": "prompts", "metrics": {}, "environment": {}}
-    said["code"] = {"version": "1", "git_commit": None, "dirty": False}
-    card = render(said, left_out=draw_pictures(tmp_path, record))
-    assert f"`{SIGNAL}` could not be drawn" in card and "![" not in card
+    values, labels = np.array([value, -3, 0.1, 0.2], np.float32), np.array([1.0, 0.0])
+    metrics = describe_signal([SignalBlock(values, np.array([2, 2]), labels, ["a", "b"], [0, 0])])
+    like = {"kind": "signal", "environment": {}, "code": {"version": "1", "git_commit": None, "dirty": False}}
+    record = made("signal", "signal", metrics=metrics | {"strategy": 1}).record.model_copy(update=like)
+    (tmp_path / "lineage.json").write_text(record.to_json())
+    write_card(tmp_path, read_lineage(tmp_path / "lineage.json"), command="run quickstart", graph="")
+    card = (tmp_path / "README.md").read_text()
+    assert pictures_in(tmp_path) == [] and "![" not in card
+    assert [f"`{name}` could not be drawn" in card for name in (SIGNAL, POSITIONS)] == [True, True]
+    figure = tokens.outliers(a_run([], made("signal", "signal", metrics=metrics)))
+    assert isinstance(figure, Skipped) and "finite" in figure.why
 
 
 def test_what_a_repository_did_not_measure_is_not_drawn() -> None:
@@ -339,15 +341,19 @@ def test_what_a_repository_did_not_measure_is_not_drawn() -> None:
         (score,) = scores([("a", {"avg": 0.5})]).axes
     assert [list(axes.containers[0].lines[0].get_xdata()) for axes in (kl, score)] == [[0.0, 0.2], [50.0]]
     assert not any(map(isfinite, entropy.containers[0].lines[0].get_xdata()))
-    assert not isfinite(score.containers[0].lines[2][0].get_segments()[0][0][0])
+    assert not any(segment.size for segment in score.containers[0].lines[2][0].get_segments())
 
 
 def test_a_run_without_matplotlib_leaves_the_pictures_that_are_there(micro_copy, monkeypatch) -> None:
     hub = connect("local")
-    before = hub.resolve("dataset", "local/micro-details")
+    before = str(hub.resolve("dataset", "local/micro-details"))
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     publish_repository_card(hub, "dataset", "local/micro-details")
-    assert hub.resolve("dataset", "local/micro-details") == before
+    after = str(hub.resolve("dataset", "local/micro-details"))
+    there = [hub.pull("dataset", "local/micro-details", sha) for sha in (before, after)]
+    assert (there[1] / SCORES).is_file()
+    assert (there[0] / "README.md").read_text() == (there[1] / "README.md").read_text()
+    assert before == after
 
 
 def test_without_matplotlib_a_card_has_no_picture_and_plot_says_what_to_install(tmp_path, monkeypatch) -> None:

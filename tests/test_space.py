@@ -4,6 +4,8 @@ import ast
 import importlib
 import json
 import math
+import re
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -21,7 +23,9 @@ from huggingface_hub.hf_file_system import HfFileSystemFile
 from test_hub_server_process import running
 
 from erpd_hub import spaces
+from erpd_hub.cli.space import space as space_command
 from erpd_hub.comparing.paper import experiments
+from erpd_hub.errors import ConfigError
 from erpd_hub.hub.connecting import connect
 from erpd_hub.plotting import card_charts
 
@@ -222,7 +226,7 @@ def test_compare_shows_every_sample_of_a_problem(space, source) -> None:
     overview, menu = tab.choose(rows, benchmark, names)
     assert "difference" in overview and menu["choices"]
     compared = [row for row in rows if row["benchmark"] == benchmark][:2]
-    sides = [space.compare.means(source.index(space.data.details_place(row))) for row in compared]
+    sides = [space.compare.means(source.index(space.places.details_place(row))) for row in compared]
     spreads = [max(values) - min(values) for _, values in space.compare.by_difference(sides)]
     assert spreads == sorted(spreads, reverse=True)
     shown, slider, address = tab.show(rows, benchmark, names, menu["value"], 1)
@@ -238,12 +242,12 @@ def test_compare_shows_every_sample_of_a_problem(space, source) -> None:
 
 def test_signal_tokens_together_are_the_response(space, source) -> None:
     (repo, sha), *_ = source.datasets("signal")
-    place = space.data.Place("dataset", repo, sha)
+    place = space.places.Place("dataset", repo, sha)
     problem = source.index(place).table["problem_id"][0].as_py()
     (row,) = source.signal_row(place, problem, 0).rows
     record = source.record(place)
     tab = _tab(space, space.signals.Tab, source)
-    rollouts = space.data.input_of(record, "rollouts")
+    rollouts = space.places.input_of(record, "rollouts")
     texts, note = tab._texts(record, rollouts, problem, 0, len(row["signal"]))
     (sample,) = [each for each in source.samples(rollouts, problem).rows if each["k"] == 0]
     assert note == []
@@ -316,20 +320,41 @@ def test_lineage_draws_all_ancestors_and_ticks_them(space, source) -> None:
     rows = source.leaderboard().rows
     student = next(row for row in rows if row["role"] == "student")
     most = space.lineage.MOST_NODES
-    graph = source.closure([space.data.checkpoint_place(student)], most)
+    graph = source.closure([space.places.checkpoint_place(student)], most)
     assert all(graph.values())
     position = {place: number for number, column in enumerate(space.lineage.layers(graph)) for place in column}
     for place, record in graph.items():
         assert space.lineage.problems_of(source, place, graph) == []
-        assert all(position[above] < position[place] for _, above in space.data.inputs_of(record) if above in position)
+        assert all(
+            position[above] < position[place] for _, above in space.places.inputs_of(record) if above in position
+        )
     altered = {**graph, place: {**graph[place], "files": {"model.safetensors": {"sha256": "0" * 64, "size": 1}}}}
     assert "its digest does not follow from its files" in space.lineage.problems_of(source, place, altered)
     assert space.lineage.drawing(source, graph, {}).count("<rect") == len(graph)
     tab = _tab(space, space.lineage.Tab, source)
     whole = tab.load(rows, {})[0]["value"]
-    every = source.closure([space.data.checkpoint_place(row) for row in rows], most)
-    assert len(source.closure([space.data.checkpoint_place(student)], 2)) == 3
+    every = source.closure([space.places.checkpoint_place(row) for row in rows], most)
+    assert len(source.closure([space.places.checkpoint_place(student)], 2)) == 3
     assert tab.show(rows, whole).count("<rect") == len(every) > len(graph)
+
+
+def test_an_edge_goes_between_the_boxes_that_it_passes(space, nowhere) -> None:
+    above = {"a": "", "b": "a", "c": "ab", "d": "ac"}
+    place = {name: space.places.Place("model", f"local/{name}", "main") for name in above}
+    told = {name: {"repo_type": "model", "repo_id": f"local/{name}", "revision": "main"} for name in above}
+    graph = {
+        place[name]: {"stage": "t", "inputs": [{"role": one} | told[one] for one in names]}
+        for name, names in above.items()
+    }
+    passes = [[each for each in row if each not in graph] for row in space.lineage.layers(graph)]
+    assert passes == [[], [(place["a"], 1)], [(place["a"], 2)], []]
+    drawing = space.lineage.drawing(nowhere, graph, {})
+    boxes = [tuple(map(int, at)) for at in re.findall(r"translate\((\d+),(\d+)\)", drawing)]
+    for x, top, bottom in re.findall(r" (\d+) (\d+)V(\d+)", drawing.replace(" V", "V")):
+        beside = [left for left, y in boxes if y == int(top) and int(bottom) == y + space.lineage.HEIGHT]
+        assert beside and not any(left <= int(x) <= left + space.lineage.WIDTH for left in beside)
+    circle = graph | {place["a"]: graph[place["d"]]}
+    assert space.lineage.drawing(nowhere, circle, {}).count("<rect") == 4
 
 
 # ------------------------------------------------------------------------------------------------ what is not there
@@ -340,7 +365,7 @@ def test_what_is_missing_is_said(space, source) -> None:
     assert "dataset nobody/erpd-leaderboard" in nobody.leaderboard().missing[0]
     other = space.data.Source(source.api, "local", run="no-such-run")
     assert "no row of the run no-such-run" in other.leaderboard().missing[0]
-    place = space.data.Place("dataset", "local/gone", "main", "a")
+    place = space.places.Place("dataset", "local/gone", "main", "a")
     assert source.index(place).missing and source.index(place).table.num_rows == 0
     assert source.record(place) is None
     assert source.samples(place, "p").rows == []
@@ -376,7 +401,7 @@ def test_a_hundred_thousand_samples_are_read_by_what_is_shown(space, hub, tmp_pa
     fetch = HfFileSystemFile._fetch_range
     counting = lambda file, start, end: read.append(end - start) or fetch(file, start, end)  # noqa: E731
     monkeypatch.setattr(HfFileSystemFile, "_fetch_range", counting)
-    place = space.data.Place("dataset", "local/details", commit.oid, "a")
+    place = space.places.Place("dataset", "local/details", commit.oid, "a")
     assert source.index(place).table.num_rows == 100_000
     (row,) = source.samples(place, "p57-3").rows
     assert row["text"].startswith("3 word")
@@ -478,6 +503,7 @@ def test_files_are_a_space(space) -> None:
     assert (card.data.sdk, card.data.app_file) == ("gradio", "app.py")
     pinned = (Path(__file__).parent.parent / "constraints-cpu.txt").read_text()
     assert f"gradio=={card.data.sdk_version}\n" in pinned
+    assert f"pip install gradio=={card.data.sdk_version} " in card.text
     required = {line.partition(">")[0] for line in (folder / "requirements.txt").read_text().split()}
     brought_by_gradio = {"gradio", "markupsafe", "starlette"}
     allowed = required | brought_by_gradio | set(spaces.MODULES) | set(sys.stdlib_module_names)
@@ -496,12 +522,19 @@ def test_push_to_a_hub_and_its_files_back(hub) -> None:
     assert json.loads(Path(hub.hf_hub_download("local/erpd-compare", "paper.json", repo_type="space")).read_text())
 
 
+def test_what_the_command_cannot_do_is_refused() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigError, match="expected a free port of"):
+        spaces.serve({}, host="127.0.0.1", port=taken.getsockname()[1])
+    with pytest.raises(ConfigError, match="expected no --run, got micro"):
+        space_command(run="micro", push=True)
+
+
 def _put(space, hub: HfApi, repo: str, path: str, content: str | bytes, *, kind: str = "model") -> Any:
     """A file of a repository, and its place."""
     hub.create_repo(repo, repo_type=kind, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
     commit = hub.upload_file(path_or_fileobj=data, path_in_repo=path, repo_id=repo, repo_type=kind)
-    return space.data.Place(kind, repo, commit.oid)
+    return space.places.Place(kind, repo, commit.oid)
 
 
 def _efficiency(space) -> Any:

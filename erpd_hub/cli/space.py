@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from erpd_hub.cli.options import Endpoint, Namespace, Public
+from erpd_hub.errors import ConfigError
 
 
 def register(app: typer.Typer) -> None:
@@ -21,6 +22,8 @@ def space(
     public: Public = False,
 ) -> None:
     """Published runs in a browser: leaderboard, samples side by side, KL efficiency, dynamics, signal, lineage."""
+    if push and run:
+        raise ConfigError(f"space --push: expected no --run, got {run}; on the Hub, set the Space's own ERPD_SPACE_RUN")
     from erpd_hub import spaces
     from erpd_hub.home import cache_folder
     from erpd_hub.hub.connecting import connect

@@ -7,7 +7,7 @@ from typing import Any
 
 from erpd_hub.plotting.drawing import RIGHT, WRONG, count_steps
 from erpd_hub.plotting.style import card_panels, legend_below, panels, plain
-from erpd_hub.plotting.tokens import draw_floor, draw_positions, noise_said
+from erpd_hub.plotting.tokens import draw_floor, draw_positions, is_finite, noise_said
 
 MOST_BARS = 40
 _BINS = 60
@@ -53,10 +53,10 @@ def training(lines: Sequence[Mapping[str, Any]], shown: Sequence[tuple[str, Sequ
 
 def histogram(folder: Path, metrics: Mapping[str, Any]) -> Any:
     """A signal's values by outcome, read shard by shard. Raises ValueError: they are not all finite."""
-    reach = [metrics["quantile_0.01"], metrics["quantile_0.99"], metrics["mean"], 3 * metrics["std"]]
+    reach = [metrics[name] for name in ("quantile_0.01", "quantile_0.99", "mean", "std")]
     if not all(value is not None and isfinite(value) for value in reach):
         raise ValueError("expected finite values, got others")
-    edge = max(abs(reach[0]), abs(reach[1]), reach[3]) or 1.0
+    edge = max(abs(reach[0]), abs(reach[1]), 3 * reach[3]) or 1.0
     counts = signal_counts(folder, edge)
     figure, (axes,) = card_panels(1, width=5.6, height=2.4)
     edges = [-edge + 2 * edge * at / _BINS for at in range(_BINS + 1)]
@@ -91,6 +91,9 @@ def signal_counts(folder: Path, edge: float) -> dict[int, list[int]]:
 
 
 def positions(table: Mapping[str, Any], title: str) -> Any:
+    """A quantity of tokens along the responses. Raises ValueError: its values are not all finite."""
+    if not is_finite(table):
+        raise ValueError("expected finite values, got others")
     figure, axes = card_panels(2, height=2.2)
     draw_positions(axes, table)
     for one, name in zip(axes, (f"{title}: {RIGHT}", WRONG + noise_said(table)), strict=True):

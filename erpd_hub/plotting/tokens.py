@@ -1,7 +1,7 @@
 """Token by token: Fig. 10 (log-ratios by outcome and position, against a linear critic), from the records' tables."""
 
 from collections.abc import Callable, Mapping, Sequence
-from math import floor, log10
+from math import floor, isfinite, log10
 from typing import Any
 
 from erpd_hub.plotting.drawing import RIGHT, WRONG, Drawn, Skipped, places
@@ -9,6 +9,7 @@ from erpd_hub.plotting.reading import RunData
 from erpd_hub.plotting.style import legend_below, panels, plain
 
 MOST_SIGNALS = 4
+_QUANTILES = ("0.01", "0.05", "0.5", "0.95", "0.99")
 _LABELS = (("positive", RIGHT, "#0072B2", "o"), ("negative", WRONG, "#D55E00", "X"))
 
 Table = Mapping[str, Any]
@@ -17,10 +18,13 @@ Table = Mapping[str, Any]
 
 def outliers(run: RunData) -> Drawn | Skipped:
     """Fig. 10: what a policy head says of tokens has outliers on right responses; a linear critic is smoother."""
-    signals = [item for item in run.of_stage("signal") if item.record.metrics.get("by_label_and_position")]
+    recorded = [item for item in run.of_stage("signal") if item.record.metrics.get("by_label_and_position")]
+    signals = [item for item in recorded if is_finite(item.record.metrics)]
     critics = [item for item in run.of_stage("critic") if item.record.metrics.get("errors")]
+    critics = [item for item in critics if is_finite(item.record.metrics["errors"])]
     if not signals:
-        return Skipped("the run has no signal with statistics by label and position")
+        return Skipped("the run has no signal with finite statistics by label and position")
+    endless = [item.name for item in recorded if item not in signals]
     shown = [*signals[:MOST_SIGNALS], *critics[:1]]
     figure, axes = panels(2 * len(shown), columns=2, height=1.9)
     for at, item in enumerate(shown):
@@ -40,14 +44,23 @@ def outliers(run: RunData) -> Drawn | Skipped:
         figure,
         "Token log-ratios by outcome and by position in the response: median, 5 to 95 % (dark), 1 to 99 % (light), the "
         "furthest token of each tenth (marks) and the ten furthest of all (rings). Axes are linear near 0 and "
-        "logarithmic beyond; the grey band is the noise floor of scoring. "
-        + ("The critic's row is its error V - R on the same tokens." if critics else ""),
+        "logarithmic beyond; the grey band is the noise floor of scoring."
+        + (" The critic's row is its error V - R on the same tokens." if critics else ""),
         places(shown),
         (
             *(() if critics else ("the run has no `critic` to hold the policy head against",)),
+            *((f"not drawn, for values that are not finite: {', '.join(endless)}",) if endless else ()),
             *((f"not drawn, of more than {MOST_SIGNALS} signals: {', '.join(left)}",) if left else ()),
         ),
     )
+
+
+def is_finite(table: Table) -> bool:
+    """Whether all that is drawn of a quantity is a number; a record has none for what is not finite."""
+    edges = ("min", "max", *(f"quantile_{quantile}" for quantile in _QUANTILES))
+    values = [table["std"], *(row[name] for row in table["by_label_and_position"] for name in edges)]
+    values += [item["value"] for item in table["outliers"]]
+    return all(value is not None and isfinite(value) for value in values)
 
 
 def draw_positions(pair: Sequence[Any], table: Table) -> None:

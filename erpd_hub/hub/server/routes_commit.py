@@ -4,6 +4,7 @@ import binascii
 import sqlite3
 from base64 import b64decode
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 from anyio import to_thread
@@ -11,6 +12,7 @@ from starlette.responses import Response
 
 from erpd_hub.hub.server import commits, possession, pulls, repos
 from erpd_hub.hub.server.blobs import INLINE_LIMIT
+from erpd_hub.hub.server.bodies import spooled
 from erpd_hub.hub.server.call import (
     Call,
     Json,
@@ -30,6 +32,7 @@ from erpd_hub.hub.server.repos import Commit
 
 REGULAR_LIMIT = 10 << 20
 """Bytes above which a file always goes through LFS."""
+MAX_COMMIT_BYTES = 4 << 30
 MAX_LINE_BYTES = 32 << 20
 BATCH_BYTES = 8 << 20
 """Bytes of ndjson gathered before they are decoded and stored, so that a huge commit never sits in memory whole."""
@@ -93,16 +96,8 @@ def _root_file(call: Call, commit: Commit, name: str) -> bytes:
 async def commit(call: Call) -> Response:
     draft = Draft(call)
     await to_thread.run_sync(draft.check_writable)  # before the first byte, as the body is kept until it is stored
-    lines = bytearray()
-    async for chunk in call.request.stream():
-        lines += chunk
-        end = len(lines) - len(chunk) + chunk.rfind(b"\n") + 1 if b"\n" in chunk else 0
-        if end and len(lines) >= BATCH_BYTES:
-            await to_thread.run_sync(draft.store, bytes(lines[:end]))
-            del lines[:end]
-        if len(lines) > MAX_LINE_BYTES + BATCH_BYTES:
-            raise too_large(f"A line of the commit is larger than {MAX_LINE_BYTES} bytes; upload the file through LFS")
-    return await to_thread.run_sync(draft.finish, bytes(lines))
+    async with spooled(call.request, call.hub.blobs, MAX_COMMIT_BYTES) as body:
+        return await to_thread.run_sync(draft.take, body)
 
 
 class Draft:
@@ -112,6 +107,20 @@ class Draft:
         self._call = call
         self._header: Json | None = None
         self._edits: list[Edit] = []
+
+    def take(self, body: Path) -> Response:
+        """Take in a file of lines and commit."""
+        lines = bytearray()
+        with body.open("rb") as file:
+            while line := file.readline(MAX_LINE_BYTES + 1):
+                if len(line) > MAX_LINE_BYTES:
+                    told = f"A line of the commit is larger than {MAX_LINE_BYTES} bytes; upload the file through LFS"
+                    raise too_large(told)
+                lines += line
+                if len(lines) >= BATCH_BYTES:
+                    self.store(bytes(lines))
+                    lines.clear()
+        return self.finish(bytes(lines))
 
     def store(self, lines: bytes) -> None:
         """Take in whole lines and make their content durable ahead of the commit."""

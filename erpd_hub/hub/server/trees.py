@@ -143,7 +143,8 @@ class TreeEditor:
         node = self._root
         for part in parts[:-1]:
             node = self._open(node, part, create=True)
-        if isinstance(node.entries.get(parts[-1]), Folder | _Node):
+        there = node.entries.get(parts[-1])
+        if isinstance(there, Folder) or (isinstance(there, _Node) and not self._is_empty(there)):
             raise unprocessable(f"A folder is in the way of the file {'/'.join(parts)}")
         node.entries[parts[-1]] = file
 
