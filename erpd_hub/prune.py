@@ -3,7 +3,8 @@
 Lineage names commits, so no history is rewritten: a squash would lose every sha that some record holds. What goes is
 (a) the tags of a saved step that no record of the namespace names, and (b) those of its large files that no other
 tagged commit of its repository has. The commit itself stays in main's history, without them. Finished artifacts are
-kept, also superseded ones. To not store steps in the first place, `push_steps: referenced` is the default.
+kept, also superseded ones. The embedded Hub gives the space back with its next `hub gc`. To not store steps in the
+first place, `push_steps: referenced` is the default.
 """
 
 import fcntl

@@ -41,9 +41,9 @@ def arrange(point):
 
         kill_after(RunFiles, "save_step", calls=1)
     elif point == "before-the-record":
-        from erpd_hub import runner
+        from erpd_hub import making
 
-        kill_after(runner, "write_json", calls=1, before=True)
+        kill_after(making, "write_json", calls=1, before=True)
     elif point == "between-upload-and-commit":
         from huggingface_hub import HfApi
 

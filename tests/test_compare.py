@@ -382,7 +382,7 @@ def test_a_selection_that_the_recipe_declares_is_noted(micro, monkeypatch, tmp_p
     path.parent.mkdir(parents=True)
     rows = [{**row, "selection": True} for row in micro.summary["checkpoints"]]
     path.write_text(json.dumps({"checkpoints": rows}))
-    monkeypatch.setattr("erpd_hub.comparing.sides.run_folder", lambda run: tmp_path / "runs" / run)
+    monkeypatch.setattr("erpd_hub.run_files.run_folder", lambda run: tmp_path / "runs" / run)
     base, control = read_sides(connect("local"), ["micro:base", "micro:control"])
     assert base.evaluations["addition-1digit"].selected is None, "nobody chose it"
     assert "decided on this benchmark" in (control.evaluations["addition-1digit"].selected or "")

@@ -161,6 +161,7 @@ def test_an_upload_that_fails_for_longer_than_the_client_tries_is_tried_again(
     proxy: FaultyProxy, quick: None, files: dict[str, Path]
 ) -> None:
     hub = connect(proxy.url)
+    files["a/model.safetensors"].write_bytes(random.Random(1).randbytes(200_000))  # what the Hub has is not sent
     faults = ["500"] * 8
     proxy.start_over(lambda number, line: faults.pop() if faults and line.startswith("PUT") else None)
     push(hub, "local/patient", files)

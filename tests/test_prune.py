@@ -50,8 +50,9 @@ def test_a_saved_step_that_nothing_refers_to_goes_and_lineage_stays(home):
     assert (_stored(home), connect("local").tags("model", TEACHER)) == (before, tags)
 
     assert "step 2" in cli("prune", TEACHER, home=home).stdout
-    assert before - _stored(home) == sum(step.freed.values())
     hub.forget("model", TEACHER)
+    left = {item.oid for item in hub.api.list_lfs_files(TEACHER)}
+    assert left and not left & set(step.freed), "the embedded Hub's gc takes what no repository has"
     assert not {tag for tag in hub.tags("model", TEACHER) if "step-2" in tag}
     for name in ("teacher", "unlearned", "rollouts"):
         assert not [finding for finding in verify(hub, locate(hub, f"local/t-r1-{name}")) if finding.problems]

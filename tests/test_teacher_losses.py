@@ -87,12 +87,12 @@ def test_a_loss_without_what_it_needs_is_refused(tmp_path, parts) -> None:
 
 
 def test_a_loss_of_ones_own(tmp_path, parts, monkeypatch) -> None:
-    (tmp_path / "my_losses.py").write_text(
+    (tmp_path / "wide_losses.py").write_text(
         "from erpd_hub.losses import grpo_loss\n\n\ndef wide(batch, *, width):\n"
         "    return grpo_loss(batch, clip_low=width, clip_high=width)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    loss = {"type": "custom", "function": "my_losses:wide", "arguments": {"width": 0.2}, "inputs": ["old"],
+    loss = {"type": "custom", "function": "wide_losses:wide", "arguments": {"width": 0.2}, "inputs": ["old"],
             "advantages": "group"}  # fmt: skip
     teach(tmp_path / "own", parts, loss, steps=2)
     teach(tmp_path / "grpo", parts, {"type": "grpo", "clip_high": 0.2}, steps=2)

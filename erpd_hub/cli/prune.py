@@ -18,7 +18,10 @@ def prune(
     endpoint: Endpoint = "local",
     dry_run: DryRun = False,
 ) -> None:
-    """Free the weights of saved steps that no artifact of the namespace refers to; lineage stays verifiable."""
+    """Free the weights of saved steps that no artifact of the namespace refers to; lineage stays verifiable.
+
+    The embedded Hub gives their space back with its next `erpd-hub hub gc`.
+    """
     from erpd_hub.hub.connecting import connect
     from erpd_hub.prune import free, leftovers, remove, unreferenced_steps
 

@@ -1,13 +1,16 @@
 """Stage 2's objective (Eq. 9): the clipped surrogate on a token's own signal, and what else may hold the student."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from erpd_hub.config.training import KLCorrection, KLEstimator
 from erpd_hub.estimators import kl_k1, kl_k2, kl_k3, log_ratio
 from erpd_hub.losses.batch import LossOutput, Reduction, TokenBatch, aggregate, shared_metrics, token_sum
 from erpd_hub.losses.policy_gradient import clipped_surrogate
+
+if TYPE_CHECKING:  # the benchmarks run with torch and transformers alone
+    from erpd_hub.config.training import KLCorrection, KLEstimator
 
 _ESTIMATORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3}
 
@@ -19,8 +22,8 @@ def clip_loss(
     clip_high: float,
     dual_clip: float | None = None,
     kl_weight: float = 0.0,
-    kl_estimator: KLEstimator = "k3",
-    kl_correction: KLCorrection = "none",
+    kl_estimator: "KLEstimator" = "k3",
+    kl_correction: "KLCorrection" = "none",
     entropy_weight: float = 0.0,
     reduction: Reduction = "token",
     evolving: Callable[[TokenBatch], Tensor] | None = None,
@@ -58,7 +61,7 @@ def clip_loss(
     return LossOutput(aggregate(losses, batch, reduction), reduction, metrics)
 
 
-def _kl_to_old(batch: TokenBatch, estimator: KLEstimator, correction: KLCorrection) -> Tensor:
+def _kl_to_old(batch: TokenBatch, estimator: "KLEstimator", correction: "KLCorrection") -> Tensor:
     """(B, T) KL(student || old) with gradient."""
     if estimator == "exact":
         assert batch.kl_to_old is not None, "the exact KL needs the old policy itself"
