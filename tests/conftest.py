@@ -1,10 +1,12 @@
 """Settings that must be in place before torch and huggingface_hub are imported, and the runs that tests share."""
 
+import atexit
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +17,8 @@ from erpd_hub.artifacts import LineageRecord, digest_files, fingerprint, payload
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["HF_HOME"] = _HF_HOME = tempfile.mkdtemp(prefix="erpd-tests-hf-")  # nor what others have downloaded
+atexit.register(shutil.rmtree, _HF_HOME, ignore_errors=True)
 os.environ["HF_HUB_DISABLE_XET"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_DISABLE_UPDATE_CHECK"] = "1"

@@ -120,10 +120,12 @@ def test_lineage_reaches_the_roots_and_says_nothing_it_should_not(micro):
 
 
 @pytest.mark.parametrize("name", ["lineage.json", "README.md", "data/train-00000.parquet"])
-def test_verify_finds_one_changed_byte_of_a_stored_file(micro, tmp_path, name):
-    """In the record, in the card, in the data: each is told by the Hub's own tree, the last by its hash too."""
+def test_verify_finds_one_changed_byte_of_a_stored_file(micro, tmp_path, monkeypatch, name):
+    """In the record, in the card, in the data: each is told by the Hub's own tree, the last by its hash too; also where
+    the user's own cache has the file as it was."""
     home = tmp_path / "home"
     shutil.copytree(micro.home, home)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     _flip_a_byte(home, "local/micro-r1-prompts", name)
     report = cli("lineage", "verify", "local/micro-r1-student", home=home, expect=1).stdout
     altered = [line for line in report.splitlines() if line.startswith("ALTERED")]
@@ -137,6 +139,7 @@ def _flip_a_byte(home, repo_id, name):
         "from erpd_hub.hub.connecting import connect\n"
         "from erpd_hub.lineage import locate\n"
         f"hub = connect('local'); place = locate(hub, {repo_id!r})\n"
+        f"hub.api.hf_hub_download(place.repo_id, {name!r}, repo_type=place.repo_type, revision=place.revision)\n"
         f"print(hub.file(place.repo_type, place.repo_id, place.revision, {name!r}))"
     )
     stored = Path(cli(home=home, script=("-c", code)).stdout.strip()).read_bytes()

@@ -136,8 +136,14 @@ class Hub:
         with tempfile.TemporaryDirectory(prefix="erpd-verify-") as temporary:
             patterns = [f"{glob.escape(folder)}/**", CARD] if folder else [*map(glob.escape, only)] or None
             self.ask(
+                # Unless forced, the client takes a file from the user's own cache that has it at this commit.
                 lambda: self.api.snapshot_download(
-                    repo_id, repo_type=repo_type, revision=revision, allow_patterns=patterns, local_dir=temporary
+                    repo_id,
+                    repo_type=repo_type,
+                    revision=revision,
+                    allow_patterns=patterns,
+                    local_dir=temporary,
+                    force_download=True,
                 )
             )
             shutil.rmtree(Path(temporary) / ".cache", ignore_errors=True)
