@@ -136,14 +136,14 @@ class Hub:
         with tempfile.TemporaryDirectory(prefix="erpd-verify-") as temporary:
             patterns = [f"{glob.escape(folder)}/**", CARD] if folder else [*map(glob.escape, only)] or None
             self.ask(
-                # Unless forced, the client takes a file from the user's own cache that has it at this commit.
+                # A cache of its own: the client would take a file from the user's that has it at this commit.
                 lambda: self.api.snapshot_download(
                     repo_id,
                     repo_type=repo_type,
                     revision=revision,
                     allow_patterns=patterns,
                     local_dir=temporary,
-                    force_download=True,
+                    cache_dir=Path(temporary) / ".cache",
                 )
             )
             shutil.rmtree(Path(temporary) / ".cache", ignore_errors=True)
