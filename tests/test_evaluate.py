@@ -235,6 +235,7 @@ def killed(words, home, server, after=9):
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    time.sleep(0.5)  # what it had sent arrives, too
     server.answer = None
     done = {(body["messages"][-1]["content"], body["seed"]) for body in server.finished if body["max_tokens"] == 32}
     server.bodies.clear()
