@@ -1,6 +1,7 @@
 """A headless Chromium, driven through its own pipe: what it asks the network for, and what a page is and looks like."""
 
 import base64
+import fcntl
 import json
 import os
 import shutil
@@ -114,10 +115,10 @@ def browser(folder: Path) -> Iterator[Browser]:
     from_it, its_answers = os.pipe()
 
     def arrange() -> None:
-        kept = [os.dup(to_it), os.dup(its_answers)]  # out of the way of the two numbers it listens on
-        kept = [os.dup2(fd, 20 + index) for index, fd in enumerate(kept)]
-        os.dup2(kept[0], 3)
-        os.dup2(kept[1], 4)
+        # It listens on 3 and answers on 4. The copies take free numbers above both: neither writes over the other.
+        copies = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 5) for fd in (to_it, its_answers)]
+        os.dup2(copies[0], 3)
+        os.dup2(copies[1], 4)
 
     command = [BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
                "--hide-scrollbars", "--remote-debugging-pipe",
