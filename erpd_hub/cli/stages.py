@@ -10,7 +10,6 @@ from typer.core import TyperGroup
 
 from erpd_hub.cli.options import AsJson, DryRun, Endpoint, Gpus, LaunchHow, Namespace, Public, RunName, stdout_for_json
 from erpd_hub.cli.recipes import carry_out
-from erpd_hub.public import public_command
 
 STAGE_HELP = {
     "base": "Build the tiny policy, or import a folder, a GGUF or a Hub model.",
@@ -141,6 +140,8 @@ def _export_signal(
 
 def single_command(stage: str, words: list[str], name: str, namespace: str, step: str | None) -> str:
     """The command of a single stage as its card tells it; empty where it names something of this machine."""
+    from erpd_hub.public import public_command
+
     own = [*words, "--name", name]
     own += [] if namespace == "local" else ["--namespace", namespace]
     return public_command(stage, [*own, *([] if step in (None, stage) else ["--step", step])])

@@ -1,4 +1,4 @@
-"""The commit and the tags that a push consists of, through a plain `HfApi`. Each may be carried out again."""
+"""The commit and the tags that a push consists of. Each may be carried out again."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -40,6 +40,7 @@ def commit_files(
 
 
 def set_tag(hub: "Hub", repo_type: "RepoType", repo_id: str, tag: str, sha: str) -> None:
+    """Make a tag name this commit, whatever it named before."""
     refs = hub.api.list_repo_refs(repo_id, repo_type=repo_type)
     present = {item.name: item.target_commit for item in refs.tags}
     if present.get(tag) == sha:
