@@ -11,12 +11,13 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from threading import Barrier
 
@@ -25,6 +26,7 @@ import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
+from erpd_hub.hub.server.__main__ import MAX_CONNECTIONS
 from erpd_hub.hub.server.database import Database
 from erpd_hub.hub.server.fsck import check
 
@@ -78,6 +80,23 @@ def test_sigterm_leaves_cleanly_and_the_data_stays(tmp_path: Path) -> None:
     assert not (tmp_path / "ready.json").exists()
     with running(tmp_path) as url:
         assert HfApi(url, token=TOKEN).repo_exists("local/kept")
+
+
+def test_more_connections_than_it_takes_are_told_to_come_again(tmp_path: Path) -> None:
+    with running(tmp_path) as url, ExitStack() as held:
+        address = ("127.0.0.1", int(url.rpartition(":")[2]))
+        for _ in range(MAX_CONNECTIONS):
+            held.enter_context(socket.create_connection(address))
+        assert httpx.get(f"{url}/api/models").status_code == 503
+        held.close()
+        _until(lambda: httpx.get(f"{url}/api/models").status_code == 200)
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_a_served_root_is_refused(tmp_path: Path) -> None:

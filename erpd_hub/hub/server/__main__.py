@@ -39,6 +39,9 @@ logger = logging.getLogger(__name__)
 
 SHUTDOWN_S = 10
 KEEP_ALIVE_S = 75
+MAX_CONNECTIONS = 500
+"""Of all clients together, idle ones too. A further one gets a 503, which clients try again; without a bound it would
+take the last file numbers (1,024 by default on Linux) from requests in work."""
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
@@ -169,6 +172,7 @@ def run(arguments: argparse.Namespace, accounts: Accounts, clients: ClientLock, 
         access_log=False,
         log_level="warning",
         server_header=False,
+        limit_concurrency=MAX_CONNECTIONS,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=SHUTDOWN_S,
     )
