@@ -7,7 +7,7 @@ short-aime:
   decoding: {max_new_tokens: 8192}
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,18 +15,16 @@ from erpd_hub.config.benchmarks import BenchmarkEntry, check_name, is_ad_hoc, pa
 from erpd_hub.errors import ConfigError
 from erpd_hub.fields import as_tuple
 from erpd_hub.recipe_files import merge, parse_mapping, read_text, suggestion
+from erpd_hub.refusals import check_part
 
 if TYPE_CHECKING:
     from erpd_hub.evaluation.benchmarks import Benchmark
-
-Check = Callable[[type[BenchmarkEntry], Mapping[str, Any], Any, str, str], BenchmarkEntry]
-"""(model, values, raw, origin, where): the check of a recipe's parts, which names the key and the nearest valid one."""
 
 _NAMED_IN = {"evaluate": "benchmarks", "select": "benchmark", "gate": "benchmark", "prompts": "decontaminate"}
 """Stages that name benchmarks, and the key that they do it with."""
 
 
-def own_benchmarks(data: Mapping[str, Any], origin: str, check: Check) -> dict[str, BenchmarkEntry]:
+def own_benchmarks(data: Mapping[str, Any], origin: str) -> dict[str, BenchmarkEntry]:
     """The entries of a recipe's `benchmark_files` and `benchmarks`.
 
     Raises:
@@ -42,7 +40,7 @@ def own_benchmarks(data: Mapping[str, Any], origin: str, check: Check) -> dict[s
     if not isinstance(inline, Mapping):
         raise ConfigError(f"{origin}: benchmarks: expected a mapping of names to entries, got {inline!r}")
     _add(raw, inline, f"{origin}: benchmarks.")
-    return {name: _entry(name, raw, check) for name in raw}
+    return {name: _entry(name, raw) for name in raw}
 
 
 def all_benchmarks(files: Sequence[Path] = ()) -> dict[str, "Benchmark"]:
@@ -52,9 +50,8 @@ def all_benchmarks(files: Sequence[Path] = ()) -> dict[str, "Benchmark"]:
         ConfigError: see `own_benchmarks`.
     """
     from erpd_hub.evaluation.benchmarks import BENCHMARKS, make_benchmark
-    from erpd_hub.recipe import check_part
 
-    own = own_benchmarks({"benchmark_files": [str(path) for path in files]}, "benchmarks", check_part)
+    own = own_benchmarks({"benchmark_files": [str(path) for path in files]}, "benchmarks")
     return {**BENCHMARKS, **{name: make_benchmark(name, entry) for name, entry in own.items()}}
 
 
@@ -116,12 +113,12 @@ def _add(raw: dict[str, tuple[str, Any]], entries: Mapping[str, Any], origin: st
         raw[str(name)] = (where, entry)
 
 
-def _entry(name: str, raw: Mapping[str, tuple[str, Any]], check: Check) -> BenchmarkEntry:
+def _entry(name: str, raw: Mapping[str, tuple[str, Any]]) -> BenchmarkEntry:
     where, values = raw[name]
     origin, _, inside = where.rpartition(": ")
     place = f"{inside}{name}."
     full = _merged(name, raw, within=())
-    return check(BenchmarkEntry, full, values, origin, place)
+    return check_part(BenchmarkEntry, full, values, origin, place)
 
 
 def _merged(name: str, raw: Mapping[str, tuple[str, Any]], *, within: tuple[str, ...]) -> dict[str, Any]:

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from erpd_hub.checkpoint_role import role_of
 from erpd_hub.plain import escape
 from erpd_hub.score_table import coverage_cell, judged_cells, score_notes, score_table
 
 if TYPE_CHECKING:
+    from erpd_hub.finished import Finished
     from erpd_hub.lineage import Finding
     from erpd_hub.nodes import Node, Plan
     from erpd_hub.pipeline import Outcome
-    from erpd_hub.runner import Finished
 
 
 WIDTH = 220
@@ -83,7 +84,8 @@ def print_outcome(outcome: "Outcome") -> None:
 
 
 def _example_reference(outcome: "Outcome") -> str:
-    students = [item for item in outcome.finished if item.node.config.stage == "distill"]
+    distilled = [item for item in outcome.finished if item.node.config.stage == "distill"]
+    students = [item for item in distilled if role_of(item.record) == "student"]
     return (students or outcome.finished)[-1].record.repo_id
 
 

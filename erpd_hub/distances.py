@@ -14,9 +14,11 @@ from transformers import PreTrainedModel
 
 from erpd_hub.config import ProbeConfig
 from erpd_hub.estimators import kl_k1, kl_k3
+from erpd_hub.exact_kl import full_vocabulary_kl
 from erpd_hub.layout import cut_batches, exact_layout
-from erpd_hub.logprobs import Layout, ResponseBatch, body_dtype, full_vocabulary_kl, make_batch, response_logprobs
+from erpd_hub.logprobs import body_dtype, response_logprobs
 from erpd_hub.models import load_model
+from erpd_hub.response_batch import Layout, ResponseBatch, make_batch
 
 
 class Response(NamedTuple):

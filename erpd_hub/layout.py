@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from erpd_hub.errors import ConfigError
-from erpd_hub.logprobs import Dtype, Layout, ResponseBatch, body_dtype, make_batch, response_logprobs, unwrap
+from erpd_hub.logprobs import Dtype, body_dtype, response_logprobs, unwrap
+from erpd_hub.response_batch import Layout, ResponseBatch, make_batch
 
 _PROBE_LENGTHS = ((5, 9), (66, 8), (3, 14))
 """(prompt, response) tokens; one sequence is longer than the 64 positions that linear attentions take at once."""

@@ -1,9 +1,10 @@
 """Lineage for readers: the graph as text, JSON or Mermaid, and what differs between two artifacts."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from erpd_hub.artifacts import LineageRecord
+from erpd_hub.asking import Asked, asked_of
 from erpd_hub.hub.client import Hub
 from erpd_hub.lineage import Ancestor, ancestry_of
 from erpd_hub.plain import plain
@@ -66,9 +67,19 @@ def as_text(roots: Sequence[Ancestor], *, most: int | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def card_graph(hub: Hub, records: Sequence[LineageRecord]) -> str:
-    """What a card draws of where its artifacts come from."""
-    return as_text(ancestry_of(hub, records), most=MOST_CARD_LINES)
+class Above(NamedTuple):
+    """What a card says of its artifacts that is not in their own records."""
+
+    graph: str = ""
+    """Where they come from, drawn as text."""
+    asked: Asked | None = None
+    """How a checkpoint is asked."""
+
+
+def card_above(hub: Hub, records: Sequence[LineageRecord]) -> Above:
+    """What stands above the artifacts of one card."""
+    roots = ancestry_of(hub, records)
+    return Above(as_text(roots, most=MOST_CARD_LINES), asked_of(roots[0]) if records[0].kind == "checkpoint" else None)
 
 
 def as_mermaid(root: Ancestor) -> str:
@@ -97,6 +108,14 @@ def differences(a: LineageRecord, b: LineageRecord) -> dict[str, dict[str, tuple
     }
     found = {section: _different(dict(_flat(left)), dict(_flat(right))) for section, (left, right) in pairs.items()}
     return {section: keys for section, keys in found.items() if keys}
+
+
+def incomparable(a: LineageRecord, b: LineageRecord) -> str:
+    """What a reader of the differences has to know first, that two artifacts are of different kinds; else empty."""
+    if a.kind == b.kind:
+        return ""
+    kinds = f"{plain(a.kind)} made by {plain(a.stage)}, {plain(b.kind)} made by {plain(b.stage)}"
+    return f"of different kinds ({kinds}): nearly all that follows is what only one of them has"
 
 
 def _numbered(root: Ancestor) -> dict[int, Ancestor]:

@@ -1,8 +1,8 @@
-"""Token log-probs of responses, and the exact KL between two policies at them.
+"""Token log-probs of responses.
 
 Only hidden states at positions that predict response tokens reach the output head, in fp32 and chunk by chunk
-(`head.py`), so the (B, L, V) logits never exist. The mask counts tokens: pad and end token may be the same id.
-Old, numerator, denominator and student all come through here, since two code paths differ by more than the signal.
+(`head.py`), so the (B, L, V) logits never exist. Old, numerator, denominator and student all come through here, since
+two code paths differ by more than the signal.
 
 A model that DDP, FSDP2 or ZeRO-3 will wrap is prepared with `install_logprob_forward`: their hooks gather weights
 around the wrapped model's forward and around its head's, so the whole computation and the head's part run in there.
@@ -10,87 +10,27 @@ around the wrapped model's forward and around its head's, so the whole computati
 B sequences, R rows, L positions, T response positions, N response tokens, V vocabulary, H hidden size.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import MethodType
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from erpd_hub.errors import ConfigError
-from erpd_hub.head import Transform, make_head, token_logprobs
+from erpd_hub.head import Transform, token_logprobs
+from erpd_hub.response_batch import ResponseBatch, scatter
 
 _INSTALLED = "_erpd_logprob_forward"
 
 Dtype = Literal["float32", "bfloat16"]
-Layout = Literal["packed", "padded", "single"]
-"""Several sequences in one row, one a row with padding behind it, or one row alone."""
-
-
-@dataclass(frozen=True)
-class ResponseBatch:
-    """Prompts with their responses, each a run of positions of a row."""
-
-    input_ids: Tensor  # (R, L)
-    prompt_lengths: Tensor  # (B,), each at least 1
-    response_lengths: Tensor  # (B,), each at least 1
-    rows: Tensor  # (B,) row of each sequence
-    starts: Tensor  # (B,) position of its first token
-    position_ids: Tensor | None = None  # (R, L), counting anew in each sequence; None where rows hold one each
-
-    @property
-    def mask(self) -> Tensor:
-        """(B, T) bool, True on response tokens, the stop token included."""
-        positions = torch.arange(int(self.response_lengths.max()), device=self.input_ids.device)
-        return positions[None, :] < self.response_lengths[:, None]
-
-    def to(self, device: torch.device) -> "ResponseBatch":
-        moved = {name: None if value is None else value.to(device) for name, value in vars(self).items()}
-        return ResponseBatch(**moved)
 
 
 class ResponseLogprobs(NamedTuple):
     logprobs: Tensor  # (B, T) nats, 0 where the mask is False
     entropy: Tensor | None  # (B, T) nats over the whole vocabulary
-
-
-class Comparison(NamedTuple):
-    """Two policies p and q at each response position, in nats; (B, T) each, 0 where the mask is False."""
-
-    kl: Tensor  # KL(p || q) over the whole vocabulary
-    entropy: Tensor  # of p, over the whole vocabulary
-    logprobs_p: Tensor  # of the taken tokens
-    logprobs_q: Tensor
-
-
-def make_batch(
-    prompts: Sequence[Sequence[int] | Tensor],
-    responses: Sequence[Sequence[int] | Tensor],
-    device: torch.device | None = None,
-    layout: Layout = "padded",
-) -> ResponseBatch:
-    """Lay token ids out; the padding id is 0 and means nothing, and no layout changes a (B, T) result."""
-    assert layout != "single" or len(prompts) == 1, "one sequence alone is a batch of one"
-    sequences = [
-        torch.cat([torch.as_tensor(prompt), torch.as_tensor(response)])
-        for prompt, response in zip(prompts, responses, strict=True)
-    ]
-    lengths = torch.tensor([len(sequence) for sequence in sequences])
-    position_ids = None
-    if layout == "packed":
-        input_ids = torch.cat(sequences)[None]
-        rows, starts = torch.zeros_like(lengths), lengths.cumsum(0) - lengths
-        position_ids = torch.cat([torch.arange(length) for length in lengths])[None]
-    else:
-        input_ids = nn.utils.rnn.pad_sequence(sequences, batch_first=True)
-        rows, starts = torch.arange(len(sequences)), torch.zeros_like(lengths)
-    prompt_lengths = torch.tensor([len(prompt) for prompt in prompts])
-    batch = ResponseBatch(input_ids, prompt_lengths, lengths - prompt_lengths, rows, starts, position_ids)
-    return batch if device is None else batch.to(device)
 
 
 def response_logprobs(
@@ -119,7 +59,7 @@ def policy_logprobs(
 ) -> ResponseLogprobs:
     """`response_logprobs` of a policy that nothing wraps, in whatever autocast is on."""
     hidden_NH, targets_N = predicting_states(policy, batch)
-    head, transform = _output_head(policy), logit_transform(policy, temperature)
+    head, transform = output_head(policy), logit_transform(policy, temperature)
     if getattr(policy, _INSTALLED, None) is not None:
         scored = head(hidden_NH, targets=targets_N, transform=transform, with_entropy=with_entropy)
     else:
@@ -138,7 +78,7 @@ def install_logprob_forward(model: nn.Module, dtype: Dtype = "float32") -> None:
     """
     policy = unwrap(model)
     if getattr(policy, _INSTALLED, None) is None:
-        head = _output_head(policy)
+        head = output_head(policy)
         head.forward = MethodType(_head_forward, head)
         policy.forward = MethodType(_policy_forward, policy)
     setattr(policy, _INSTALLED, dtype)
@@ -176,64 +116,6 @@ def unwrap(model: nn.Module) -> PreTrainedModel:
             return model
 
 
-@torch.no_grad()
-def full_vocabulary_kl(
-    model_p: PreTrainedModel,
-    model_q: PreTrainedModel,
-    batch: ResponseBatch,
-    *,
-    temperature: float = 1.0,
-    dtype: Dtype = "float32",
-) -> Comparison:
-    """Exact KL(p || q) over the whole vocabulary at each response position, the entropy of p and both log-probs.
-
-    Args:
-        dtype: Of the products in both bodies; the heads are fp32.
-    """
-    with autocast(batch.input_ids.device, dtype):
-        hidden_p, targets = predicting_states(model_p, batch)
-        hidden_q, _ = predicting_states(model_q, batch)
-    head_p, head_q = (
-        make_head(head.weight, head.bias, logit_transform(model, temperature), low_precision=dtype == "bfloat16")
-        for model, head in ((model_p, _output_head(model_p)), (model_q, _output_head(model_q)))
-    )
-    parts = []
-    for at in head_p.chunks(len(hidden_p)):
-        log_p, log_q = head_p.log_softmax(hidden_p[at]), head_q.log_softmax(hidden_q[at])
-        p, taken = log_p.exp(), targets[at, None]
-        taken_p, taken_q = log_p.gather(-1, taken)[:, 0], log_q.gather(-1, taken)[:, 0]
-        parts.append(torch.stack([(p * (log_p - log_q)).sum(-1), -(p * log_p).sum(-1), taken_p, taken_q]))
-    return Comparison(*(scatter(values, batch.mask) for values in torch.cat(parts, dim=1)))
-
-
-def kl_to_anchor(
-    model: PreTrainedModel, anchor: PreTrainedModel, batch: ResponseBatch, *, temperature: float, dtype: Dtype
-) -> Tensor:
-    """(B, T) exact KL(model || anchor) over the whole vocabulary at each response position, with the model's gradient.
-
-    Costs a further forward pass of each; logits are computed again, chunk by chunk, in the backward pass.
-    """
-    device = batch.input_ids.device
-    with autocast(device, dtype):
-        states, _ = predicting_states(model, batch)
-        with torch.no_grad():
-            anchored, _ = predicting_states(anchor, batch)
-    head, other = _output_head(model), _output_head(anchor)
-    low = dtype == "bfloat16"
-    bias = None if other.bias is None else other.bias.detach()
-    fixed = make_head(other.weight.detach(), bias, logit_transform(anchor, temperature), low_precision=low)
-    transform = logit_transform(model, temperature)
-
-    def chunk(states: Tensor, anchored: Tensor) -> Tensor:
-        wide = torch.promote_types(head.weight.dtype, torch.float32)
-        logits = nn.functional.linear(states.to(wide), head.weight.to(wide), head.bias)
-        log_p, log_q = torch.log_softmax(_transformed(logits, transform), -1), fixed.log_softmax(anchored)
-        return (log_p.exp() * (log_p - log_q)).sum(-1)
-
-    parts = [checkpoint(chunk, states[at], anchored[at], use_reentrant=False) for at in fixed.chunks(len(states))]
-    return scatter(torch.cat(parts), batch.mask)
-
-
 def logit_transform(model: PreTrainedModel, temperature: float) -> Transform:
     """What a family does to its logits before the softmax: Cohere multiplies, Granite divides, Gemma squashes them."""
     config = model.config.get_text_config()
@@ -243,14 +125,6 @@ def logit_transform(model: PreTrainedModel, temperature: float) -> Transform:
     if (divisor := getattr(config, "logits_scaling", None)) is not None:
         return Transform(temperature, 1 / divisor, softcap)
     return Transform(temperature, 1.0, softcap)
-
-
-def _transformed(logits: Tensor, transform: Transform) -> Tensor:
-    """The transform, not in place."""
-    if transform.softcap is None:
-        return logits * (transform.scale / transform.temperature)
-    squashed = torch.tanh(logits * (transform.scale / transform.softcap))
-    return squashed * (transform.softcap / transform.temperature)
 
 
 def _policy_forward(self: PreTrainedModel, *args: Any, prompt_lengths: Tensor | None = None, **kwargs: Any) -> Any:
@@ -282,7 +156,7 @@ def predicting_states(model: PreTrainedModel, batch: ResponseBatch) -> tuple[Ten
     return states_RLH.flatten(0, 1).index_select(0, flat - 1), batch.input_ids.flatten()[flat]
 
 
-def _output_head(model: PreTrainedModel) -> nn.Linear:
+def output_head(model: PreTrainedModel) -> nn.Linear:
     head = model.get_output_embeddings()
     if not isinstance(head, nn.Linear):
         raise ConfigError(
@@ -290,8 +164,3 @@ def _output_head(model: PreTrainedModel) -> nn.Linear:
             "adapters and quantization"
         )
     return head
-
-
-def scatter(values_N: Tensor, mask: Tensor) -> Tensor:
-    """(B, T) with the values where the mask is True, 0 elsewhere."""
-    return values_N.new_zeros(mask.shape).masked_scatter(mask, values_N)

@@ -13,7 +13,8 @@ from erpd_hub.errors import ErpdError
 from erpd_hub.fields import roles
 from erpd_hub.hub.client import Hub
 from erpd_hub.inputs import ResolvedInput
-from erpd_hub.launching.launch import Launch, run_stage
+from erpd_hub.launching.launch import run_stage
+from erpd_hub.launching.options import Launch
 from erpd_hub.launching.worker import Job, StageRun
 from erpd_hub.nodes import Node
 from erpd_hub.recording import Attempts, make_record
@@ -65,7 +66,7 @@ def make(
 
 def push(hub: Hub, node: Node, out: Path, *, command: str) -> Pushed:
     """One commit per pushed step, the last with the finished tag."""
-    from erpd_hub.lineage_views import card_graph
+    from erpd_hub.lineage_views import card_above
     from erpd_hub.plotting.cards import write_card
 
     steps: dict[int, tuple[str, LineageRecord]] = {}
@@ -74,7 +75,7 @@ def push(hub: Hub, node: Node, out: Path, *, command: str) -> Pushed:
         folder = _payload(out, node) if is_last else out / f"step-{step}"
         record = read_lineage(folder / LINEAGE)
         if not node.folder:
-            write_card(folder, record, command=command, graph=card_graph(hub, [record]))
+            write_card(folder, record, command=command, above=card_above(hub, [record]))
         tags = [f"step-{step}", step_tag(record.fingerprint, step)] if step is not None else []
         tags += [fingerprint_tag(record.fingerprint)] if is_last else []
         sha = hub.push(folder, record, tags=tags, message=_message(record))

@@ -10,7 +10,7 @@ from erpd_hub import config as c
 from erpd_hub.errors import ConfigError
 from erpd_hub.evaluation.benchmarks import get_benchmark
 from erpd_hub.names import slug
-from erpd_hub.recipe import Recipe, Scoring
+from erpd_hub.recipe_model import Recipe, Scoring
 from erpd_hub.references import EndpointRef, PathRef, Reference, RepoRef, ReservedRef, StepRef, parse_reference
 from erpd_hub.selection import final_seed
 

@@ -135,7 +135,7 @@ class Move:
 
     def _push(self, part: Part, record: LineageRecord, tags: list[str]) -> str:
         """One commit of the artifact's own files, with the record and the card of its new place."""
-        from erpd_hub.lineage_views import card_graph
+        from erpd_hub.lineage_views import card_above
         from erpd_hub.model_cards import command_of, render
         from erpd_hub.model_cards.pictures import pictures_in
 
@@ -152,8 +152,8 @@ class Move:
                 card = folder / CARD
                 command = command_of(card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else ""
                 said = record.model_dump(mode="json", by_alias=True)
-                graph = card_graph(self.target, [record])
-                text = render(said, command=command, graph=graph, pictures=pictures_in(staged))
+                above = card_above(self.target, [record])
+                text = render(said, command=command, above=above, pictures=pictures_in(staged))
                 (staged / CARD).write_text(text, encoding="utf-8")
             message = f"{record.stage} of {record.run}, copied"
             branch = f"older-{tags[-1]}" if is_older(self.target, part, record) else None

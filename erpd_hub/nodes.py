@@ -9,7 +9,8 @@ from erpd_hub.evaluation.benchmarks import Benchmark, get_benchmark, searched_be
 from erpd_hub.evaluation.contamination import RULE
 from erpd_hub.fields import identity
 from erpd_hub.plugins import code_identity
-from erpd_hub.recipe import Recipe, suggestion
+from erpd_hub.recipe_files import suggestion
+from erpd_hub.recipe_model import Recipe
 from erpd_hub.references import EndpointRef, PathRef, RepoRef, ReservedRef, parse_reference
 from erpd_hub.stages import STAGES, Stage
 

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from erpd_hub.finished import Finished, Watch
 from erpd_hub.home import run_folder
 from erpd_hub.hub.client import Hub
 from erpd_hub.hub.connecting import connect
-from erpd_hub.launching.launch import Launch
+from erpd_hub.launching.options import Launch
 from erpd_hub.nodes import Plan
 from erpd_hub.planning.cautions import cautions
 from erpd_hub.publish import publish_leaderboard, publish_repository_cards
-from erpd_hub.runner import Finished, Runner, Watch
+from erpd_hub.runner import Runner
 from erpd_hub.summary import summarise_run, write_summary
 
 logger = logging.getLogger(__name__)

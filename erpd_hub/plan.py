@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from erpd_hub import config as c
-from erpd_hub.config.sampling import check_extension
 from erpd_hub.errors import ConfigError
 from erpd_hub.evaluation.benchmarks import get_benchmark
+from erpd_hub.extending import extended
 from erpd_hub.fields import identity, roles
 from erpd_hub.judging import judged
 from erpd_hub.meaning import (
@@ -27,14 +27,15 @@ from erpd_hub.meaning import (
     import_name,
     one_evaluation,
 )
-from erpd_hub.names import REPO_CHARACTERS, shortened, slug
 from erpd_hub.nodes import Edge, Node, Plan
 from erpd_hub.places import refuse_long_names, refuse_shared_places, with_pushed_steps
 from erpd_hub.plugins import code_identity
-from erpd_hub.recipe import Recipe, suggestion
+from erpd_hub.recipe_files import suggestion
+from erpd_hub.recipe_model import Recipe
 from erpd_hub.references import PathRef, ReservedRef, StepRef, parse_reference
 from erpd_hub.selection import choose
 from erpd_hub.stages import STAGES
+from erpd_hub.unwritten import compared_evaluation, score_name
 from erpd_hub.wiring import benchmark_edges, compares, scored_roles, unused_roles
 
 _CHECKPOINT = ("checkpoint",)
@@ -115,23 +116,8 @@ class _Planner:
         """One node; with `extend_to` two: the step without it, which may have been made before, and its extension."""
         plain = self._node(number, step, config.model_copy(update={"extend_to": None}), folder)
         yield plain
-        if config.extend_to is None:
-            return
-        suffix = extension_suffix(config)
-        if f"{step}{suffix}" in self.recipe.rounds[number - 1].steps:
-            raise ConfigError(f"r{number}/{step}.extend_to: its extension is named {step}{suffix}, and so is a step")
-        try:
-            check_extension(config.extend_to, config.decoding)
-        except ValueError as error:
-            raise ConfigError(f"r{number}/{step}.{error}") from None
-        yield replace(
-            plain,
-            name=plain.name + suffix,
-            config=config,
-            inputs=(*plain.inputs, Edge("extended", (plain.stage.kind,), plain.name)),
-            repo_id=plain.repo_id if folder else plain.repo_id + suffix,
-            folder=folder and folder + suffix,
-        )
+        if config.extend_to is not None:
+            yield extended(plain, config, self.recipe.rounds[number - 1].steps)
 
     def _node(self, number: int, step: str, config: c.StepConfig, folder: str = "") -> Node:
         inputs = tuple(self._edges(number, f"r{number}/{step}", config))
@@ -232,7 +218,7 @@ class _Planner:
             same = isinstance(node.config, c.ScoreConfig) and identity(node.config) == identity(config)
             if same and set(node.inputs) == set(inputs):
                 return Edge(checkpoint.role, ("logprobs",), node.name)
-        step = self._score_name(number, checkpoint, rollouts)
+        step = score_name(self.recipe, number, checkpoint, rollouts)
         if f"r{number}/{step}" in self.nodes or step in self.recipe.rounds[number - 1].steps:
             raise ConfigError(f"{where}: the name {step} is taken; write a score step of your own for {text}")
         node = replace(self._node(number, step, config), inputs=inputs)
@@ -256,40 +242,8 @@ class _Planner:
             choose(node.config.otherwise, tuple(config.choices), where=place)
 
     def _evaluated(self, number: int, place: str, gate: c.GateConfig, checkpoint: Edge, text: str) -> Edge:
-        """The samples of a checkpoint that a gate compares: the recipe's own evaluation where that is the same."""
-        shared = ("engine", "limit", "seed", "python", "definitions")
-        wanted = c.EvaluateConfig(
-            checkpoints=(text,), benchmarks=(gate.benchmark,), k=gate.k, decoding=gate.decoding,
-            **{name: getattr(gate, name) for name in shared},
-        )  # fmt: skip
-        wanted = one_evaluation(wanted, text, gate.benchmark)
-        at, step, config, folder = number, place.partition("/")[2], wanted, self.meaning.details_folder(number, text)
-        folder = f"{step}--{folder}"
-        target = self.meaning.meant(number, place, parse_reference(text))
-        for there, name, evaluate in self._evaluations(gate.benchmark):
-            for other in evaluate.checkpoints:
-                single = one_evaluation(evaluate, other, gate.benchmark)
-                alike = identity(single) == identity(wanted) and self.meaning.seed(single) == self.meaning.seed(wanted)
-                if alike and self.meaning.meant(there, place, parse_reference(other)) == target:
-                    at, step, config, folder = there, name, single, self.meaning.details_folder(there, other)
+        """The samples of a checkpoint that a gate compares."""
+        at, step, config, folder = compared_evaluation(self.meaning, number, place, gate, text)
         node = self._node(at, step, config, f"{folder}/{gate.benchmark}")
         self.nodes.setdefault(node.name, node)
         return Edge(checkpoint.role, ("details",), node.name)
-
-    def _evaluations(self, benchmark: str) -> Iterator[tuple[int, str, c.EvaluateConfig]]:
-        """The evaluate steps of the recipe that have the benchmark, without what they extend."""
-        for number, round_ in enumerate(self.recipe.rounds, 1):
-            for name, config in round_.steps.items():
-                if isinstance(config, c.EvaluateConfig) and benchmark in config.benchmarks:
-                    yield number, name, config.model_copy(update={"extend_to": None, "judge": None})
-
-    def _score_name(self, number: int, checkpoint: Edge, rollouts: Edge) -> str:
-        """`score-teacher-step-8`; with the rollouts' name unless they are the only ones of the round."""
-        steps = self.recipe.rounds[number - 1].steps.items()
-        made = [f"r{number}/{name}{extension_suffix(step)}" for name, step in steps if step.stage == "rollout"]
-        parts = [] if [rollouts.source] == made else [slug(str(rollouts.source))]
-        source = str(checkpoint.source).removeprefix(f"r{number}/")
-        parts.append(slug(source) + (f"-step-{checkpoint.saved_step}" if checkpoint.saved_step else ""))
-        name = "-".join(["score", *parts])
-        room = REPO_CHARACTERS - len(f"{self.recipe.namespace}/{self.recipe.run}-r{number}-")
-        return shortened(name, room)

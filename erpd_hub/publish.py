@@ -10,10 +10,11 @@ from types import MappingProxyType
 
 from erpd_hub.artifacts import CARD, LINEAGE, LineageRecord
 from erpd_hub.evaluation.leaderboard import PROBED, leaderboard_bytes
+from erpd_hub.finished import Finished
 from erpd_hub.hub.client import Hub, RepoType
 from erpd_hub.hub.merging import commit_merged
 from erpd_hub.judging import SUFFIX
-from erpd_hub.lineage_views import card_graph
+from erpd_hub.lineage_views import card_above
 from erpd_hub.model_cards import commands_of, render_leaderboard, render_repo_card
 from erpd_hub.model_cards.pictures import pictures_of
 from erpd_hub.nodes import Plan
@@ -23,7 +24,6 @@ from erpd_hub.results.origin import decided_or_unknown, evaluation_of, origin_of
 from erpd_hub.results.published import complete, rows_of
 from erpd_hub.results.rows import Probe, Row, canaries_problem, reference_of, row_of
 from erpd_hub.results.verify import same
-from erpd_hub.runner import Finished
 from erpd_hub.summary import Checkpoint, as_counted, checkpoints, evaluations, probe_of
 
 LEADERBOARD = "erpd-leaderboard"
@@ -52,12 +52,14 @@ def publish_repository_card(
     def card(head: str | None) -> dict[str, bytes | None]:
         found = folder_records(hub, repo_type, repo_id, head)
         records = [record.model_dump(mode="json", by_alias=True) for record in found]
-        pictures = repository_pictures(records)
-        kept = pictures_of(hub.tree(repo_type, repo_id, head)) if head and not pictures else []
+        held = pictures_of(hub.tree(repo_type, repo_id, head)) if head else []
+        files = {name: hub.file(repo_type, repo_id, head, name) for name in held} if head else {}
+        pictures = repository_pictures(records, {name: path.read_bytes() for name, path in files.items() if path})
+        kept = [] if pictures else held
         shown = kept + [name for name, content in pictures.items() if content is not None]
         there = hub.file(repo_type, repo_id, head, CARD) if head else None
         said = commands_of(there.read_text("utf-8", errors="replace")) if there else {}
-        card = render_repo_card(records, command={**said, **commands}, graph=card_graph(hub, found), pictures=shown)
+        card = render_repo_card(records, command={**said, **commands}, above=card_above(hub, found), pictures=shown)
         return {CARD: card.encode(), **pictures}
 
     return commit_merged(hub, repo_type, repo_id, card, message="card")

@@ -6,24 +6,20 @@ A step is `NAME: {stage: ..., <role>: REFERENCE, ...config}`; `stage` defaults t
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, TypeVar
-
-from pydantic import BaseModel, BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationError
+from typing import Any
 
 from erpd_hub import config as c
 from erpd_hub.benchmark_files import own_benchmarks, with_definitions
 from erpd_hub.config.benchmarks import BenchmarkEntry
 from erpd_hub.controls import with_controls
 from erpd_hub.errors import ConfigError
-from erpd_hub.fields import CheckpointRef, Config, as_tuple
+from erpd_hub.overrides import apply_override
 from erpd_hub.presets import with_presets
 from erpd_hub.public import run_command
-from erpd_hub.recipe_files import merge, parse_value, read_files
-from erpd_hub.recipe_files import read_text as read_text
-from erpd_hub.recipe_files import shipped_recipes as shipped_recipes
-from erpd_hub.recipe_files import suggestion as suggestion
+from erpd_hub.recipe_files import merge, read_files, suggestion
+from erpd_hub.recipe_model import SHARED_NUMERICS, Recipe, Round, Scoring
 from erpd_hub.references import NAME, RESERVED
-from erpd_hub.refusals import explain
+from erpd_hub.refusals import check_part
 
 STEP_TYPES: dict[str, type[c.StepConfig] | dict[str, type[c.StepConfig]]] = {
     "base": {"tiny": c.TinyBase, "import": c.ImportBase},
@@ -49,70 +45,6 @@ STEP_TYPES: dict[str, type[c.StepConfig] | dict[str, type[c.StepConfig]]] = {
 }
 DEFAULT_TYPES = {"rollout": "sample"}
 """What a step of several types is when it does not say."""
-
-M = TypeVar("M", bound=BaseModel)
-
-
-class HubSettings(Config):
-    """Which Hub the artifacts live on."""
-
-    endpoint: str = "local"
-    """`local` (the embedded Hub, started on demand) or a URL such as https://huggingface.co."""
-    upstream: str | None = None
-    """A second endpoint that is read for what the first one lacks."""
-    private: bool = True
-
-
-SHARED_NUMERICS = ("dtype", "logprob_temperature", "attn_implementation", "layout")
-"""What scoring and training must have in common; micro-batches need not."""
-
-
-class Scoring(c.Numerics):
-    """How log-probs are scored, the same for every checkpoint of the run, and how the steps of training compute them
-    unless they say otherwise."""
-
-    noise_samples: NonNegativeInt = 32
-    """See ScoreConfig: responses that are scored a second time to measure the noise floor."""
-
-
-class FactsSettings(Config):
-    """What a plan needs to know of the base where it is not at hand. Planning only: in no artifact."""
-
-    shape: str | None = None
-    """A known shape such as `qwen3-4b`; None goes by the base itself or by its name."""
-    mean_length: PositiveInt | None = None
-    """Tokens of a mean response; None takes what a source says of the shape, else half of the limit."""
-
-
-class Round(Config):
-    policy: CheckpointRef | None = None
-    """The round's start; by default the base, then the previous round's last student."""
-    steps: dict[str, c.StepConfig]
-
-
-class Recipe(Config):
-    run: Annotated[str, Field(pattern=rf"^{NAME}$")]
-    namespace: Annotated[str, Field(pattern=r"^[\w][\w.-]*$")] = "local"
-    description: str = ""
-    seed: Annotated[int, Field(ge=0)] = 0
-    threads: PositiveInt | None = None
-    """CPU threads of torch; one is fastest for tiny models, and runs are bit-identical at a fixed number."""
-    hub: HubSettings = HubSettings()
-    scoring: Scoring = Scoring()
-    facts: FactsSettings = FactsSettings()
-    defaults: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """By stage: keys that its steps take over where they do not say otherwise, also of a step's `type`."""
-    selection: tuple[str, ...] = ()
-    """Benchmarks on which settings of this run were chosen, besides those of its own gates and selections: marked, and
-    in no headline mean."""
-    benchmarks: dict[str, BenchmarkEntry] = Field(default_factory=dict)
-    """The user's own, by name: those written here and those of `benchmark_files`, YAML of the same form."""
-    benchmark_files: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()
-    rounds: tuple[Round, ...]
-    origin: str = ""
-    """What the recipe was read from (a shipped name or a file name), for messages."""
-    command: str = ""
-    """The words after `erpd-hub` that make this run, for cards; empty where no such command is known."""
 
 
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -142,7 +74,7 @@ def build_recipe(data: Mapping[str, Any], origin: str, *, command: str = "") -> 
     fields = dict(data)
     if ("steps" in fields) == ("rounds" in fields):
         raise ConfigError(f"{origin}: expected either 'steps' or 'rounds'")
-    own = fields["benchmarks"] = own_benchmarks(fields, origin, check_part)
+    own = fields["benchmarks"] = own_benchmarks(fields, origin)
     fields["scoring"] = check_part(Scoring, fields.get("scoring") or {}, data.get("scoring"), origin, "scoring.")
     numerics = {name: getattr(fields["scoring"], name) for name in (*SHARED_NUMERICS, "noise_samples")}
     defaults = _defaults(fields.get("defaults"), origin)
@@ -220,55 +152,3 @@ def parse_step(
     known = types.model_fields if issubclass(types, c.Compute) else {}
     shared = {name: value for name, value in (numerics or {}).items() if name in known}
     return check_part(types, {**shared, **data, "stage": stage}, data, origin, f"{where}{name}.")
-
-
-def check_part(model: type[M], values: Mapping[str, Any], raw: Any, origin: str, where: str) -> M:
-    """A part of a recipe by its model.
-
-    Args:
-        raw: The part as the user wrote it.
-
-    Raises:
-        ConfigError: a line for each mistake, with the key's full path and the nearest valid name.
-    """
-    try:
-        return model.model_validate(dict(values))
-    except ValidationError as error:
-        raise ConfigError("\n".join(explain(model, error.errors(), raw, f"{origin}: {where}"))) from None
-
-
-def apply_override(data: dict[str, Any], override: str) -> None:
-    """Set `a.b.c=value`; a first part that is the name of a step of the only round means that step."""
-    key, equals, text = override.partition("=")
-    parts = key.split(".")
-    if not equals or not all(parts):
-        raise ConfigError(f"{override!r}: expected key=value, such as seed=1 or teacher.loss.beta=0.5")
-    steps, parts = _override_target(data, parts)
-    target: Any = steps
-    for index, part in enumerate(parts[:-1]):
-        if isinstance(target, list) and part.isdigit() and int(part) < len(target):
-            target = target[int(part)]
-        elif isinstance(target, dict):
-            target = target.setdefault(part, {})
-        else:
-            raise ConfigError(f"{override!r}: {'.'.join(parts[: index + 1])} is not a mapping")
-    if not isinstance(target, dict):
-        raise ConfigError(f"{override!r}: {'.'.join(parts[:-1])} is not a mapping")
-    target[parts[-1]] = parse_value(text, repr(override))
-
-
-def _override_target(data: dict[str, Any], parts: list[str]) -> tuple[Any, list[str]]:
-    """Where an override starts: `rK/step.key` in round K, `step.key` in the only round, anything else at the top."""
-    if match := re.fullmatch(r"r([1-9]\d*)/(.+)", parts[0]):
-        rounds = data["rounds"] if isinstance(data.get("rounds"), list) else [data]
-        number = int(match[1])
-        if number > len(rounds):
-            raise ConfigError(f"{parts[0]}: the recipe has {len(rounds)} round(s)")
-        return rounds[number - 1]["steps"], [match[2], *parts[1:]]
-    if parts[0] in Recipe.model_fields or parts[0] == "steps" or len(parts) == 1:
-        return data, parts
-    names = list(data.get("steps") or {})
-    if parts[0] in names:
-        return data["steps"], parts
-    raise ConfigError(f"{'.'.join(parts)}: {parts[0]!r} is neither a key of the recipe nor a step"
-                      f"{suggestion(parts[0], names)}")  # fmt: skip

@@ -3,11 +3,14 @@
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
+from erpd_hub.errors import ConfigError
 from erpd_hub.references import NAME
+
+M = TypeVar("M", bound=BaseModel)
 
 _FORMS = {
     rf"^{NAME}$": "lower-case letters, digits and dashes",
@@ -30,6 +33,21 @@ _KINDS = {
     "model_attributes_type": "a mapping of keys",
 }
 """What the types of errors ask for, where pydantic's words are for programmers."""
+
+
+def check_part(model: type[M], values: Mapping[str, Any], raw: Any, origin: str, where: str) -> M:
+    """A part of a recipe by its model.
+
+    Args:
+        raw: The part as the user wrote it.
+
+    Raises:
+        ConfigError: a line for each mistake, with the key's full path and the nearest valid name.
+    """
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        raise ConfigError("\n".join(explain(model, error.errors(), raw, f"{origin}: {where}"))) from None
 
 
 def explain(model: type[BaseModel], errors: Sequence[Any], raw: Any, place: str) -> list[str]:

@@ -7,48 +7,31 @@ commit, so its existence means pushed. A run that is killed anywhere goes on fro
 
 import shutil
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 from erpd_hub import config as c
 from erpd_hub import relatives
 from erpd_hub.artifacts import LineageRecord, fingerprint
 from erpd_hub.choices import conditions, decide, gate_edge, is_open, needed
 from erpd_hub.errors import ArtifactError, ConfigError, HubError, StageError
+from erpd_hub.finished import Finished, Watch
 from erpd_hub.home import work_folder
 from erpd_hub.hub.client import Hub
 from erpd_hub.hub.finding import find_finished, find_saved_step
 from erpd_hub.inputs import OutsideInputs, ResolvedInput, pinned
-from erpd_hub.launching.launch import Launch
 from erpd_hub.launching.machine import check_machine
+from erpd_hub.launching.options import Launch
 from erpd_hub.making import is_made, make, push
 from erpd_hub.nodes import Edge, Node, Plan
 from erpd_hub.shared_scores import find_shared
 from erpd_hub.work_lock import discard, exclusive, lock_file
 
 
-@dataclass(frozen=True)
-class Finished:
-    """An artifact on the Hub."""
-
-    node: Node
-    record: LineageRecord
-    revision: str
-    steps: Mapping[int, tuple[str, LineageRecord]]
-    """Pushed saved steps: commit and record."""
-    reused: bool
-    seconds: float
-    """Spent on it in this run; for a reused artifact 0."""
-    origins: Mapping[str, LineageRecord | None]
-    """The records of its inputs by role (of the last one, for a role with several); None for what is not ours."""
-
-
 class Runner:
     """Carries out a plan on a Hub."""
 
-    def __init__(self, plan: Plan, hub: Hub, watch: "Watch | None" = None, launch: Launch | None = None) -> None:
+    def __init__(self, plan: Plan, hub: Hub, watch: Watch | None = None, launch: Launch | None = None) -> None:
         self.plan = plan
         self.hub = hub
         self.launch = launch or Launch()
@@ -255,14 +238,6 @@ class Runner:
         for smaller in (one for one in begun if one.is_smaller):
             discard(smaller.work)  # all that it has drawn is in the new one
         return Finished(node, record, sha, steps, reused=False, seconds=0.0, origins=_origins(inputs))
-
-
-class Watch(Protocol):
-    """Is told of every artifact before and after; the command line shows progress with it."""
-
-    def begin(self, node: Node) -> None: ...
-
-    def end(self, finished: Finished) -> None: ...
 
 
 def _origins(inputs: list[ResolvedInput]) -> dict[str, LineageRecord | None]:

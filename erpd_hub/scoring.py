@@ -18,16 +18,10 @@ from erpd_hub.columns import ShardReader, list_column, row_arrays
 from erpd_hub.config import Dtype, ScoreConfig
 from erpd_hub.errors import ArtifactError
 from erpd_hub.layout import cut_batches, exact_layout
-from erpd_hub.logprobs import (
-    Layout,
-    ResponseBatch,
-    body_dtype,
-    install_logprob_forward,
-    make_batch,
-    response_logprobs,
-)
+from erpd_hub.logprobs import body_dtype, install_logprob_forward, response_logprobs
 from erpd_hub.models import load_model
 from erpd_hub.noise import noise_rows
+from erpd_hub.response_batch import Layout, ResponseBatch, make_batch
 from erpd_hub.samples import LOGPROB_SCHEMA, NOISE_SCHEMA, write_tables
 
 Forward = Callable[[list[np.ndarray], list[np.ndarray], Layout], Tensor]

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 from erpd_hub import config as c
 from erpd_hub.checkpoint_role import Role, role_of
+from erpd_hub.finished import Finished
 from erpd_hub.inputs import ENDPOINT
 from erpd_hub.judging import SUFFIX
 from erpd_hub.nodes import Node, Plan
 from erpd_hub.references import named_with_round
-from erpd_hub.runner import Finished
 
 SCHEMA = "erpd-hub/summary/v1"
 

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from transformers import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING, AutoModelForTokenClassification, PreTrainedModel
 
 from erpd_hub.errors import ConfigError
-from erpd_hub.logprobs import Dtype, ResponseBatch, autocast, predicting_states, scatter, unwrap
+from erpd_hub.logprobs import Dtype, autocast, predicting_states, unwrap
 from erpd_hub.models import device
+from erpd_hub.response_batch import ResponseBatch, scatter
 
 _HEAD = "score"
 _DTYPE = "_erpd_value_dtype"

@@ -1,7 +1,7 @@
-"""Cards: the README.md of every artifact, rendered from its lineage record and from nothing else.
+"""Cards: the README.md of every artifact, rendered from its lineage record, those above it and nothing else.
 
-One template per artifact kind, over a common `_base.md.jinja`; `front_matter.py` makes the YAML that the Hub reads and
-`text.py` keeps values from becoming markup. A card names repositories by their Hub id and links to them relative to
+One template per artifact kind, over a common `_base.md.jinja`; `front_matter.py` makes the YAML that the Hub reads
+and `text.py` keeps values from becoming markup. A card names repositories by their Hub id and links to them relative to
 the endpoint, so that the same card is right on every Hub; it holds no endpoint, local path, host or user name.
 """
 
@@ -15,7 +15,9 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from erpd_hub.checkpoint_role import weight_roles
 from erpd_hub.errors import ArtifactError
-from erpd_hub.model_cards import front_matter, text
+from erpd_hub.lineage_views import Above
+from erpd_hub.model_cards import front_matter, snippets, text
+from erpd_hub.model_cards.metrics import meaning
 from erpd_hub.model_cards.pictures import CAPTIONS
 from erpd_hub.public import is_command, public
 
@@ -31,6 +33,7 @@ _CONFIG = "The command, {}, and the whole config of this step, with every defaul
 _NO_COMMAND = "The recipe below is the whole config of this step, with every default and override in place:"
 """Where the command is not known, or not for others: one that makes something else would be worse than none."""
 
+NOTHING_ABOVE = Above()
 Record = Mapping[str, Any]
 """A lineage record (`erpd-hub/lineage/v1`) as its JSON has it."""
 
@@ -39,7 +42,7 @@ def render(
     record: Record,
     *,
     command: str = "",
-    graph: str = "",
+    above: Above = NOTHING_ABOVE,
     pictures: Iterable[str] = (),
     left_out: Iterable[str] = (),
 ) -> str:
@@ -47,18 +50,18 @@ def render(
 
     Args:
         command: The words after `erpd-hub` that made it (`Recipe.command`); empty where they are not known.
-        graph: Where it comes from, drawn as text (`lineage_views.card_graph`).
+        above: Where it comes from and how it is asked (`lineage_views.card_above`).
         pictures: Of those in `pictures.CAPTIONS` the ones that the repository holds.
         left_out: Those that could not be drawn.
     """
-    return render_repo_card([record], command=command, graph=graph, pictures=pictures, left_out=left_out)
+    return render_repo_card([record], command=command, above=above, pictures=pictures, left_out=left_out)
 
 
 def render_repo_card(
     records: Sequence[Record],
     *,
     command: str | Mapping[str, str] = "",
-    graph: str = "",
+    above: Above = NOTHING_ABOVE,
     pictures: Iterable[str] = (),
     left_out: Iterable[str] = (),
 ) -> str:
@@ -81,7 +84,10 @@ def render_repo_card(
         record=first,
         records=records,
         steps=list(dict.fromkeys(f"r{record['round']}/{record['step']}" for record in records)),
-        graph=graph,
+        graph=above.graph,
+        asked=above.asked,
+        snippets=snippets,
+        licences=front_matter.licences(records),
         inputs=_inputs(records),
         recipes=_recipes(records, command),
         made=_made(records),
@@ -148,10 +154,17 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"code": text.code, "fenced": text.fenced, "link": text.link, "number": text.number}
+    environment.filters |= {
+        "code": text.code,
+        "fenced": text.fenced,
+        "link": text.link,
+        "link_place": text.link_place,
+        "number": text.number,
+    }
     environment.filters |= {"percent": text.percent, "interval": text.interval, "limits": text.limits}
     environment.filters |= {"yaml": text.yaml_block, "words": text.words}
     environment.filters["quoted"] = quote
+    environment.filters["meaning"] = meaning
     return environment
 
 
@@ -210,11 +223,8 @@ def _said(command: str) -> str:
     if name != "run":
         return _CONFIG.format("which takes no recipe")
     own = any(part.endswith((".yaml", ".yml")) for part in recipe.strip("'").split("+"))
-    return _CONFIG.format(
-        "with its author's own recipe file, which is not in this repository"
-        if own
-        else "with a recipe that ships with erpd-hub"
-    )
+    file = "with its author's own recipe file, which is not in this repository"
+    return _CONFIG.format(file if own else "with a recipe that ships with erpd-hub")
 
 
 def _made(records: Iterable[Record]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ Record = Mapping[str, Any]
 def dump(records: Sequence[Record]) -> str:
     """Front matter of a repository's card, without the `---` lines."""
     data = _model(records[0]) if records[0]["repo_type"] == "model" else _dataset(records)
-    data = licence_fields(_licences(records)) | data
+    data = licence_fields(licences(records)) | data
     return yaml_block({name: value for name, value in data.items() if value})
 
 
@@ -82,7 +82,7 @@ def _repositories(records: Sequence[Record], repo_type: str) -> list[str]:
     return [repo_id for repo_id in _unique(item["repo_id"] for item in items) if repo_id not in own]
 
 
-def _licences(records: Sequence[Record]) -> list[str]:
+def licences(records: Sequence[Record]) -> list[str]:
     """Of the records, and of the problems that details are about."""
     inherited = (part for record in records for part in str(record["license"] or "").split(" AND "))
     return _unique([*inherited, *(record["metrics"].get("licence") for record in records)])

@@ -9,7 +9,7 @@ SCORES, DISTANCES = f"{FOLDER}/scores.png", f"{FOLDER}/distances.png"
 CAPTIONS = {
     TRAINING: "What each optimizer step saw before its own update, over the steps taken: token means on its batch.",
     SIGNAL: "Share of tokens by log-ratio, of right and of wrong responses in the same bins; the outermost hold all "
-    "that is beyond. Grey: the noise floor of scoring.",
+    "that is beyond. Grey, where it is not 0: the noise floor of scoring.",
     POSITIONS: "Log-ratios along the responses: median, 5 to 95 % (dark), 1 to 99 % (light), the furthest token of "
     "each tenth (marks) and the ten furthest of all (rings).",
     ERRORS: "V - R along the responses: median, 5 to 95 % (dark), 1 to 99 % (light), the furthest token of each tenth "

@@ -13,9 +13,11 @@ _FENCE = "\n---\n"
 
 Row = Mapping[str, Any]
 """Of the leaderboard."""
+Scored = tuple[Row, Sequence[tuple[str, Row]]]
+"""A row of the checkpoint, and those of others that were measured alike, with what these are to it."""
 
 
-def with_results(card: str, rows: Sequence[Row], model_index: Sequence[Mapping[str, Any]]) -> str:
+def with_results(card: str, rows: Sequence[Scored], model_index: Sequence[Mapping[str, Any]]) -> str:
     """A card with just these scores; one without front matter, or that is not ours in form, stays as it is."""
     top, fence, body = card.partition(_FENCE)
     data = _front_matter(top) if fence else None
@@ -30,14 +32,15 @@ def with_results(card: str, rows: Sequence[Row], model_index: Sequence[Mapping[s
     return f"---\n{yaml_block(data)}---\n{kept.rstrip()}\n{section}{heading}{after}"
 
 
-def _section(rows: Sequence[Row]) -> str:
+def _section(scored: Sequence[Scored]) -> str:
     from erpd_hub.model_cards import _environment
 
-    judged, less = (
-        any(row["judge"] for row in rows),
-        [(row["benchmark"], line) for row in rows for line in caveats(row)],
-    )
-    return _environment().get_template("evaluation.md.jinja").render(rows=rows, judged=judged, less=less)
+    lines = [line for row, others in scored for line in (("this", row), *others)]
+    alone = [row["benchmark"] for row, others in scored if not others and row["role"] != "base"]
+    judged = any(row["judge"] for _, row in lines)
+    less = [(said, row["benchmark"], line) for said, row in lines for line in caveats(row)]
+    template = _environment().get_template("evaluation.md.jinja")
+    return template.render(lines=lines, scored=scored, alone=alone, judged=judged, less=less)
 
 
 def _front_matter(top: str) -> dict[str, Any] | None:

@@ -2,10 +2,13 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import yaml
 from markupsafe import Markup
+
+from erpd_hub.lineage import Place
 
 _MARKDOWN = re.compile(r"([\\`*\[\]|])")
 _HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
@@ -42,6 +45,11 @@ def link(item: Mapping[str, Any]) -> Markup:
     target = f"{section}/{repo_id}/tree/{revision}/{folder}".rstrip("/").replace(" ", "%20")
     name = f"{repo_id}/{folder}".rstrip("/")
     return Markup(f"[`{name}@{revision[:7]}`](<{target}>)")
+
+
+def link_place(place: Place) -> Markup:
+    """The same for an artifact of ours."""
+    return link({**asdict(place), "kind": ""})
 
 
 def number(value: object) -> object:

@@ -5,6 +5,7 @@ them: which files a Space consists of, how to put them on a Hub, and how to run 
 """
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -18,8 +19,9 @@ from erpd_hub.errors import ConfigError
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-MODULES = ("app", "charts", "compare", "data", "dynamics", "leaderboard", "lineage", "markup", "places",
-           "signals", "tokens")  # fmt: skip
+MODULES = ("address", "app", "charts", "compare", "data", "drawing", "dynamics", "efficiency", "families",
+           "leaderboard", "lineage", "markup", "paired", "places", "questions", "reading", "reported", "runs",
+           "samples", "scores", "shards", "signals", "spread", "tokens")  # fmt: skip
 FILES = ("README.md", "requirements.txt", "style.css", "paper.json", *(f"{name}.py" for name in MODULES))
 """What a Space consists of; `__init__.py` stays here."""
 
@@ -51,13 +53,17 @@ def serve(settings: Mapping[str, str], *, host: str, port: int) -> int:
     _refuse_taken(host, port)
     environment = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_SERVER_NAME": host,
                    "GRADIO_SERVER_PORT": str(port), **settings}  # fmt: skip
+    print(f"http://{f'[{host}]' if ':' in host else host}:{port} in some seconds, until it is interrupted", flush=True)
     with as_file(files("erpd_hub.spaces")) as folder:
         process = subprocess.Popen([sys.executable, "app.py"], cwd=folder, env=environment)
+        earlier = signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # or it would be left behind
         try:
             return process.wait()
         except KeyboardInterrupt:
             process.terminate()
             return process.wait()
+        finally:
+            signal.signal(signal.SIGTERM, earlier)
 
 
 def _refuse_taken(host: str, port: int) -> None:

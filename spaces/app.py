@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import compare
 import dynamics
+import efficiency
 import leaderboard
 import lineage
 import signals
@@ -72,7 +73,7 @@ def build(source: Source) -> gr.Blocks:
             with gr.Tab("Compare", id="compare") as page:
                 parts = {"compare": (page, compare.Tab(source, scores))}
             with gr.Tab("KL efficiency", id="efficiency") as page:
-                parts["efficiency"] = page, dynamics.EfficiencyTab(scores)
+                parts["efficiency"] = page, efficiency.Tab(source, scores)
             with gr.Tab("Dynamics", id="dynamics") as page:
                 parts["dynamics"] = page, dynamics.Tab(source, scores)
             with gr.Tab("Signal", id="signal") as page:
@@ -84,7 +85,8 @@ def build(source: Source) -> gr.Blocks:
             found, asked = source.leaderboard(), _query(request)
             selected = gr.update(selected=_first(asked))
             absent = [f"there is no tab {name[:200]}" for name in asked.get("tab", [])[:1] if name not in TABS]
-            return [found.rows, asked, [], notice(found.missing + absent), selected, *board.load(found.rows)]
+            of_board = board.load(found.rows, asked if _first(asked) == "leaderboard" else {})
+            return [found.rows, asked, [], notice(found.missing + absent), selected, *of_board]
 
         begun = blocks.load(load, None, [scores, query, opened, missing, tabs, *board.outputs], api_name="load")
         asked = [scores, query, opened]
@@ -135,4 +137,4 @@ def _query(request: gr.Request | None) -> Query:
 
 
 if __name__ == "__main__":
-    build(Source.from_environment()).launch(**launch_options())
+    build(Source.from_environment()).launch(quiet=True, **launch_options())

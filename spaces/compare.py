@@ -1,76 +1,69 @@
 """Two to four checkpoints on the same problems: a paired summary, the problems where they differ most, all samples."""
 
-import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
-from urllib.parse import urlencode
 
 import gradio as gr
+import pyarrow as pa
+import pyarrow.compute as pc
 from markupsafe import Markup
 
-from data import Index, Source
-from leaderboard import incomparable, name_of, percent
-from markup import badge, link, notice, prose, response, table
-from places import Place, Query, Row, checkpoint_place, details_place
-from tokens import decoded, tokenizer_of
+from address import absent, link_to, one, several, whole_number
+from data import Source
+from markup import notice, table
+from paired import Pair, holm, paired
+from places import Query, Row, details_place
+from questions import beginning, questions
+from samples import question_line, sample_columns
+from scores import incomparable, name_of, percent
+from shards import Index
 
 MOST = 4
+MOST_LISTED = 50
+"""Problems in the menu, those that differ most; another one is asked for by its id."""
+MOST_K = 4_096
+"""Samples of a problem that the slider reaches."""
+HEADERS = ("checkpoint", "AVG@K %", "problems", "difference, points", "95 %", "± s.e.", "p", "p (Holm)", "better on",
+           "worse on", "of")  # fmt: skip
+ABOUT = (
+    "Differences are to the first, over the problems that both were graded on, as erpd-hub compare has them. The "
+    "interval is for problems like these; p, by flipping the signs of the problems' differences, asks whether the two "
+    "are alike on these very problems."
+)
+_GRADES = pa.array([0, 1], pa.int8())
+
+Means = Mapping[str, Fraction]
 
 
-@dataclass(frozen=True)
-class Pair:
-    """One checkpoint against the first on the problems that both were graded on; difference and error in [-1, 1]."""
-
-    problems: int
-    difference: float
-    stderr: float | None
-    better: int
-    worse: int
+def means(index: Index) -> dict[str, Fraction]:
+    """Mean label of each problem with a graded sample; a label that is neither 0 nor 1 is no grade."""
+    graded = index.table.filter(pc.is_in(index.table["label"], _GRADES))
+    grouped = graded.group_by("problem_id").aggregate([("label", "sum"), ("label", "count")])
+    found = zip(*(grouped[name].to_pylist() for name in ("problem_id", "label_sum", "label_count")), strict=True)
+    return {problem: Fraction(right, count) for problem, right, count in found if problem is not None}
 
 
-def means(index: Index) -> dict[str, float]:
-    """Mean label of each problem with a graded sample."""
-    grouped = index.table.select(["problem_id", "label"]).group_by("problem_id").aggregate([("label", "mean")])
-    values = zip(grouped["problem_id"].to_pylist(), grouped["label_mean"].to_pylist(), strict=True)
-    return {problem: value for problem, value in values if value is not None}
-
-
-def paired(first: dict[str, float], other: dict[str, float]) -> Pair | None:
-    """`other` minus `first`, problem by problem; None without a common problem."""
-    differences = [other[problem] - first[problem] for problem in first if problem in other]
-    n = len(differences)
-    if not n:
-        return None
-    mean = sum(differences) / n
-    spread = math.sqrt(sum((value - mean) ** 2 for value in differences) / (n - 1) / n) if n > 1 else None
-    return Pair(n, mean, spread, sum(value > 0 for value in differences), sum(value < 0 for value in differences))
-
-
-def by_difference(sides: Sequence[dict[str, float]]) -> list[tuple[str, list[float]]]:
+def by_difference(sides: Sequence[Means]) -> list[tuple[str, list[Fraction]]]:
     """(problem, mean of each side) of the problems that all sides have, the widest spread first."""
     common = [problem for problem in sides[0] if all(problem in side for side in sides)] if sides else []
     rows = [(problem, [side[problem] for side in sides]) for problem in common]
     return sorted(rows, key=lambda row: (min(row[1]) - max(row[1]), row[0]))
 
 
-def summary(names: Sequence[str], sides: Sequence[dict[str, float]]) -> Markup:
+def summary(names: Sequence[str], sides: Sequence[Means]) -> Markup:
     """The paired summary: the first checkpoint as it is, each other one against it."""
-    rows: list[list[object]] = []
-    for name, side in zip(names, sides, strict=True):
-        average = sum(side.values()) / len(side) if side else None
-        pair = paired(sides[0], side) if name != names[0] else None
-        rows.append([name, percent(average), len(side), *_pair_cells(pair)])
-    return table(
-        ("checkpoint", "AVG@K %", "problems", "difference, points (± s.e.)", "better on", "worse on", "of"), rows
-    )
-
-
-def sample_columns(source: Source, scores: Sequence[Row], problem: str, k: int) -> Markup:
-    """A column for each checkpoint: all its samples of the problem, and the text of sample k."""
-    columns = [_column(source, score, problem, k) for score in scores]
-    return Markup('<div class="columns">{}</div>').format(Markup("").join(columns))
+    pairs = [None, *(paired(sides[0], side) for side in sides[1:])]
+    chances = [pair.p for pair in pairs if pair is not None and pair.p is not None]
+    adjusted = iter(holm(chances))
+    rows = [
+        [name, percent(float(sum(side.values()) / len(side)) if side else None), len(side),
+         *_pair_cells(pair, next(adjusted) if pair is not None and pair.p is not None else None)]
+        for name, side, pair in zip(names, sides, pairs, strict=True)
+    ]  # fmt: skip
+    shown = [number for number, name in enumerate(HEADERS) if name != "p (Holm)" or len(chances) > 1]
+    cells = ([row[number] for number in shown] for row in rows)
+    return table([HEADERS[number] for number in shown], cells) + Markup('<p class="small">{}</p>').format(ABOUT)
 
 
 class Tab:
@@ -79,179 +72,137 @@ class Tab:
     def __init__(self, source: Source, scores: gr.State) -> None:
         self.source, self.scores = source, scores
         with gr.Row():
-            self.benchmark = gr.Dropdown([], label="benchmark")
+            self.benchmark = gr.Dropdown([], label="benchmark", min_width=220)
             self.checkpoints = gr.Dropdown(
-                [], label=f"two to {MOST} checkpoints", multiselect=True, max_choices=MOST, scale=3
+                [], label=f"two to {MOST} checkpoints", multiselect=True, max_choices=MOST, scale=3, min_width=300
             )
         self.summary = gr.HTML(apply_default_css=False)
         with gr.Row():
-            self.problem = gr.Dropdown([], label="problem, where they differ most first", scale=3)
-            self.k = gr.Slider(0, 1, value=0, step=1, label="sample k")
+            label = f"problem: the {MOST_LISTED} that differ most, or the id of another one"
+            self.problem = gr.Dropdown([], label=label, scale=3, allow_custom_value=True, min_width=300)
+            self.k = gr.Slider(0, 1, value=0, step=1, label="sample k", min_width=160)
         self.address = gr.HTML(apply_default_css=False)
         self.samples = gr.HTML(apply_default_css=False)
-        chosen = [scores, self.benchmark, self.checkpoints]
+        self.asked = gr.State({})
+        self.outputs = [self.benchmark, self.checkpoints, self.summary, self.problem, self.asked, self.samples, self.k,
+                        self.address]  # fmt: skip
+        self._listen()
+
+    def _listen(self) -> None:
+        chosen = [self.scores, self.benchmark, self.checkpoints]
         shown = {
-            "inputs": [*chosen, self.problem, self.k],
+            "inputs": [*chosen, self.problem, self.k, self.asked],
             "outputs": [self.samples, self.k, self.address],
             "api_visibility": "private",
         }
-        pair = {"inputs": chosen, "outputs": [self.summary, self.problem], "api_visibility": "private"}
+        pair = {"inputs": chosen, "outputs": [self.summary, self.problem, self.asked], "api_visibility": "private"}
         self.benchmark.input(
-            self.choose_benchmark, [scores, self.benchmark], self.checkpoints, api_visibility="private"
+            self.choose_benchmark, [self.scores, self.benchmark], self.checkpoints, api_visibility="private"
         ).then(self.choose, **pair).then(self.show, **shown)
         self.checkpoints.input(self.choose, **pair).then(self.show, **shown)
         self.problem.input(self.show, **shown)
         self.k.release(self.show, **shown)
-        self.outputs = [
-            self.benchmark,
-            self.checkpoints,
-            self.summary,
-            self.problem,
-            self.samples,
-            self.k,
-            self.address,
-        ]
 
     def load(self, rows: list[Row], query: Query) -> list[Any]:
         """What a link names, or of the first benchmark a base and a student."""
         benchmarks = list(dict.fromkeys(str(row.get("benchmark")) for row in rows))
-        benchmark = _one(query, "benchmark", benchmarks)
-        names = [name_of(row) for row in rows if row.get("benchmark") == benchmark]
-        wanted = [name for name in query.get("checkpoint", []) if name in names][:MOST] or _first_and_student(
-            rows, benchmark
-        )
-        overview, problem = self.choose(rows, benchmark, wanted)
-        problems = [value for _, value in problem["choices"]]
-        asked = next(iter(query.get("problem", [])), None)
-        named = asked if asked in problems else problem["value"]
-        k = next((int(text) for text in query.get("k", []) if text.isdecimal() and len(text) < 7), 0)
-        shown, slider, address = self.show(rows, benchmark, wanted, named, k)
-        absent = _absent(query, {"benchmark": benchmarks, "checkpoint": names, "problem": problems})
+        benchmark = one(query, "benchmark", benchmarks) or next(iter(benchmarks), None)
+        names = _names(rows, benchmark)
+        wanted = several(query, "checkpoint", names, MOST) or _first_and_student(rows, benchmark)
+        overview, problem, asked = self.choose(rows, benchmark, wanted)
+        problems = self._problems(rows, benchmark, wanted)
+        named = one(query, "problem", problems) or problem["value"]
+        shown, slider, address = self.show(rows, benchmark, wanted, named, whole_number(query, "k") or 0, asked)
+        missing = absent(query, {"benchmark": benchmarks, "checkpoint": names, "problem": problems,
+                                 "k": [str(k) for k in range(slider["maximum"] + 1)]})  # fmt: skip
         return [gr.update(choices=benchmarks, value=benchmark), gr.update(choices=names, value=wanted),
-                notice(absent) + Markup(overview), gr.update(choices=problem["choices"], value=named),
+                notice(missing) + Markup(overview), gr.update(choices=problem["choices"], value=named), asked,
                 shown, slider, address]  # fmt: skip
 
     def choose_benchmark(self, rows: list[Row], benchmark: str | None) -> Any:
-        names = [name_of(row) for row in rows if row.get("benchmark") == benchmark]
-        return gr.update(choices=names, value=_first_and_student(rows, benchmark))
+        return gr.update(choices=_names(rows, benchmark), value=_first_and_student(rows, benchmark))
 
-    def choose(self, rows: list[Row], benchmark: str | None, names: list[str] | None) -> tuple[str, Any]:
-        """The paired summary, and the menu of problems."""
+    def choose(
+        self, rows: list[Row], benchmark: str | None, names: list[str] | None
+    ) -> tuple[str, Any, dict[str, str]]:
+        """The paired summary, the menu of problems, and what each of those asks."""
         scores = _scores(rows, benchmark, names)
-        indices = [self.source.index(place) for score in scores if (place := details_place(score))]
+        places = [place for score in scores if (place := details_place(score)) is not None]
+        indices = [self.source.index(place) for place in places]
         sides = [means(index) for index in indices]
-        missing = incomparable(scores) + [sentence for index in indices for sentence in index.missing]
-        missing += [
-            f"{name_of(score)}: the leaderboard names no samples" for score in scores if not details_place(score)
-        ]
-        found = by_difference(sides)
-        if len(sides) > 1 and not found:
-            missing.append("these checkpoints have no graded problem in common")
-        menu = [
-            (f"{problem}  ({' / '.join(percent(value, 0) for value in values)} %)", problem)
-            for problem, values in found
-        ]
+        missing = [*(sentence for index in indices for sentence in index.missing), *incomparable(scores)]
+        if not scores:
+            missing.append("no checkpoint was chosen, or none is there")
+        elif len(sides) < len(scores):
+            missing.append("of some of these checkpoints no samples are published")
+        ordered = by_difference(sides)
+        if scores and not ordered:
+            missing.append("no graded problem in common")
+        listed = ordered[:MOST_LISTED]
+        asked = questions(self.source, scores[0], [problem for problem, _ in listed]) if listed else {}
+        menu = [(_menu_line(problem, values, asked.get(problem)), problem) for problem, values in listed]
         overview = summary([name_of(score) for score in scores], sides) if 0 < len(scores) == len(sides) else ""
-        return notice(missing) + Markup(overview), gr.update(choices=menu, value=menu[0][1] if menu else None)
+        return notice(missing) + Markup(overview), gr.update(choices=menu, value=menu[0][1] if menu else None), asked
 
     def show(
-        self, rows: list[Row], benchmark: str | None, names: list[str] | None, problem: str | None, k: float
-    ) -> tuple[str, Any, Markup]:
-        """All samples of the problem, the range of k, the link."""
+        self, rows: list[Row], benchmark: str | None, names: list[str] | None, problem: str | None, k: float,
+        asked: dict[str, str],
+    ) -> tuple[str, Any, Markup]:  # fmt: skip
+        """All samples of the problem below what it asks, the range of k, the link."""
         scores = _scores(rows, benchmark, names)
         if problem is None or not scores:
-            return "", gr.update(value=0), Markup("")
-        last = max((int(score.get("k") or 1) for score in scores), default=1) - 1
-        query = urlencode({"benchmark": benchmark, "checkpoint": names, "problem": problem, "k": int(k)}, doseq=True)
-        shown = sample_columns(self.source, scores, problem, int(k))
-        address = Markup('<div class="erpd">{}</div>').format(link(f"?{query}", "link to this problem and sample"))
-        return shown, gr.update(maximum=max(last, 1), value=min(int(k), last), interactive=last > 0), address
+            return "", gr.update(maximum=1, value=0), Markup("")
+        problem = str(problem)
+        last = min(max(int(score.get("k") or 1) for score in scores), MOST_K) - 1
+        at = min(int(k), max(last, 0))
+        question = asked.get(problem) or questions(self.source, scores[0], [*asked, problem]).get(problem)
+        shown = question_line(problem, question) + sample_columns(self.source, scores, problem, at)
+        address = link_to("compare", "link to this problem and sample", benchmark=benchmark, checkpoint=names,
+                          problem=problem, k=at)  # fmt: skip
+        return shown, gr.update(maximum=max(last, 1), value=at, interactive=last > 0), address
+
+    def _problems(self, rows: Sequence[Row], benchmark: str | None, names: Sequence[str]) -> set[str]:
+        """All problems that these checkpoints have samples of."""
+        places = [place for score in _scores(rows, benchmark, names) if (place := details_place(score)) is not None]
+        columns = (self.source.index(place).table["problem_id"] for place in places)
+        return {problem for column in columns for problem in pc.unique(column).to_pylist()}
 
 
-def _column(source: Source, score: Row, problem: str, k: int) -> Markup:
-    place = details_place(score)
-    found = source.samples(place, problem) if place else None
-    rows = found.rows if found else []
-    shown = next((row for row in rows if row["k"] == k), None)
-    head = Markup("<h4>{}</h4>{}").format(
-        name_of(score), notice(found.missing if found else ["no samples are published"])
-    )
-    listing = table(
-        ("k", "verdict", "answer seen", "tokens", "finish", "judge"), [_sample_cells(row, k) for row in rows]
-    )
-    text = _sample_text(source, checkpoint_place(score), shown) if shown else notice([f"no sample {k} of this problem"])
-    return Markup("<section>{}{}{}</section>").format(head, listing, text)
+def _menu_line(problem: str, values: Sequence[Fraction], question: str | None) -> str:
+    shares = " / ".join(f"{100 * float(value):.0f}" for value in values)
+    return f"{beginning(question) if question else problem} ({shares} %)" + (f" · {problem[:8]}" if question else "")
 
 
-def _sample_cells(row: Row, k: int) -> list[object]:
-    here = badge(str(row["k"]), "here") if row["k"] == k else row["k"]
-    answer = Markup("{}").format("-" if row["extracted"] is None else str(row["extracted"])[:200])
-    return [here, badge(str(row["verdict"])), answer, _length(row), row["finish_reason"], _ruling(row["judge"])]
-
-
-def _sample_text(source: Source, checkpoint: Place | None, row: Row) -> Markup:
-    gold = "(left out, as the benchmark's licence asks)" if row["gold"] is None else str(row["gold"])
-    prompt = decoded(tokenizer_of(source, checkpoint), row.get("prompt_ids"))
-    asked = (
-        Markup("<details><summary>prompt</summary><div>{}</div></details>").format(prose(prompt))
-        if prompt
-        else Markup("")
-    )
-    return Markup('<p class="gold">right answer: {}</p>{}{}').format(
-        prose(gold), asked, response(str(row["text"] or ""))
-    )
-
-
-def _ruling(judge: str | None) -> object:
-    """What the judge said of this sample, as its column holds it."""
-    if judge is None:
-        return "-"
-    try:
-        ruling = json.loads(judge)
-        return badge(str(ruling.get("status"))) if isinstance(ruling, dict) else "unreadable"
-    except (ValueError, RecursionError):
-        return "unreadable"
-
-
-def _length(row: Row) -> object:
-    if row.get("response_ids") is not None:
-        return len(row["response_ids"])
-    return "-" if row.get("num_tokens") is None else row["num_tokens"]
-
-
-def _pair_cells(pair: Pair | None) -> list[object]:
+def _pair_cells(pair: Pair | None, adjusted: float | None) -> list[object]:
     if pair is None:
-        return ["-", "-", "-", "-"]
-    error = "" if pair.stderr is None else f" ± {100 * pair.stderr:.1f}"
-    return [f"{100 * pair.difference:+.1f}{error}", pair.better, pair.worse, pair.problems]
+        return ["-"] * 8
+    low, high = (100 * bound for bound in pair.interval)
+    error = "-" if pair.stderr is None else f"{100 * pair.stderr:.1f}"
+    return [f"{100 * pair.difference:+.1f}", f"{low:+.1f} to {high:+.1f}", error, _chance(pair.p), _chance(adjusted),
+            pair.better, pair.worse, pair.problems]  # fmt: skip
+
+
+def _chance(value: float | None) -> str:
+    if value is None:
+        return "not computed for so many"
+    return "< 0.0001" if value < 1e-4 else f"{value:.4f}" if value < 0.01 else f"{value:.2f}"
+
+
+def _names(rows: Sequence[Row], benchmark: str | None) -> list[str]:
+    return list(dict.fromkeys(name_of(row) for row in rows if str(row.get("benchmark")) == benchmark))
 
 
 def _scores(rows: Sequence[Row], benchmark: str | None, names: Sequence[str] | None) -> list[Row]:
-    known = {name_of(row): row for row in rows if row.get("benchmark") == benchmark}
+    known = {name_of(row): row for row in rows if str(row.get("benchmark")) == benchmark}
     return [known[name] for name in names or () if name in known]
 
 
 def _first_and_student(rows: Sequence[Row], benchmark: str | None) -> list[str]:
     """A base and a student of the same lineage, or whatever else there are two of."""
-    there = [row for row in rows if row.get("benchmark") == benchmark]
+    there = [row for row in rows if str(row.get("benchmark")) == benchmark]
     best = [row for row in there if row.get("role") == "student"] or there[-1:]
     student: Row = max(best, key=lambda row: row.get("avg") or 0.0, default={})
     bases = [
         row for row in there if row.get("role") == "base" and row.get("checkpoint_repo") == student.get("base_repo")
     ]
     return list(dict.fromkeys(name_of(row) for row in [*(bases or there)[:1], *([student] if student else [])]))
-
-
-def _one(query: Query, name: str, allowed: Sequence[str]) -> str | None:
-    asked = next(iter(query.get(name, [])), None)
-    return asked if asked in allowed else (allowed[0] if allowed else None)
-
-
-def _absent(query: Query, there: Mapping[str, Sequence[str]]) -> list[str]:
-    """What the address names and is not there, so that nobody takes what is shown for it."""
-    return [
-        f"the address names the {name} {asked[:200]}, which is not among these: what follows is not what it meant"
-        for name, known in there.items()
-        for asked in query.get(name, [])[:MOST]
-        if asked not in known
-    ]

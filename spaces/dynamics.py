@@ -3,20 +3,17 @@
 from collections.abc import Sequence
 
 import gradio as gr
-import plotly.graph_objects as go
 from markupsafe import Markup
 
 import charts
+from address import absent, link_to, several
 from data import Source
-from leaderboard import ALL, by_lineage, incomparable, name_of
 from markup import notice
-from places import Place, Query, Row, checkpoint_place
+from places import Query, Row
+from runs import CURVES, trainings
+from scores import name_of
 
-CURVES = "dynamics.jsonl"
-LEGEND = (
-    "Solid: of right responses, or of all; dotted: of wrong responses. Here are the trainings with a checkpoint on the "
-    "leaderboard; the curves of others are in their cards."
-)
+LEGEND = "Solid: of right responses, or of all; dotted: of wrong responses."
 PANELS = (
     ("log-prob, nats per token", ("logprob_positive", "logprob_negative")),
     ("V", ("value_positive", "value_negative")),
@@ -33,89 +30,61 @@ PANELS = (
 )
 """Title and keys of each, in the order and with the keys of the pictures in cards."""
 MOST = 8
-
-
-def trained(rows: Sequence[Row]) -> dict[str, Place]:
-    """`run: step` to the artifact at its last commit, for every checkpoint on the leaderboard that was trained."""
-    found: dict[str, tuple[int, Place]] = {}
-    for row in rows:
-        place = checkpoint_place(row)
-        if place is None or row.get("role") in ("base", "endpoint"):
-            continue
-        name = f"{row.get('run')}: {str(row.get('checkpoint')).partition('@')[0]}"
-        step = row["step"] if row.get("step") is not None else 1 << 30
-        if name not in found or step >= found[name][0]:
-            found[name] = (step, place)
-    return {name: place for name, (_, place) in found.items()}
+SHOWN = ("teacher", "student")
+"""Roles that are drawn before anything is chosen."""
+MOST_STEPS = 20_000
+"""Steps of a training that are drawn."""
 
 
 class Tab:
+    """A plot for each panel, side by side as far as the window is wide."""
+
     def __init__(self, source: Source, scores: gr.State) -> None:
         self.source = source
-        with gr.Row():
-            self.runs = gr.Dropdown(
-                [], label=f"up to {MOST} training runs, overlaid", multiselect=True, max_choices=MOST, scale=4
-            )
-        gr.HTML(Markup("<p class='small'>{}</p>").format(LEGEND), apply_default_css=False)
+        self.runs = gr.Dropdown([], label=f"up to {MOST} trainings, overlaid", multiselect=True, max_choices=MOST)
         self.notice = gr.HTML(apply_default_css=False)
-        self.plot = gr.Plot(show_label=False)
-        self.runs.change(self.show, [scores, self.runs], [self.notice, self.plot], api_visibility="private")
-        self.outputs = [self.runs]
+        with gr.Row(elem_classes="panels"):
+            self.plots = [gr.Plot(show_label=False, visible=False, min_width=300) for _ in PANELS]
+        self.runs.input(self.show, [scores, self.runs], [self.notice, *self.plots], api_visibility="private")
+        self.outputs = [self.runs, self.notice, *self.plots]
 
     def load(self, rows: Sequence[Row], query: Query) -> list[object]:
-        names = list(trained([row for _, row in by_lineage(rows)]))
-        return [gr.update(choices=names, value=names[:2])]
+        names = list(trainings(self.source, rows).places)
+        wanted = several(query, "training", names, MOST) or _first(rows, names)
+        said, *plots = self.show(rows, wanted)
+        return [gr.update(choices=names, value=wanted), notice(absent(query, {"training": names})) + said, *plots]
 
-    def show(self, rows: list[Row], names: list[str] | None) -> tuple[str, go.Figure | None]:
-        places = trained(rows)
-        read = {name: self.source.lines(places[name], CURVES) for name in names or () if name in places}
-        missing = [f"{name}: no readable {CURVES} in its repository" for name, lines in read.items() if not lines]
-        there = {name: lines for name, lines in read.items() if lines}
-        panels = [
-            (title, keys)
-            for title, keys in PANELS
-            if any(charts.has_point(line, key) for lines in there.values() for key in keys for line in lines)
+    def show(self, rows: Sequence[Row], names: Sequence[str] | None) -> list[object]:
+        """What is missing and the legend; the panels, of which those that nothing was recorded for are not shown."""
+        found = trainings(self.source, rows)
+        read = {name: self.source.lines(found.places[name], CURVES) for name in names or () if name in found.places}
+        missing = [*found.missing, *(f"{name}: {each}" for name, lines in read.items() for each in lines.missing)]
+        there = {name: lines.rows[:MOST_STEPS] for name, lines in read.items() if lines.rows}
+        missing += [] if found.places else [f"no training of these runs has a {CURVES}"]
+        missing += [
+            f"{name}: the first {MOST_STEPS:,} steps" for name, lines in read.items() if len(lines.rows) > MOST_STEPS
         ]
-        return notice(missing), charts.curves(there, panels) if panels else None
+        said = notice(missing) + (_legend(there) if there else Markup(""))
+        return [said, *(self._panel(there, title, keys) for title, keys in PANELS)]
+
+    def _panel(self, there: dict[str, list[Row]], title: str, keys: Sequence[str]) -> object:
+        if not any(charts.has_point(line, key) for lines in there.values() for key in keys for line in lines):
+            return gr.update(value=None, visible=False)
+        return gr.update(value=charts.curves(there, title, keys), visible=True)
 
 
-class EfficiencyTab:
-    """AVG@K against KL to base."""
+def _first(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
+    """A teacher and a student on the leaderboard, or whatever there is."""
+    evaluated = {role: [name_of(row).partition("@")[0] for row in rows if row.get("role") == role] for role in SHOWN}
+    found = [next((name for name in those if name in names), None) for those in evaluated.values()]
+    return [name for name in found if name is not None] or list(names[:2])
 
-    def __init__(self, scores: gr.State) -> None:
-        with gr.Row():
-            self.run = gr.Dropdown([ALL], value=ALL, label="run")
-            self.benchmark = gr.Dropdown([], label="benchmark")
-        self.notice = gr.HTML(apply_default_css=False)
-        self.plot = gr.Plot(show_label=False)
-        for menu in (self.run, self.benchmark):
-            menu.change(
-                self.show, [scores, self.run, self.benchmark], [self.notice, self.plot], api_visibility="private"
-            )
-        self.outputs = [self.run, self.benchmark]
 
-    def load(self, rows: Sequence[Row], query: Query) -> list[object]:
-        runs = list(dict.fromkeys(str(row.get("run")) for row in rows))
-        benchmarks = list(dict.fromkeys(str(row.get("benchmark")) for row in rows))
-        return [gr.update(choices=[ALL, *runs], value=runs[0] if runs else ALL),
-                gr.update(choices=benchmarks, value=benchmarks[0] if benchmarks else None)]  # fmt: skip
-
-    def show(self, rows: list[Row], run: str, benchmark: str | None) -> tuple[str, go.Figure | None]:
-        found = [row for row in rows if row.get("benchmark") == benchmark and run in (ALL, row.get("run"))]
-        if not found:
-            return notice(["no checkpoint of this run was measured on this benchmark"]), None
-        placed = [row for row in found if row.get("role") != "base"]
-        left_out = {
-            "no measured KL to base": [row for row in placed if row.get("kl_checkpoint_to_base") is None],
-            "a KL of 0 to base, which has no place on a logarithm": [
-                row for row in placed if row.get("kl_checkpoint_to_base") is not None and not charts.on_logarithm(row)
-            ],
-            "no graded sample": [row for row in found if row.get("avg") is None],
-        }
-        missing = [
-            f"not drawn, for {why}: {', '.join(map(name_of, rows[:MOST]))}"
-            + (f" and {len(rows) - MOST} more" if len(rows) > MOST else "")
-            for why, rows in left_out.items()
-            if rows
-        ]
-        return notice(incomparable(found) + missing), charts.efficiency(found)
+def _legend(names: Sequence[str] | dict[str, list[Row]]) -> Markup:
+    lines = (
+        Markup('<span class="key"><i style="background:{}"></i>{}</span>').format(colour, name)
+        for colour, name in zip(charts.cycled(charts.COLOURS), names, strict=False)
+    )
+    return Markup('<div class="keys">{} <span class="small">{}</span></div>{}').format(
+        Markup("").join(lines), LEGEND, link_to("dynamics", training=list(names))
+    )

@@ -15,6 +15,8 @@ SHOWN = 40_000
 
 LONGEST_FORMULA = 1_000
 MOST_FORMULAS = 400
+BOXED = "\\boxed{"
+"""Begins a formula wherever it stands: models write their answers so, outside of any delimiters as well."""
 DELIMITERS = (("$$", "$$", True), ("\\[", "\\]", True), ("\\(", "\\)", False), ("$", "$", False))
 
 MATHML = "{http://www.w3.org/1998/Math/MathML}"
@@ -116,6 +118,9 @@ def _pieces(text: str) -> Iterator[tuple[str, bool, bool]]:
 
 def _formula_at(text: str, position: int) -> tuple[str, int, bool] | None:
     """The formula that begins here, where it ends, and whether it is displayed."""
+    if text.startswith(BOXED, position):
+        end = _closing_brace(text, position + len(BOXED))
+        return (text[position:end], end, False) if end else None
     for opening, closing, display in DELIMITERS:
         if not text.startswith(opening, position):
             continue
@@ -128,6 +133,17 @@ def _formula_at(text: str, position: int) -> tuple[str, int, bool] | None:
         if opening == "$" and (inside[0].isspace() or inside[-1].isspace() or follows.isdigit() or "\n\n" in inside):
             return None  # an amount of money
         return inside, end + len(closing), display
+    return None
+
+
+def _closing_brace(text: str, start: int) -> int | None:
+    """Behind the brace that closes the one before `start`; looks LONGEST_FORMULA ahead at most."""
+    depth = 1
+    for position in range(start, min(len(text), start + LONGEST_FORMULA)):
+        if text[position] in "{}" and text[position - 1] != "\\":
+            depth += 1 if text[position] == "{" else -1
+        if depth == 0:
+            return position + 1
     return None
 
 

@@ -7,6 +7,17 @@ Row = dict[str, Any]
 Query = dict[str, list[str]]
 """What the page's address asks for."""
 
+LARGEST = 1e100
+TEXTS = ("run", "role", "checkpoint", "checkpoint_repo", "checkpoint_revision", "benchmark", "details_repo",
+         "details_folder", "details_revision", "base_repo", "base_revision", "teacher_repo", "loss", "judge",
+         "canaries_problem", "problems_state", "benchmark_definition", "harness", "taken_over_otherwise", "probe_repo",
+         "probe_folder", "probe_revision")  # fmt: skip
+NUMBERS = ("step", "version", "avg", "stderr", "k", "n", "n_graded", "coverage", "mean_length", "truncated",
+           "no_answer", "kl_checkpoint_to_base", "entropy", "strategy", "avg_judged", "judge_share",
+           "canary_acceptance", "temperature", "top_p", "max_new_tokens", "max_sequence_tokens", "limit",
+           "cut_short")  # fmt: skip
+"""Columns of the leaderboard that the pages calculate with or write."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -22,6 +33,20 @@ class Place:
 
     def __str__(self) -> str:
         return f"{self.repo_id}{'/' + self.folder if self.folder else ''}"
+
+
+def score_of(row: Row) -> Row:
+    """A row of the leaderboard as its schema has it: null where a Hub holds something else under a column's name."""
+    numbers = {name: row[name] if is_number(row.get(name)) else None for name in NUMBERS if name in row}
+    texts = {name: row[name] if isinstance(row[name], str) else None for name in TEXTS if name in row}
+    found = row.get("interval")
+    is_interval = isinstance(found, list) and len(found) == 2 and all(map(is_number, found))
+    return {**row, **texts, **numbers, "interval": found if is_interval else None}
+
+
+def is_number(value: object) -> bool:
+    """Whether a number of a file is one to calculate with: JSON has integers of any length, and NaN."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST < value < LARGEST
 
 
 def details_place(score: Row) -> Place | None:

@@ -11,7 +11,7 @@ from places import Place
 
 def tokenizer_of(source: Source, checkpoint: Place | None) -> Tokenizer | None:
     """The tokenizer of a checkpoint's repository; None where there is none that can be read."""
-    path = source.local_file(checkpoint, "tokenizer.json") if checkpoint else None
+    path = source.tokenizer_file(checkpoint) if checkpoint else None
     return _opened(path) if path else None
 
 
@@ -24,22 +24,29 @@ def _opened(path: Path) -> Tokenizer | None:
 
 
 def decoded(tokenizer: Tokenizer | None, ids: list[int] | None) -> str | None:
-    """The ids as one text, special tokens included; None without either."""
-    return None if tokenizer is None or ids is None else tokenizer.decode(ids, skip_special_tokens=False)
+    """The ids as one text, special tokens included; None without either, and for what are no ids."""
+    if tokenizer is None or ids is None or not all(isinstance(each, int) and each >= 0 for each in ids):
+        return None
+    return tokenizer.decode(ids, skip_special_tokens=False)
 
 
 def pieces(tokenizer: Tokenizer | None, ids: list[int]) -> list[str]:
-    """One text for each token, together the whole; one that ends inside a character is joined with the next."""
+    """One text for each token, together the whole; one that ends inside a character is joined with the next.
+
+    A token's text is what it adds to the few before it: some tokenizers drop the space before what they begin with.
+    """
     if tokenizer is None:
         return [f"[{token}]" for token in ids]
     texts: list[str] = []
     begun: list[int] = []
+    before: list[int] = []
     for token in ids:
         begun.append(token)
-        text = tokenizer.decode(begun, skip_special_tokens=False)
+        known = tokenizer.decode(before, skip_special_tokens=False)
+        text = tokenizer.decode([*before, *begun], skip_special_tokens=False).removeprefix(known)
         if text.endswith("\ufffd") and len(begun) < 4:
             texts.append("")
         else:
             texts.append(text)
-            begun = []
+            before, begun = [*before, *begun][-4:], []
     return texts

@@ -15,6 +15,14 @@ import pytest
 
 from erpd_hub.artifacts import LineageRecord, digest_files, fingerprint, payload_files
 
+GIVEN = ("ERPD_BENCHDATA", "ERPD_ENVIRONMENTS", "ERPD_SMOLLM2", "ERPD_UNPROTECTED_CODE")
+"""What tests are told of the machine; all else that the user has set for this package or for Hubs is not for them."""
+for name in [*os.environ]:
+    if name.startswith(("ERPD_", "HF_", "HUGGING")) and name not in GIVEN:
+        del os.environ[name]
+for name in ("TRANSFORMERS_OFFLINE", "FORCE_COLOR", "NO_COLOR", "COLUMNS"):
+    os.environ.pop(name, None)
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HOME"] = _HF_HOME = tempfile.mkdtemp(prefix="erpd-tests-hf-")  # nor what others have downloaded
@@ -22,8 +30,6 @@ atexit.register(shutil.rmtree, _HF_HOME, ignore_errors=True)
 os.environ["HF_HUB_DISABLE_XET"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_DISABLE_UPDATE_CHECK"] = "1"
-for name in ("HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HUGGINGFACE_CO_STAGING"):
-    os.environ.pop(name, None)
 
 MICRO = Path(__file__).parent / "micro.yaml"
 
@@ -84,6 +90,20 @@ def micro_copy(finished_micro, tmp_path, monkeypatch):
     shutil.copytree(finished_micro.home, home)
     monkeypatch.setenv("ERPD_HOME", str(home))
     return home
+
+
+@pytest.fixture(scope="session")
+def hubs(tmp_path_factory):
+    from moving_hubs import two_hubs
+
+    with two_hubs(tmp_path_factory.mktemp("moving")) as found:
+        yield found
+
+
+@pytest.fixture
+def two(hubs, monkeypatch):
+    """Both of them with no repository of an earlier test, and the artifacts made."""
+    return hubs.start_over(monkeypatch)
 
 
 @pytest.fixture

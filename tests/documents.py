@@ -5,12 +5,13 @@ The mark is an HTML comment on the line before a block, which readers do not see
 
     <!-- run -->              as it stands, after the blocks before it on the page, in one folder
     <!-- plan: REASON -->     with --dry-run added; REASON says why it is not run whole
-    <!-- tested: FILE -->     by that file, which must be there; what the next one says is so too
+    <!-- tested: FILE -->     by that file, which has each command and its options; what the next one says is so too
     <!-- file: NAME -->       is that file in the page's folder
     <!-- steps of: RECIPE --> steps of a recipe, laid over that one
     <!-- not run: REASON -->  read only: its commands, options, keys and values exist
 """
 
+import ast
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -27,7 +28,8 @@ from erpd_hub.cli.stages import STAGE_HELP, single_step
 from erpd_hub.errors import ConfigError, ErpdError
 from erpd_hub.implicit import SIGNAL_KEYS
 from erpd_hub.plotting.figures import chosen, formats
-from erpd_hub.recipe import build_recipe, load_recipe, shipped_recipes
+from erpd_hub.recipe import build_recipe, load_recipe
+from erpd_hub.recipe_files import shipped_recipes
 
 ROOT = Path(__file__).parent.parent
 PAGES = {str(path.relative_to(ROOT)): path for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))}
@@ -171,6 +173,27 @@ def unknown_words(command: Command) -> list[str]:
         known |= _own_options(name)
     named = (re.match(r"-{1,2}[a-z][\w-]*", word) for word in rest)
     return [match[0] for match in named if match and match[0] not in known]
+
+
+def untested(command: Command, test: Path) -> list[str]:
+    """Of a command, its name and long options where a file of tests never has them: the words of the name in a row, in
+    one text or among neighbouring texts."""
+    name, rest = find_command(command.words)
+    words = name.removesuffix(" make").removesuffix(" show").split()
+    said = list(_texts(ast.parse(test.read_text())))
+    runs = any(texts[at : at + len(words)] == words for texts in said for at in range(len(texts)))
+    options = {word.partition("=")[0] for word in rest if word.startswith("--")}
+    return [*([] if runs else [name]), *sorted(options - {text for texts in said for text in texts})]
+
+
+def _texts(tree: ast.AST) -> Iterator[list[str]]:
+    """The words of the literal texts in each list, tuple and call of a program; what is no text stands as one."""
+    for node in ast.walk(tree):
+        parts: Sequence[ast.AST] = [node] if isinstance(node, ast.Constant) else ()
+        if isinstance(node, ast.List | ast.Tuple | ast.Call):
+            parts = node.args if isinstance(node, ast.Call) else node.elts
+        words = [str(part.value).split() if isinstance(part, ast.Constant) else [""] for part in parts]
+        yield [word for found in words for word in found]
 
 
 def refusal(command: Command) -> str:

@@ -25,13 +25,13 @@ from erpd_hub.evaluation.judge.canaries import canaries, rewordings
 from erpd_hub.evaluation.judge.journal import Ruling, question_key
 from erpd_hub.evaluation.judge.prompt import PROMPT_VERSION, Question
 from erpd_hub.evaluation.statistics import summarise
+from erpd_hub.finished import Finished
 from erpd_hub.hub.client import Hub, RepoType
 from erpd_hub.hub.connecting import connect
 from erpd_hub.hub.finding import find_finished
 from erpd_hub.model_cards import render
 from erpd_hub.plan import Node, Plan, make_plan
 from erpd_hub.recipe import build_recipe
-from erpd_hub.runner import Finished
 from erpd_hub.samples import sample_schema, sample_seed, write_tables
 
 BENCHMARK = "addition-1digit"

@@ -13,7 +13,7 @@ from erpd_hub.benchmarks.shapes import SHAPES, forward_flops, peak_flops, random
 from erpd_hub.benchmarks.step import main, parse
 from erpd_hub.benchmarks.workbench import StepBench, make_row
 from erpd_hub.logprobs import install_logprob_forward, response_logprobs
-from erpd_hub.planning.facts import KNOWN
+from erpd_hub.planning.shapes import KNOWN
 from erpd_hub.training.activations import checkpoint_activations
 from erpd_hub.training.batches import collate
 

@@ -103,6 +103,8 @@ def test_the_code_of_every_kind_of_card_runs_and_its_front_matter_is_accepted(pa
     assert all("0" in found for *_, found in pages.values()), "each says how to load it"
     loaded = {name: {key: value for key, value in found["0"].items() if value} for name, (*_, found) in pages.items()}
     assert loaded["checkpoint distill"]["model"].endswith("ForCausalLM")
+    asked = ("checkpoint base", "checkpoint teacher", "checkpoint distill", "adapter", "adapter-unlearned")
+    assert all("said" in loaded[name] for name in asked), "an answer"
     assert loaded["adapter"]["model"].startswith("Peft") and loaded["adapter-unlearned"]["model"].startswith("Peft")
     assert loaded["critic critic"]["model"].endswith("ForTokenClassification")
     assert loaded["gate gate"] == {"verdict": "dict"}
@@ -127,7 +129,7 @@ def test_every_card_answers_what_a_stranger_asks(pages) -> None:
             continue
         assert {"Where it comes from", "How it was made", "Results"} <= set(headings), name
         assert "erpd-hub run micro.yaml --until " in card, name
-        drawn = re.search(r"(?ms)^```text\n(.*?)^```$", card)
+        drawn = re.search(r"(?ms)^```text\n(.*?)^```$", card.split("## Where it comes from")[1])
         assert drawn is None if "root of the lineage" in card else repo_id in drawn[1].splitlines()[0], name
     _, _, student, found = pages["checkpoint distill"]
     assert found["data"]["base_model"] == "local/micro-r1-base"
@@ -135,3 +137,5 @@ def test_every_card_answers_what_a_stranger_asks(pages) -> None:
     tree = re.search(r"(?ms)^```text\n(.*?)^```$", student)[1]
     assert all(f"local/micro-r1-{step}@" in tree for step in ("base", "prompts", "rollouts", "teacher", "signal"))
     assert "| KL to base | entropy |" in student and "local/micro-r1-probe/student@" in student
+    scores = student.split("## Evaluation")[1].split("## How to load it")[0]
+    assert "- its start, [`local/micro-r1-base@" in scores and "- its teacher, [`local/micro-r1-teacher@" in scores

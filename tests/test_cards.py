@@ -108,14 +108,18 @@ def test_a_gate_says_its_verdict() -> None:
     assert "Its verdict: the teacher is better (p 0.01)." in card and "| average.teacher | 0.5 |" in card
 
 
+def a_row(**changes: object) -> dict:
+    return dict.fromkeys(LEADERBOARD_SCHEMA.names) | {
+        "run": "quick", "role": "student", "benchmark": "toy", "version": 1, "avg": 0.5, "interval": [0.25, 0.75],
+        "n": 8, "k": 4, "coverage": 1.0, "selection": False, "temperature": 1.0, "checkpoint_digest": "e" * 64,
+        "details_repo": "me/details", "details_folder": "a/toy", "details_revision": "0" * 40,
+    } | changes  # fmt: skip
+
+
 def test_scores_of_a_judge_stand_apart_in_a_checkpoints_card() -> None:
-    row = dict.fromkeys(LEADERBOARD_SCHEMA.names) | {
-        "benchmark": "toy", "version": 1, "avg": 0.5, "interval": [0.25, 0.75], "n": 8, "k": 4, "judge": "judge-1",
-        "avg_judged": 0.75, "canary_acceptance": 0.5, "canaries_problem": "it took 4 of 8 wrong answers for right",
-        "details_repo": "me/details", "details_folder": "a/toy", "details_revision": "0" * 40, "probe_repo": None,
-        "coverage": 1.0, "selection": False,
-    }  # fmt: skip
-    card = with_results(model_cards.render(a_record()), [row], [])
+    row = a_row(judge="judge-1", avg_judged=0.75, canary_acceptance=0.5,
+                canaries_problem="it took 4 of 8 wrong answers for right")  # fmt: skip
+    card = with_results(model_cards.render(a_record()), [(row, [])], [])
     assert "| 50.0 | - | 25.0 to 75.0 | 75.0 ! | 50.0 | 8 | 4 |" in card
     assert "- ! `toy`: the score with `judge-1` cannot be trusted: it took 4 of 8 wrong answers for right." in card
     assert with_results(card, [], []).split() == model_cards.render(a_record()).split()

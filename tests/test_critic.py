@@ -16,14 +16,14 @@ from transformers import AutoModelForTokenClassification, OPTConfig, OPTForCausa
 from erpd_hub.columns import flat_values
 from erpd_hub.config import CriticConfig, PPOLoss, ScoreConfig, TeacherConfig
 from erpd_hub.errors import ArtifactError, ConfigError, StageError
-from erpd_hub.logprobs import make_batch
 from erpd_hub.losses import ValueBatch, summarise, value_loss
 from erpd_hub.plan import make_plan
 from erpd_hub.planning.bill_items import Clerk
 from erpd_hub.planning.devices import DEVICES
-from erpd_hub.planning.facts import KNOWN
 from erpd_hub.planning.items import Setting
+from erpd_hub.planning.shapes import KNOWN
 from erpd_hub.recipe import build_recipe
+from erpd_hub.response_batch import make_batch
 from erpd_hub.samples import SAMPLE_SCHEMA, VALUE_SCHEMA, read_rows, shard_path, write_rows
 from erpd_hub.stages import critic, score, teacher
 from erpd_hub.training.batches import Denominators, share

@@ -3,7 +3,7 @@
 A page's blocks marked `run` are run one after the other, as a reader would, in a home that holds a finished run. Two
 things are played by something else, since they take minutes or a network:
 
-    quickstart              by tests/micro.yaml, which is the quick start in seconds
+    quickstart              by tests/micro.yaml, the quick start in seconds; its benchmark addition by addition-1digit
     run FILE.yaml           by FILE.yaml with SMALL laid over it: small numbers, no network
     http://hub.lab:8899     by an embedded Hub with the accounts of the page's accounts.yaml
 """
@@ -38,6 +38,7 @@ from documents import (
     split_variables,
     step_blocks,
     unknown_words,
+    untested,
 )
 from rich.text import Text
 from test_hub_server_process import running
@@ -48,7 +49,8 @@ from erpd_hub.hub.tokens import token_variable
 from erpd_hub.plan import make_plan
 from erpd_hub.planning.preview import Machine, preview
 from erpd_hub.plugins import source_hash
-from erpd_hub.recipe import build_recipe, read_recipe, shipped_recipes
+from erpd_hub.recipe import build_recipe, read_recipe
+from erpd_hub.recipe_files import shipped_recipes
 
 LAB = "http://hub.lab:8899"
 SMALL = """
@@ -64,6 +66,7 @@ steps:
   evaluate: {k: 2, limit: 4, decoding: {max_new_tokens: 16}, engine: {type: transformers, dtype: float32}}
 """
 RUN, PLAYED = re.compile(r"(?<=/)quickstart(?=-)|\bquickstart(?=:)|^quickstart$"), "micro"
+BENCHMARK = re.compile(r"(?<=/)addition$")
 RECIPE_COMMANDS = ("run", "plan", "sweep")
 RUNNING = sorted({block.page for block in blocks() if block.mark in ("run", "plan")})
 
@@ -83,6 +86,34 @@ def test_every_block_says_how_it_is_tested() -> None:
             compile(block.text, block.place, "exec")
         if block.mark == "tested":
             assert (ROOT / block.detail).is_file(), f"{block.place}: no {block.detail}"
+
+
+def test_the_file_that_tests_a_block_runs_its_commands() -> None:
+    marked = {block.place: ROOT / block.detail for block in blocks() if block.mark == "tested"}
+    commands = [command for command in block_commands() if command.place in marked]
+    assert {command.place for command in commands} == set(marked), "only blocks with commands of ours"
+    wrong = {
+        f"{item.place}: {' '.join(item.words)}": no for item in commands if (no := untested(item, marked[item.place]))
+    }
+    assert wrong == {}
+    assert untested(Command("page", ("hub", "serve", "--nosuch")), ROOT / "tests" / "test_hub_accounts.py") == [
+        "--nosuch"
+    ]
+    assert untested(Command("page", ("bench", "tail")), ROOT / "tests" / "test_hub_accounts.py") == ["bench tail"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_that_goes_on_from_the_quick_start_says_so_first(page: str) -> None:
+    text = PAGES[page].read_text()
+    uses = [text.index(block.text) for block in blocks() if block.page == page and "local/quickstart-r1-" in block.text]
+    shown = re.sub(r"<!--.*?-->", "", text[: min(uses, default=0)])
+    assert not uses or "quickstart.md" in shown or page.endswith("/quickstart.md"), (
+        "a reader does not have the artifacts"
+    )
+    file = any("my-problems.jsonl" in block.text for block in blocks() if block.page == page)
+    assert not file or '{"problem": "3+4?", "answer": "7"}' in text or "](own-data.md#prompts)" in text, (
+        "what is in it?"
+    )
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -272,7 +303,8 @@ def _run(words: list[str], block: Block, monkeypatch) -> None:
 def _run_ours(words: list[str], place: str) -> None:
     said = f"{place}: erpd-hub {' '.join(words)}"
     first = 2 if words[0] in RECIPE_COMMANDS else 0  # what names a run, not a recipe
-    done = CliRunner().invoke(app, [*words[:first], *(RUN.sub(PLAYED, word) for word in words[first:])])
+    played = [BENCHMARK.sub("addition-1digit", RUN.sub(PLAYED, word)) for word in words[first:]]
+    done = CliRunner().invoke(app, [*words[:first], *played])
     if done.exception and not isinstance(done.exception, SystemExit):
         raise AssertionError(said) from done.exception
     assert done.exit_code == 0, f"{said}\n{done.output}"

@@ -1,12 +1,14 @@
 """`doctor`: what it finds here, what it says of what is broken, and a real push and pull against the embedded Hub."""
 
 import json
+from importlib.metadata import version
 
-import pytest
 from conftest import cli
+from packaging.requirements import Requirement
 
-from erpd_hub import doctor
 from erpd_hub.doctor import diagnose
+from erpd_hub.doctor.machine import check_home
+from erpd_hub.doctor.packages import package
 from erpd_hub.home import home
 from erpd_hub.hub.connecting import connect
 
@@ -43,33 +45,16 @@ def test_a_hub_out_of_reach_is_broken_and_no_token_is_printed(tmp_path, monkeypa
 def test_a_home_that_cannot_be_written_is_broken(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("ERPD_HOME", str(tmp_path / "file" / "home"))
-    checks = list(doctor._home())
+    checks = list(check_home())
     assert [(check.name, check.state) for check in checks] == [("ERPD_HOME", "broken")]
     assert "set ERPD_HOME" in checks[0].remedy
 
 
-@pytest.mark.parametrize(
-    ("found", "pin", "within"),
-    [
-        ("2.13.0+cpu", ">=2.11,<3", True),
-        ("2.10.1", ">=2.11,<3", False),
-        ("3.0.0", ">=2.11,<3", False),
-        ("1.16.0", "<2,>=1.16", True),
-        ("0.9.0", "<0.10,>=0.9", True),
-        ("0.10.0", "<0.10,>=0.9", False),
-        ("2.14.0.dev1", ">=2.13", True),
-        ("1", "", True),
-    ],
-)
-def test_versions_against_pins(found, pin, within):
-    assert doctor._within(found, pin) is within
-
-
-def test_requirements_of_the_metadata_are_read():
-    assert doctor._requirement('torch<3,>=2.11; extra == "train"') == ("torch", "<3,>=2.11", "train")
-    assert doctor._requirement('math-verify[antlr4-13-2]<0.10,>=0.9; extra == "eval"') == (
-        "math-verify",
-        "<0.10,>=0.9",
-        "eval",
-    )
-    assert doctor._requirement("rich>=13.9") == ("rich", ">=13.9", "")
+def test_a_dependency_is_held_against_its_pin():
+    here = version("pydantic")
+    exact, newer = (package(Requirement(f"pydantic{pin}"), "") for pin in (f"=={here}", f">{here}"))
+    assert (exact.state, exact.found) == ("ok", f"{here} (=={here})")
+    assert (newer.state, newer.found) == ("broken", f"{here}, expected >{here}")
+    core, extra = (package(Requirement("no-such-package>=1"), name) for name in ("", "vllm"))
+    assert (core.state, extra.name, extra.state) == ("broken", "no-such-package (vllm)", "note")
+    assert "pip install 'erpd-hub[vllm]' into an environment of its own" in extra.remedy

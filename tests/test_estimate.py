@@ -18,11 +18,14 @@ from transformers import (
 from erpd_hub.config import TinyBase
 from erpd_hub.errors import ConfigError, StageError
 from erpd_hub.plan import make_plan
-from erpd_hub.planning import estimate as e
 from erpd_hub.planning.bill import base_facts, bill_plan, default_setting
 from erpd_hub.planning.devices import DEVICES, get_device
-from erpd_hub.planning.facts import KNOWN, facts_from_config, facts_of_repository, tiny_facts
+from erpd_hub.planning.durations import sampling_time, training_flops, weighted_length
+from erpd_hub.planning.fitting import comparing_memory, require_comparable, require_fit
+from erpd_hub.planning.memory import training_memory
 from erpd_hub.planning.preview import Machine, preview
+from erpd_hub.planning.shapes import KNOWN, facts_from_config, facts_of_repository, tiny_facts
+from erpd_hub.planning.storage import work_storage
 from erpd_hub.recipe import load_recipe
 from erpd_hub.tables import print_plan, print_preview
 from erpd_hub.tiny_policies import tiny_policy
@@ -90,12 +93,12 @@ def test_a_forward_is_two_operations_a_weight_and_half_the_square_of_attention()
     tokens = length = 32_768
     by_hand = 2 * (QWEN.body + QWEN.embedding) * tokens + 36 * 4 * 32 * 128 * length**2 / 2
     assert QWEN.forward_flops(tokens, length) == pytest.approx(by_hand)
-    assert e.training_flops(QWEN, tokens=tokens, length=length) == pytest.approx(3 * by_hand)
+    assert training_flops(QWEN, tokens=tokens, length=length) == pytest.approx(3 * by_hand)
     assert QWEN.cache_bytes_per_token == 2 * 36 * 8 * 128 * 2
 
 
 def test_training_memory_by_hand():
-    memory = e.training_memory(QWEN, tokens=32_768, gradient_checkpointing=True)
+    memory = training_memory(QWEN, tokens=32_768, gradient_checkpointing=True)
     params = 4_022_468_096
     assert (memory.weights, memory.gradients, memory.optimizer) == pytest.approx(
         (params * 4e-9, params * 4e-9, params * 8e-9)
@@ -109,35 +112,31 @@ def test_training_memory_by_hand():
     )
     for part in (f"{memory.weights:.1f}", "4.02 B trained", f"{kept:.1f} kept", f"= {memory.total:.1f} GB"):
         assert part in memory.arithmetic
-    assert e.training_memory(QWEN, tokens=81_920, gradient_checkpointing=True).total < get_device("h200").usable
+    assert training_memory(QWEN, tokens=81_920, gradient_checkpointing=True).total < get_device("h200").usable
 
 
 def test_a_training_needs_disk_for_its_steps_and_two_checkpoints():
     params = 4_022_468_096
-    assert e.work_storage(QWEN, "bfloat16", saved=4) == pytest.approx(params * (2 * 4 + 2 * 12) / 1e9)
-    assert e.work_storage(QWEN, "float32", saved=1, lora_rank=8) < 2
+    assert work_storage(QWEN, "bfloat16", saved=4) == pytest.approx(params * (2 * 4 + 2 * 12) / 1e9)
+    assert work_storage(QWEN, "float32", saved=1, lora_rank=8) < 2
 
 
 @pytest.mark.parametrize("strategy", ["single", "ddp", "fsdp2", "zero3"])
 def test_memory_grows_with_tokens_and_shrinks_with_every_remedy(strategy):
     layout = {"gpus": 1 if strategy == "single" else 8, "strategy": strategy}
-    small, large = (e.training_memory(QWEN, tokens=n, gradient_checkpointing=True, **layout) for n in (8192, 16_384))
+    small, large = (training_memory(QWEN, tokens=n, gradient_checkpointing=True, **layout) for n in (8192, 16_384))
     assert small.total < large.total
-    kept = e.training_memory(QWEN, tokens=16_384, **layout)
+    kept = training_memory(QWEN, tokens=16_384, **layout)
     assert large.total < kept.total
-    offloaded = e.training_memory(QWEN, tokens=16_384, gradient_checkpointing=True, offload=True, **layout)
+    offloaded = training_memory(QWEN, tokens=16_384, gradient_checkpointing=True, offload=True, **layout)
     assert offloaded.total < large.total
     assert offloaded.host > 0
-    assert (
-        e.training_memory(QWEN, tokens=16_384, gradient_checkpointing=True, lora_rank=16, **layout).total < large.total
-    )
-    halves = e.training_memory(QWEN, tokens=16_384, gradient_checkpointing=True, context_parallel=2, **layout)
-    assert halves.activations == pytest.approx(small.activations)
+    assert training_memory(QWEN, tokens=16_384, gradient_checkpointing=True, lora_rank=16, **layout).total < large.total
 
 
 def test_sharding_divides_the_states_and_ddp_does_not():
     single, ddp, fsdp2 = (
-        e.training_memory(QWEN, tokens=8192, gradient_checkpointing=True, gpus=n, strategy=s)
+        training_memory(QWEN, tokens=8192, gradient_checkpointing=True, gpus=n, strategy=s)
         for n, s in ((1, "single"), (8, "ddp"), (8, "fsdp2"))
     )
     assert ddp.optimizer == single.optimizer
@@ -148,26 +147,26 @@ def test_sharding_divides_the_states_and_ddp_does_not():
 def test_what_cannot_fit_is_refused_with_the_arithmetic_and_a_change_that_helps():
     layout = {"tokens": 81_920, "gpus": 1, "strategy": "single", "gradient_checkpointing": False}
     with pytest.raises(StageError, match=r"^teacher: expected at most 80\.0 GB a GPU, got weights 16\.1 .* on 2 GPUs$"):
-        e.require_fit("teacher", QWEN, 80.0, **layout)
+        require_fit("teacher", QWEN, 80.0, **layout)
     with pytest.raises(StageError, match=r"; set gradient_checkpointing=true parallel=fsdp2$"):
-        e.require_fit("teacher", QWEN, 80.0, **layout | {"gpus": 8, "strategy": "ddp"})
+        require_fit("teacher", QWEN, 80.0, **layout | {"gpus": 8, "strategy": "ddp"})
     with pytest.raises(StageError, match="use shorter responses"):
-        e.require_fit("teacher", QWEN, 1.0, **layout)
+        require_fit("teacher", QWEN, 1.0, **layout)
     fits = layout | {"gradient_checkpointing": True}
-    assert e.require_fit("teacher", QWEN, 140.0, **fits).total < 140
+    assert require_fit("teacher", QWEN, 140.0, **fits).total < 140
 
 
 def test_a_probe_holds_two_models_or_one_after_the_other_or_is_refused():
     need = {"tokens": 16_384, "dtype": "bfloat16"}
-    two, one = (e.comparing_memory(QWEN, room, **need) for room in (80.0, 30.0))
+    two, one = (comparing_memory(QWEN, room, **need) for room in (80.0, 30.0))
     assert (two.together, one.together) == (True, False)
     assert two.memory.weights == pytest.approx(2 * one.memory.weights) == pytest.approx(2 * 4 * 4.022468096)
     assert "weights of 2 models 32.2" in two.memory.arithmetic
-    assert e.require_comparable("probe", QWEN, 30.0, **need) == one
+    assert require_comparable("probe", QWEN, 30.0, **need) == one
     with pytest.raises(
         StageError, match=r"^probe: expected at most 10\.0 GB, got weights 16\.1 .*; set a smaller micro"
     ):
-        e.require_comparable("probe", QWEN, 10.0, **need)
+        require_comparable("probe", QWEN, 10.0, **need)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +188,7 @@ def test_the_bill_of_a_probe_is_what_it_holds_when_it_scores(model, gpu, fits, r
 def test_sampling_is_faster_with_more_of_everything_and_slower_with_longer_answers():
     def seconds(device="h200", gpus=8, mean=19_800, facts=QWEN, engine="vllm"):
         device = get_device(device)
-        return e.sampling_time(
+        return sampling_time(
             facts, device, samples=16_000, mean_tokens=mean, longest=32_768, gpus=gpus, engine=engine
         ).seconds
 
@@ -201,9 +200,9 @@ def test_sampling_is_faster_with_more_of_everything_and_slower_with_longer_answe
 
 
 def test_length_weighted_by_tokens_is_longer_than_the_mean_and_within_the_limit():
-    assert e.weighted_length(100, spread=0.0) == 100
-    assert e.weighted_length(100, spread=1.0) == 200
-    assert e.weighted_length(100, spread=1.0, limit=150) == 150
+    assert weighted_length(100, spread=0.0) == 100
+    assert weighted_length(100, spread=1.0) == 200
+    assert weighted_length(100, spread=1.0, limit=150) == 150
 
 
 # ------------------------------------------------------------------------------------------------- plans

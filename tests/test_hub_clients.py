@@ -60,12 +60,14 @@ def content(api: HfApi, repo: str, path: str, revision: str = "main", kind: str 
 
 
 def test_a_stranger_proposes_and_the_owner_merges(ada: HfApi, eve: HfApi, repo: str) -> None:
-    add(ada, repo, {"kept.txt": b"1", "changed.txt": b"1", "gone.txt": b"1"})
+    add(ada, repo, {name: b"1" for name in ("kept.txt", "changed.txt", "gone.txt", "gone-on-both.txt")})
     with pytest.raises(HfHubHTTPError):
         add(eve, repo, {"changed.txt": b"2"})
     made = add(eve, repo, {"changed.txt": b"2", "new.bin": b"\0new"}, create_pr=True)
     assert (made.pr_num, made.pr_revision) == (1, "refs/pr/1")
-    eve.delete_file("gone.txt", repo, revision="refs/pr/1")
+    for name in ("gone.txt", "gone-on-both.txt"):
+        eve.delete_file(name, repo, revision="refs/pr/1")
+    ada.delete_file("gone-on-both.txt", repo)
     add(ada, repo, {"kept.txt": b"2"})
     assert content(ada, repo, "changed.txt") == b"1"
     assert content(ada, repo, "changed.txt", "refs/pr/1") == b"2"
@@ -136,6 +138,8 @@ def test_pull_requests_are_against_branches(ada: HfApi, repo: str) -> None:
     for revision in (ada.model_info(repo).sha, "absent"):
         with pytest.raises(RevisionNotFoundError):
             add(ada, repo, {"a": b"1"}, revision=revision, create_pr=True)
+    with pytest.raises(RevisionNotFoundError):
+        add(ada, repo, {"a": b"1"}, revision=f"refs/pr/{10**20}")
 
 
 def test_only_authors_and_owners_change_a_discussion(ada: HfApi, eve: HfApi, repo: str) -> None:
@@ -170,21 +174,41 @@ def test_a_collection_lists_what_its_reader_may_see(ada: HfApi, eve: HfApi, repo
         (private, "dataset", None), (repo, "model", "first")
     ]  # fmt: skip
     assert [item.item_id for item in eve.get_collection(slug).items] == [repo]
-    with pytest.raises(HfHubHTTPError):
-        eve.add_collection_item(slug, repo, "model")
-    with pytest.raises(HfHubHTTPError):
+    with pytest.raises(HfHubHTTPError, match="has this item already"):
         ada.add_collection_item(slug, repo, "model")
+    hidden = ada.create_collection("Hidden", namespace="ada", private=True).slug
+    (*_, listed) = ada.add_collection_item(slug, hidden, "collection").items
+    assert (listed.item_id, listed.item_type) == (hidden, "collection")
+    assert [item.item_id for item in eve.get_collection(slug).items] == [repo]
+    assert {found.slug for found in ada.list_collections(owner="ada")} == {slug, hidden}
     ada.update_collection_item(slug, items[1].item_object_id, position=0)
     ada.move_repo(repo, f"{repo}-moved")
-    assert [item.item_id for item in ada.get_collection(slug).items] == [f"{repo}-moved", private]
+    assert [item.item_id for item in ada.get_collection(slug).items] == [f"{repo}-moved", private, hidden]
     ada.delete_repo(f"{repo}-moved")
     assert [found.slug for found in eve.list_collections(owner="ada")] == [slug]
     changed = ada.update_collection_metadata(slug, title="Runs", private=True)
     assert changed.slug.startswith("ada/runs-") and ada.get_collection(slug).title == "Runs"
-    with pytest.raises(HfHubHTTPError):
+    with pytest.raises(HfHubHTTPError, match="Collection not found"):
         eve.get_collection(slug)
     ada.delete_collection(slug)
     ada.delete_collection(slug, missing_ok=True)
+
+
+def test_a_collection_is_changed_by_its_owner_alone(ada: HfApi, eve: HfApi, repo: str) -> None:
+    slug = ada.create_collection("Hers", namespace="ada").slug
+    (item,) = ada.add_collection_item(slug, repo, "model").items
+    own = eve.create_repo(f"eve/m-{uuid.uuid4().hex[:8]}").repo_id
+    for change in (
+        lambda: eve.create_collection("Not hers", namespace="ada"),
+        lambda: eve.add_collection_item(slug, own, "model"),
+        lambda: eve.update_collection_item(slug, item.item_object_id, note="changed"),
+        lambda: eve.delete_collection_item(slug, item.item_object_id),
+        lambda: eve.update_collection_metadata(slug, title="changed"),
+        lambda: eve.delete_collection(slug),
+    ):
+        with pytest.raises(HfHubHTTPError, match="don't have the rights"):
+            change()
+    ada.delete_collection(slug)
 
 
 def test_a_duplicate_has_the_history_and_stands_alone(ada: HfApi, eve: HfApi, repo: str) -> None:
@@ -227,6 +251,7 @@ def test_deleting_large_files_rewrites_history(ada: HfApi, repo: str) -> None:
     ada.permanently_delete_lfs_files(repo, [files["dir/a.bin"]])
     assert sorted(ada.list_repo_files(repo)) == [".gitattributes", "a.txt", "b.bin"]
     assert sorted(ada.list_repo_files(repo, revision="v1")) == [".gitattributes", "a.txt"]
+    assert not [entry for entry in ada.list_repo_tree(repo) if entry.path == "dir"], "nothing is left in it"
     assert [commit.title for commit in ada.list_repo_commits(repo)] == ["Some change", "Some change", "initial commit"]
     assert content(ada, repo, "b.bin") == b"\0two"
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -78,6 +79,9 @@ def test_a_flipped_byte_of_a_blob_is_found_and_named(root: Path) -> None:
         flip(path, at)
     blobs[0].write_bytes(blobs[0].read_bytes()[:-1])
     assert len(problems(root)) > 1, "of the file, and of the paths that have it"
+    (root / "blobs" / "zz").mkdir()
+    shutil.copy(blobs[1], root / "blobs" / "zz")
+    assert f"blobs/zz/{blobs[1].name}: is no blob; remove it" in problems(root)
 
 
 def _dump(root: Path) -> list[str]:
@@ -153,14 +157,17 @@ def test_the_command_names_what_is_wrong_and_sets_it_aside(root: Path) -> None:
 def test_garbage_is_what_no_commit_and_no_young_upload_has(root: Path) -> None:
     gone = root / "blobs" / (name := hashlib.sha256(large(3)).hexdigest())[:2] / name
     kept = {path for path in (root / "blobs").glob("*/*")} - {gone}
+    (part := root / "parts" / "of-an-upload").parent.mkdir(exist_ok=True)
+    part.touch()
     assert collect(root, min_age_s=3600, dry_run=False).trees > 0
-    assert gone.exists(), "young uploads stay"
+    assert gone.exists() and part.exists(), "young uploads stay"
     os.utime(gone, (0, 0))
     planned = collect(root, min_age_s=0, dry_run=True)
     assert gone.exists()
     assert collect(root, min_age_s=0, dry_run=False) == planned
     assert planned.bytes >= 300_000
     assert set((root / "blobs").glob("*/*")) == kept
+    assert not part.exists()
     assert collect(root, min_age_s=0, dry_run=False) == (0, 0, 0)
     assert problems(root) == []
 
@@ -218,6 +225,20 @@ def test_a_root_of_the_first_schema_is_served(root: Path) -> None:
     assert problems(root) == []
 
 
+@pytest.mark.parametrize(
+    ("statement", "what"),
+    [
+        ("DELETE FROM refs WHERE name = 'refs/heads/main'", "has no branch main"),
+        ("DELETE FROM commits WHERE oid IN (SELECT parent FROM commits)", "its parent .* is missing"),
+        ("DELETE FROM commits WHERE oid IN (SELECT target FROM refs)", "points to .*, which is missing"),
+    ],
+)
+def test_a_row_that_a_root_without_totals_has_lost_is_found(root: Path, statement: str, what: str) -> None:
+    _as_first_schema(root)
+    _alter(root, statement)
+    assert any(re.search(what, problem) for problem in problems(root))
+
+
 def test_a_failed_upgrade_leaves_the_old_schema(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _as_first_schema(root)
     before = _dump(root)
@@ -252,6 +273,8 @@ def test_a_missing_secret_is_named(stored: Path, tmp_path: Path) -> None:
         seal.unlink(missing_ok=True)
     Signer(root)
     assert problems(root) == []
+    (root / "secret").write_bytes(b"short")
+    assert problems(root)[0].startswith("secret: expected 32 bytes")
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="mounts in a namespace of its own")
@@ -259,6 +282,7 @@ def test_a_backup_on_a_read_only_mount_is_checked(stored: Path, tmp_path: Path) 
     """Also one of a killed server, whose log is not in its database yet."""
     root = Path(shutil.copytree(stored / "root", tmp_path / "root"))
     database = Database(root / "hub.sqlite")
+    assert not (root / "seal.json").exists(), "or a killed server's root would look altered"
     with database.write() as db:
         db.execute("UPDATE repos SET modified_ms = modified_ms + 1")
     shutil.copytree(root, tmp_path / "killed", ignore=shutil.ignore_patterns("*-shm"))

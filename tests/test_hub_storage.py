@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,11 +17,21 @@ import httpx
 import pytest
 import uvicorn
 from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.lfs import _upload_multi_part
 from test_hub_accounts import TOKENS, write_accounts
 from test_hub_xet import chunk
 
-from erpd_hub.hub.server import routes_multipart, uploads, xet
+from erpd_hub.hub.server import (
+    collection_store,
+    pulls,
+    routes_collections,
+    routes_commit,
+    routes_multipart,
+    routes_xet,
+    uploads,
+    xet,
+)
 from erpd_hub.hub.server.accounts_file import read_accounts
 from erpd_hub.hub.server.app import HubApp
 from erpd_hub.hub.server.call import Hub
@@ -202,6 +213,47 @@ def test_a_part_that_stalls_stops_no_completion_and_changes_no_blob(
         assert b" 503 " in stalled.recv(1000).splitlines()[0], "which clients try again"
     assert hub.blobs.path(sha).read_bytes() == content
     assert not list((hub.root / "parts").glob(f"{sha}-*"))
+
+
+def test_a_body_beyond_its_bound_is_refused_and_leaves_nothing(
+    hub: Hub, ada: HfApi, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that does not say its length."""
+    for module, name in ((routes_commit, "COMMIT"), (routes_xet, "XORB"), (routes_xet, "SHARD")):
+        monkeypatch.setattr(module, f"MAX_{name}_BYTES", 1000)
+    repo = ada.create_repo("ada/bounded").repo_id
+    headers = {"Authorization": f"Bearer {TOKENS['ada']}"}
+    given = httpx.get(f"{url}/api/models/{repo}/xet-write-token/main", headers=headers).json()
+    of_xet = {"Authorization": f"Bearer {given['accessToken']}"}
+    for path, who in (
+        (f"{url}/api/models/{repo}/commit/main", headers),
+        (f"{given['casUrl']}/v1/xorbs/default/{'c' * 64}", of_xet),
+        (f"{given['casUrl']}/v1/shards", of_xet),
+    ):
+        answer = httpx.post(path, content=iter([b" " * 600] * 2), headers=who)
+        assert (answer.status_code, "larger than 1000 bytes" in answer.text) == (413, True), path
+    assert not list((hub.root / "incoming").iterdir())
+
+
+def test_lists_are_read_in_pages_and_have_an_end(ada: HfApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events of a discussion, items of a collection, collections of an owner."""
+    monkeypatch.setattr(pulls, "MAX_EVENTS", 2)
+    monkeypatch.setattr(routes_collections, "MAX_ITEMS", 1)
+    monkeypatch.setattr(routes_collections, "PER_PAGE", 1)
+    monkeypatch.setattr(collection_store, "MAX_COLLECTIONS", 3)
+    repo, other = (ada.create_repo(f"ada/listed-{number}").repo_id for number in range(2))
+    ada.create_discussion(repo, "Title")
+    ada.comment_discussion(repo, 1, "the last")
+    with pytest.raises(HfHubHTTPError, match="too long; open another"):
+        ada.comment_discussion(repo, 1, "one more")
+    slugs = {ada.create_collection(f"List {number}", namespace="ada").slug for number in range(3)}
+    with pytest.raises(HfHubHTTPError, match="has 3 collections already"):
+        ada.create_collection("One more", namespace="ada")
+    found = [item.slug for item in islice(ada.list_collections(owner="ada"), 4)]
+    assert (len(found), set(found)) == (3, slugs)
+    ada.add_collection_item(found[0], repo, "model")
+    with pytest.raises(HfHubHTTPError, match="at most 1 items"):
+        ada.add_collection_item(found[0], other, "model")
 
 
 XORB = chunk(b"a" * 1000) + chunk(b"b" * 1000)

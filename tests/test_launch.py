@@ -17,8 +17,9 @@ from conftest import MICRO, cli
 from erpd_hub.config import RolloutConfig, ScoreConfig, TeacherConfig, VLLMEngine
 from erpd_hub.errors import ArtifactError, ConfigError, StageError
 from erpd_hub.hub.connecting import connect
-from erpd_hub.launching.launch import Launch, run_stage
+from erpd_hub.launching.launch import run_stage
 from erpd_hub.launching.machine import visible_gpus
+from erpd_hub.launching.options import Launch
 from erpd_hub.launching.processes import alone
 from erpd_hub.launching.worker import Job, read_answer
 from erpd_hub.lineage import locate, verify

@@ -6,7 +6,8 @@ from architectures import ARCHITECTURES, random_model
 
 from erpd_hub.errors import ConfigError
 from erpd_hub.layout import cut_batches, exact_layout
-from erpd_hub.logprobs import install_logprob_forward, make_batch, response_logprobs
+from erpd_hub.logprobs import install_logprob_forward, response_logprobs
+from erpd_hub.response_batch import make_batch
 
 LENGTHS = [3, 90, 40, 60, 7, 10, 55]
 

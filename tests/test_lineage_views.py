@@ -9,7 +9,8 @@ from erpd_hub.display import print_findings
 from erpd_hub.errors import ArtifactError
 from erpd_hub.hub.connecting import connect
 from erpd_hub.lineage import ancestry, locate, record_at, verify
-from erpd_hub.lineage_views import as_data, as_mermaid, as_text, differences
+from erpd_hub.lineage_views import as_data, as_mermaid, as_text, differences, incomparable
+from erpd_hub.run_files import run_artifact
 
 
 def test_graph_as_json_holds_every_ancestor_once(micro) -> None:
@@ -58,6 +59,24 @@ def test_what_is_missing_altered_or_no_record_is_told_apart(micro_copy, capsys) 
         locate(hub, "local/micro-details")
 
 
+def test_a_run_and_a_step_name_an_artifact(micro) -> None:
+    hub = connect("local")
+    assert run_artifact("micro:student").startswith("local/micro-r1-student@")
+    assert locate(hub, run_artifact("micro:r1/student")) == locate(hub, "local/micro-r1-student")
+    assert record_at(hub, locate(hub, run_artifact("micro:teacher@step-3"))).saved_step == 3
+    assert run_artifact("local/micro-r1-student") == "local/micro-r1-student"
+    with pytest.raises(ArtifactError, match=r"micro:stduent: expected one of base, .*did you mean 'student'"):
+        run_artifact("micro:stduent")
+
+
+def test_two_kinds_are_said_before_their_differences(micro) -> None:
+    hub = connect("local")
+    student, control, prompts = (record_at(hub, locate(hub, f"local/micro-r1-{name}"))
+                                 for name in ("student", "control", "prompts"))  # fmt: skip
+    assert incomparable(student, control) == ""
+    assert incomparable(student, prompts).startswith("of different kinds (checkpoint made by distill, prompts made by")
+
+
 def test_mermaid_has_a_line_for_every_node_and_edge(micro) -> None:
     hub = connect("local")
     root = ancestry(hub, locate(hub, "local/micro-r1-student"))
@@ -84,7 +103,7 @@ def test_commands(micro) -> None:
     assert cli("lineage", "local/micro-r1-student", "--format", "mermaid", home=micro.home).stdout.startswith(
         "graph LR"
     )
-    told = cli("lineage", "diff", "local/micro-r1-student", "local/micro-r1-control", home=micro.home).stdout
-    assert "advantage" in told and "outcome" in told
+    told = cli("lineage", "diff", "micro:student", "local/micro-r1-control", home=micro.home).stdout
+    assert "advantage" in told and "outcome" in told and "of different kinds" not in told
     same = cli("lineage", "diff", "local/micro-r1-student", "local/micro-r1-student", "--json", home=micro.home).stdout
     assert json.loads(same) == {}

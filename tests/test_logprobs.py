@@ -11,15 +11,9 @@ from torch.distributed.tensor import DTensor
 from erpd_hub import head
 from erpd_hub.errors import ConfigError
 from erpd_hub.estimators import kl_k1, kl_k3, masked_mean
-from erpd_hub.logprobs import (
-    autocast,
-    full_vocabulary_kl,
-    install_logprob_forward,
-    kl_to_anchor,
-    make_batch,
-    response_logprobs,
-    unwrap,
-)
+from erpd_hub.exact_kl import full_vocabulary_kl, kl_to_anchor
+from erpd_hub.logprobs import autocast, install_logprob_forward, response_logprobs, unwrap
+from erpd_hub.response_batch import make_batch
 
 PROMPTS = [[2, 5, 6, 3], [2, 7, 3], [2, 9, 8, 7, 6, 3]]
 RESPONSES = [[5, 6, 7, 1], [0, 8, 1], [9]]  # 0 is the padding id and a token like any other here

@@ -6,30 +6,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-from conftest import cli
-from moving_hubs import PARTS, Hubs, Two, commits, two_hubs
+from moving_hubs import PARTS, Two, commits
 from published import as_input, push
+from typer.testing import CliRunner
 
 from erpd_hub.artifacts import OriginRecord, fingerprint_tag
+from erpd_hub.cli import app
 from erpd_hub.hub.client import Hub
 from erpd_hub.hub.connecting import connect
 from erpd_hub.lineage import Place, locate, verify
 from erpd_hub.moving import Move
 
 
-@pytest.fixture(scope="module")
-def hubs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hubs]:
-    with two_hubs(tmp_path_factory.mktemp("moving")) as found:
-        yield found
-
-
-@pytest.fixture
-def two(hubs: Hubs, monkeypatch: pytest.MonkeyPatch) -> Two:
-    return hubs.start_over(monkeypatch)
+def all_right(hub: Hub, place: Place) -> bool:
+    return not [problem for finding in verify(hub, place) for problem in finding.problems]
 
 
 def test_a_copy_verifies_on_the_other_side_and_a_second_one_changes_nothing(two: Two) -> None:
@@ -42,9 +34,11 @@ def test_a_copy_verifies_on_the_other_side_and_a_second_one_changes_nothing(two:
     assert not [problem for finding in findings for problem in finding.problems]
     before = commits(two.target, "lab")
     assert before["model:lab/t-r1-teacher"] == 2  # the Hub's own first one, and the artifact's
+    two.source.tag("model", two.teacher.repo_id, "named-since", two.teacher.revision)
     again = list(move.run(two.details))
     assert {item.how for item in again} == {"there"}
     assert [item.target for item in again] == [item.target for item in done]
+    assert two.target.tags("model", "lab/t-r1-teacher")["named-since"] == done[3].target.revision
     assert commits(two.target, "lab") == before
 
 
@@ -86,7 +80,11 @@ def test_what_was_read_upstream_is_copied_only_where_that_is_named(two: Two) -> 
     (moved,) = two.source.lineage("model", "lab/u-r1-teacher", below.target.revision).inputs
     assert (moved.repo_id, moved.revision, moved.upstream) == ("lab/u-r1-base", above.target.revision, False)
     assert moved.origin == OriginRecord(repo_id="bob/u-r1-base", revision=sha)
-    assert not [problem for finding in verify(two.source, below.target) for problem in finding.problems]
+    assert all_right(two.source, below.target)
+    # Named at last, it takes its place in the copy that was made without it.
+    late = list(Move(connect(two.source.identity, upstream=two.target.identity), two.target, "lab").run(place))
+    (moved,) = two.target.lineage("model", "lab/u-r1-teacher", late[-1].target.revision).inputs
+    assert (moved.repo_id, moved.upstream) == ("lab/u-r1-base", False)
 
 
 def test_private_repositories_stay_private(two: Two) -> None:
@@ -115,11 +113,7 @@ def test_an_interrupted_copy_goes_on_from_there(two: Two) -> None:
     after = commits(two.target, "lab")
     assert {name: after[name] for name in before} == before
     assert [two.target.tags("model", "lab/t-r1-base"), two.target.tags("dataset", "lab/questions")] == kept
-    assert not [problem for finding in verify(two.target, done[-1].target) for problem in finding.problems]
-
-
-def all_right(hub: Hub, place: Place) -> bool:
-    return not [problem for finding in verify(hub, place) for problem in finding.problems]
+    assert all_right(two.target, done[-1].target)
 
 
 def test_main_of_a_copy_does_not_go_back(two: Two) -> None:
@@ -180,17 +174,23 @@ def test_a_copy_killed_twice_is_finished_by_the_next(two: Two, tmp_path: Path) -
     assert len(report["parts"]) == 5
     place = locate(two.target, "lab/t-details/teacher/addition")
     assert place.revision == report["artifact"]["revision"]
-    assert not [problem for finding in verify(two.target, place) for problem in finding.problems]
+    assert all_right(two.target, place)
     # One commit an artifact; the details' repository has one for its card too.
     assert sorted(commits(two.target, "lab").values()) == [2, 2, 2, 2, 3]
 
 
-def test_pull_brings_an_artifact_to_the_embedded_hub(two: Two, tmp_path: Path) -> None:
+def test_pull_brings_an_artifact_to_the_embedded_hub(two: Two, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("ERPD_HOME", str(tmp_path / "home"))
+
+    def said(*words: str) -> str:
+        done = CliRunner().invoke(app, words, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
     command = ("hub", "pull", "alice/t-r1-teacher", "--from", two.source.identity)
-    planned = cli(*command, "--dry-run", home=tmp_path / "home").stdout
-    assert [line.split()[2].split("@")[0] for line in planned.splitlines()] == [f"alice/{name}" for name in PARTS[:4]]
-    assert "4 artifacts: 4 copied" in cli(*command, home=tmp_path / "home").stdout
-    assert "4 artifacts: 0 copied, 4 already there" in cli(*command, home=tmp_path / "home").stdout
-    verified = cli("lineage", "verify", "local/t-r1-teacher", home=tmp_path / "home").stdout
-    assert "4 checked, 0 missing or altered" in verified
-    assert "copied from alice/t-r1-teacher@" in cli("lineage", "local/t-r1-teacher", home=tmp_path / "home").stdout
+    planned = said(*command, "--dry-run").splitlines()
+    assert [line.split()[2].split("@")[0] for line in planned] == [f"alice/{name}" for name in PARTS[:4]]
+    assert "4 artifacts: 4 copied" in said(*command)
+    assert "4 artifacts: 0 copied, 4 already there" in said(*command)
+    assert "4 checked, 0 missing or altered" in said("lineage", "verify", "local/t-r1-teacher")
+    assert "copied from alice/t-r1-teacher@" in said("lineage", "local/t-r1-teacher")

@@ -1,12 +1,15 @@
 """What a copy from one Hub to another refuses before the first byte, and what it says."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
 
 import pytest
 from conftest import cli
-from moving_hubs import Hubs, Two, commits, two_hubs
+from moving_hubs import Hubs, Two, commits
 from published import as_input, push
 
 from erpd_hub.artifacts import LINEAGE, OriginRecord
@@ -15,19 +18,10 @@ from erpd_hub.home import cache_folder
 from erpd_hub.hub.connecting import connect
 from erpd_hub.hub.local import EmbeddedHub
 from erpd_hub.hub.retry import with_retries
+from erpd_hub.hub.rights import check_may_write
 from erpd_hub.hub.tokens import check_tokens, token_variable
+from erpd_hub.lineage import Place
 from erpd_hub.moving import Move
-
-
-@pytest.fixture(scope="module")
-def hubs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hubs]:
-    with two_hubs(tmp_path_factory.mktemp("moving")) as found:
-        yield found
-
-
-@pytest.fixture
-def two(hubs: Hubs, monkeypatch: pytest.MonkeyPatch) -> Two:
-    return hubs.start_over(monkeypatch)
 
 
 def test_a_record_cannot_name_a_folder_outside_its_repository(two: Two) -> None:
@@ -105,6 +99,35 @@ def test_a_token_without_the_right_is_named_before_the_first_byte(two: Two, monk
     assert commits(two.target, "lab") == {}
 
 
+class Asked(BaseHTTPRequestHandler):
+    """Who is asking, as huggingface.co says it: the embedded Hub has no token that only reads."""
+
+    said: Mapping[str, object]
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(self.said).encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_token_that_only_reads_is_refused() -> None:
+    with HTTPServer(("127.0.0.1", 0), Asked) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        hub = connect(f"http://127.0.0.1:{server.server_port}")
+        for namespace, role, in_lab, refused in (
+            ("bob", "write", "read", False), ("lab", "write", "read", True), ("lab", "write", "write", False),
+            ("bob", "read", "admin", True), ("bob", "fineGrained", "admin", False),
+        ):  # fmt: skip
+            auth = {"type": "access_token", "accessToken": {"role": role}}
+            Asked.said = {"name": "bob", "orgs": [{"name": "lab", "roleInOrg": in_lab}], "auth": auth}
+            with pytest.raises(ConfigError, match="got one that only reads") if refused else nullcontext():
+                check_may_write(hub, namespace)
+        server.shutdown()
+
+
 def test_a_refusal_is_said_in_the_endpoints_words(two: Two) -> None:
     with pytest.raises(
         HubError, match=r"HTTP 403: You don't have the rights .* alice; the token has no right to do this"
@@ -122,6 +145,16 @@ def test_a_missing_parent_is_said_before_anything_is_copied(two: Two) -> None:
     two.source.api.delete_repo("alice/questions", repo_type="dataset")
     with pytest.raises(ArtifactError, match=r"alice/questions@.*nothing was copied"):
         list(Move(two.source, two.target, "lab").run(two.teacher))
+    assert commits(two.target, "lab") == {}
+
+
+def test_what_is_not_what_was_read_is_not_copied(two: Two) -> None:
+    (read,) = two.source.lineage("dataset", "alice/t-r1-prompts", "main").inputs
+    other = read.model_copy(update={"digest": "0" * 64})
+    sha, record = push(two.source, {"data/train.parquet": b"rows"}, inputs=[other], stage="prompts", kind="prompts",
+                       run="f", repo_type="dataset", repo_id="alice/f-r1-prompts")  # fmt: skip
+    with pytest.raises(ArtifactError, match=r"alice/questions@\w+: altered: its files are not those"):
+        list(Move(two.source, two.target, "lab").run(Place("dataset", record.repo_id, sha)))
     assert commits(two.target, "lab") == {}
 
 

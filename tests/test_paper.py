@@ -11,7 +11,8 @@ from erpd_hub.comparing.reproduce import METRICS
 from erpd_hub.errors import ConfigError
 from erpd_hub.nodes import Edge, Node, Plan
 from erpd_hub.plan import make_plan
-from erpd_hub.recipe import load_recipe, shipped_recipes
+from erpd_hub.recipe import load_recipe
+from erpd_hub.recipe_files import shipped_recipes
 from erpd_hub.summary import reference_of
 
 OVERLAYS = sorted({name for item in experiments().values() for name in item.models.values() if "+" in name})

@@ -206,6 +206,9 @@ def test_rounded_weights_that_something_goes_on_from_are_cautioned_against():
     assert caution.startswith("r1/teacher.push_dtype: expected float32 at the learning rate 1e-06 for weights ")
     assert "that are input to r1/score-copy and 1 more, got bfloat16" in caution
     assert len(said({"teacher": rounded, "copy": copy, "later": {**TEACHER, "init": "copy"}})) == 1, "by way of a copy"
+    race = {"stage": "select", "candidates": ["teacher@step-5", "teacher"], "benchmark": "addition"}
+    assert len(said({"teacher": rounded, "best": race, "later": {**TEACHER, "init": "best"}})) == 1, "or of a race"
+    assert len(said({"teacher": rounded, "again": {**COMMON["rollouts"], "policy": "teacher"}})) == 1, "as a sampler"
     evaluate = {"checkpoints": ["teacher"], "benchmarks": ["addition"]}
     for changes in ({"learning_rate": 1e-5}, {"push_dtype": "float32"}, {"lora": {}}):
         assert not said({"teacher": rounded | changes, "copy": copy, "signal": signal})
@@ -221,6 +224,10 @@ def test_another_temperature_than_that_of_the_rollouts_is_cautioned_against():
     assert not said(drawn, scoring={"logprob_temperature": 0.6})
     drawn["rollouts"]["decoding"]["temperature"] = 0
     assert not said(drawn), "greedy responses have none"
+    drawn["rollouts"] = {"stage": "rollout", "type": "import", "source": "./x", "format": "trl"}
+    assert not said(drawn), "nobody knows"
+    drawn["rollouts"]["decoding"] = {"temperature": 0.6}
+    assert len(said(drawn | {"signal": {"rollouts": "rollouts", "numerator": "teacher"}})) == 1, "two scores, one word"
 
 
 # --------------------------------------------------------------------------------------------- presets

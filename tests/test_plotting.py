@@ -11,7 +11,8 @@ from erpd_hub.artifacts import InputRecord, LineageRecord, check_payload, read_l
 from erpd_hub.cli.plot import plot
 from erpd_hub.errors import ArtifactError, ConfigError, ErpdError
 from erpd_hub.hub.connecting import connect
-from erpd_hub.model_cards.pictures import POSITIONS, SCORES, SIGNAL, TRAINING, pictures_in
+from erpd_hub.lineage_views import Above
+from erpd_hub.model_cards.pictures import DISTANCES, POSITIONS, SCORES, SIGNAL, TRAINING, pictures_in
 from erpd_hub.plotting import curves, efficiency, phases, tokens
 from erpd_hub.plotting.card_charts import distances, recorded, scores, signal_counts
 from erpd_hub.plotting.cards import draw_pictures, repository_pictures, write_card
@@ -107,6 +108,12 @@ def test_an_mse_teacher_is_in_figure_5_alone_with_where_it_had_unlearned() -> No
     assert "low (step 2)" in probability.get_legend_handles_labels()[1]
     assert points(score, "mse") == [(3, 60)]
     assert isinstance(curves.unlearning(a_run([BASE])), Skipped)
+    with styled():
+        unscored = curves.unlearning(a_run([BASE], teacher))
+    assert isinstance(unscored, Drawn) and "AVG@K" in found.caption
+    assert "AVG@K" not in unscored.caption and "intervals" not in unscored.caption, (
+        "nothing of a panel that is not there"
+    )
 
 
 def a_student(name: str, signal: str = "signal", start: str = "base", **config: Any) -> Made:
@@ -143,7 +150,9 @@ def test_paths_go_over_saved_steps_and_say_what_has_no_kl() -> None:
             a_row("ce@step-4", "teacher", 0.6, None)]  # fmt: skip
     with styled():
         found = efficiency.paths(a_run(rows))
-    assert isinstance(found, Drawn)
+        few = efficiency.paths(a_run(rows[:2]))
+    assert isinstance(found, Drawn) and isinstance(few, Drawn)
+    assert ["the grey line" in one.caption for one in (found, few)] == [True, False]
     (axes,) = found.figure.axes
     assert points(axes, "ce (teacher)") == [(0.01, 50), (0.3, 70)]
     assert points(axes, "base") == [(0, 40)]
@@ -164,6 +173,7 @@ def test_fixed_and_evolving_students_of_one_signal_stand_side_by_side() -> None:
     score, distance = found.figure.axes
     labels = score.get_legend_handles_labels()[1]
     assert set(labels) == {"base", "ce@step-8 (teacher)", "fixed (fixed)", "evolving (evolving)"}
+    assert all(tick == round(tick) for tick in score.get_xticks()), "of one step too"
     assert [list(bars.lines[0].get_ydata()) for bars in distance.containers] == [[0.01], [0.02]]
     (kl,) = distance.containers[0].lines[2][0].get_segments()
     assert list(kl[:, 1]) == pytest.approx([0.01 - 0.00196, 0.01 + 0.00196])
@@ -206,11 +216,14 @@ def test_outliers_stand_by_outcome_and_position_beside_a_critic() -> None:
         alone = tokens.outliers(a_run([], signal))
     assert isinstance(found, Drawn) and isinstance(alone, Drawn)
     right, wrong, errors, _ = found.figure.axes
-    assert points(right, "median") == [(5, 0), (15, 0)]
+    assert points(right, "median") == [(0, 0), (10, 0), (10, 0), (20, 0)], "over the whole of each tenth"
     assert points(right, "the ten furthest of all") == [(17.5, -9)]
     assert points(wrong, "the ten furthest of all") == []
     assert points(errors, "the ten furthest of all") == [(17.5, pytest.approx(-0.9))]
     assert "noise floor" in right.get_legend_handles_labels()[1]
+    with styled():
+        silent = tokens.outliers(a_run([], made("signal", "signal", metrics=a_table(1.0) | {"noise_floor": 0.0})))
+    assert isinstance(silent, Drawn) and "noise floor" not in silent.figure.axes[0].get_legend_handles_labels()[1]
     assert wrong.get_title("left") == "wrong responses; noise floor 0.5 nats"
     assert found.missing == () and "no `critic`" in alone.missing[0]
 
@@ -325,7 +338,7 @@ def test_a_picture_that_cannot_be_drawn_is_left_out_and_said(value: float, tmp_p
     like = {"kind": "signal", "environment": {}, "code": {"version": "1", "git_commit": None, "dirty": False}}
     record = made("signal", "signal", metrics=metrics | {"strategy": 1}).record.model_copy(update=like)
     (tmp_path / "lineage.json").write_text(record.to_json())
-    write_card(tmp_path, read_lineage(tmp_path / "lineage.json"), command="run quickstart", graph="")
+    write_card(tmp_path, read_lineage(tmp_path / "lineage.json"), command="run quickstart", above=Above())
     card = (tmp_path / "README.md").read_text()
     assert pictures_in(tmp_path) == [] and "![" not in card
     assert [f"`{name}` could not be drawn" in card for name in (SIGNAL, POSITIONS)] == [True, True]
@@ -342,6 +355,16 @@ def test_what_a_repository_did_not_measure_is_not_drawn() -> None:
     assert [list(axes.containers[0].lines[0].get_xdata()) for axes in (kl, score)] == [[0.0, 0.2], [50.0]]
     assert not any(map(isfinite, entropy.containers[0].lines[0].get_xdata()))
     assert not any(segment.size for segment in score.containers[0].lines[2][0].get_segments())
+
+
+def test_a_picture_of_the_same_values_stays_as_another_machine_drew_it() -> None:
+    records = [{"folder": "a/b", "metrics": {"avg": 0.5, "interval": [0.25, 0.75]}}]
+    drawn = repository_pictures(records)[SCORES]
+    assert drawn is not None and repository_pictures(records) == {SCORES: drawn, DISTANCES: None}
+    theirs = drawn + b"as another matplotlib has it"
+    assert repository_pictures(records, {SCORES: theirs})[SCORES] == theirs
+    records[0]["metrics"] |= {"avg": 0.625}
+    assert repository_pictures(records, {SCORES: theirs})[SCORES] not in (theirs, drawn)
 
 
 def test_a_run_without_matplotlib_leaves_the_pictures_that_are_there(micro_copy, monkeypatch) -> None:

@@ -125,6 +125,8 @@ def test_cispo_keeps_the_gradient_of_clipped_tokens() -> None:
     assert (gradient(CASES["cispo"][0], batch)[batch.mask] != 0).all()
     positive = batch.mask & (batch.advantages > 0)
     assert (gradient(CASES["grpo"][0], batch)[positive] == 0).all()
+    assert CASES["cispo"][0](batch).metrics["clip_fraction"] == (batch.mask.sum(), batch.mask.sum())
+    assert CASES["cispo"][0](replace(batch, old_logprobs=batch.logprobs)).metrics["clip_fraction"][0] == 0
 
 
 @pytest.mark.parametrize("level", ["sequence", "token"])

@@ -10,7 +10,8 @@ from erpd_hub.errors import ConfigError
 from erpd_hub.fields import identity, roles
 from erpd_hub.plan import make_plan
 from erpd_hub.planning.cautions import cautions
-from erpd_hub.recipe import load_recipe, shipped_recipes
+from erpd_hub.recipe import load_recipe
+from erpd_hub.recipe_files import shipped_recipes
 from erpd_hub.references import PathRef, RepoRef, ReservedRef, StepRef, parse_reference
 
 HERE = Path(__file__).parent

@@ -8,10 +8,10 @@ import pytest
 from conftest import cli
 
 from erpd_hub.comparing.claims import Measured, judge, judge_over_seeds
-from erpd_hub.comparing.over_seeds import checkpoints_over_seeds, fingerprints_over_seeds, markdown, overview, page_name
+from erpd_hub.comparing.over_seeds import checkpoints_over_seeds, fingerprints_over_seeds, markdown, overview
 from erpd_hub.comparing.paper import Claim, Experiment
 from erpd_hub.comparing.reproduce import beside
-from erpd_hub.comparing.result_pages import overview_page
+from erpd_hub.comparing.result_pages import write_pages
 
 MICRO_TWIN = Path(__file__).parent / "micro_twin.yaml"
 EXPERIMENT = Experiment.model_validate(
@@ -187,13 +187,15 @@ def test_a_single_seed_has_a_difference_and_no_interval() -> None:
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 
 
-def test_the_documented_results_are_what_was_reported() -> None:
+def test_the_documented_results_are_what_was_reported(tmp_path) -> None:
     reports = [json.loads(path.read_text()) for path in RESULTS.glob("*.json")]
     assert reports
     for found in reports:
-        assert (RESULTS / f"{page_name(found)}.md").read_text() == markdown(found)
         assert found["claims"] == json.loads(json.dumps([_again(claim) for claim in found["claims"]]))
-    assert (RESULTS / "README.md").read_text() == overview_page(RESULTS)
+        write_pages(found, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in RESULTS.iterdir()}
+    for path in tmp_path.iterdir():
+        assert path.read_text() == (RESULTS / path.name).read_text(), path.name
 
 
 def _again(claim: dict[str, object]) -> dict[str, object]:

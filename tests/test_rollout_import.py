@@ -105,10 +105,12 @@ def test_bad_rows_are_named_and_counted_or_refused(tmp_path, bring, caplog) -> N
 def test_rewards_that_are_no_outcomes_are_refused_and_not_chosen_among(tmp_path, bring) -> None:
     """Rows with 1 kept and those with -0.5 left out would be a batch of right responses."""
     row = {"prompt_ids": ids("1+1?"), "response_ids": ids("2")}
-    file = lines(tmp_path / "rows.jsonl", {**row, "reward": 1.0}, {**row, "reward": -0.5})
+    file = lines(tmp_path / "rows.jsonl", *({**row, "reward": reward} for reward in (1.0, -0.5, 0.0)))
     with pytest.raises(StageError, match=r"row 2: reward: expected 0 or 1, got -0\.5; say with reward_above=NUMBER"):
         bring(file)
-    assert [row["label"] for row in bring(file, reward_above=0)[1]] == [1, 0]
+    assert [row["label"] for row in bring(file, reward_above=0)[1]] == [1, 0, 0]
+    metrics, rows, _ = bring(lines(tmp_path / "graded.jsonl", {**row, "reward": 1.5, "gold": "2"}))
+    assert (rows[0]["label"], metrics["disagreements"]) == (0, 0), "such a score contradicts no grade"
 
 
 def test_text_alone_is_refused_unless_asked_for(tmp_path, bring) -> None:

@@ -7,8 +7,9 @@ from tiny import FORMAT, context, folder_digest, make_policy, save_policy
 from erpd_hub.config import Decoding, TransformersEngine
 from erpd_hub.errors import StageError
 from erpd_hub.evaluation.grading import Grade
-from erpd_hub.logprobs import make_batch, response_logprobs
+from erpd_hub.logprobs import response_logprobs
 from erpd_hub.prompts import Problem, render
+from erpd_hub.response_batch import make_batch
 from erpd_hub.samples import read_rows, sample_seed, shard_paths
 from erpd_hub.sampling import rows, shard_grades
 from erpd_hub.sampling.engine import Completion, Request, request_seed

@@ -146,7 +146,7 @@ def _publish_hostile(api: HfApi, folder: Path) -> None:
             api, "local/run-details", f"{name}/toy/data/train-00000.parquet", [_sample(k) for k in range(2)], folder
         )
         line = json.dumps({"step": 1, "loss": 1.0, "entropy": 0.5})
-        files = {"lineage.json": _record([]), "dynamics.jsonl": line, "tokenizer.json": _tokenizer()}
+        files = {"lineage.json": _record([], stage="teacher"), "dynamics.jsonl": line, "tokenizer.json": _tokenizer()}
         _upload(api, f"local/{name}", "model", files)
     signal = {"problem_id": ATTACK, "k": 0, "label": None, "numerator": [-0.5], "denominator": [-1.0], "old": [-1.0],
               "signal": [0.5]}  # fmt: skip
@@ -159,13 +159,13 @@ def _publish_hostile(api: HfApi, folder: Path) -> None:
     )
 
 
-def _record(inputs: list[tuple[str, str, str, str]]) -> str:
+def _record(inputs: list[tuple[str, str, str, str]], *, stage: str = ATTACK) -> str:
     told = [
         {"role": role, "repo_type": kind, "repo_id": repo, "revision": "main", "folder": folder, "digest": ATTACK}
         for role, kind, repo, folder in [*inputs, (ATTACK, "model", "local/base", "")]
     ]
-    files = {ATTACK: {"sha256": ATTACK, "size": 1}}
-    return json.dumps({"stage": ATTACK, "step": ATTACK, "digest": ATTACK, "inputs": told, "files": files})
+    files = {name: {"sha256": ATTACK, "size": 1} for name in (ATTACK, "dynamics.jsonl")}
+    return json.dumps({"stage": stage, "run": ATTACK, "step": ATTACK, "digest": ATTACK, "inputs": told, "files": files})
 
 
 def _tokenizer() -> str:
@@ -201,4 +201,5 @@ def _sample(k: int) -> dict:
     return {
         "problem_id": ATTACK, "k": k, "text": f"<think>{ATTACK}</think>{ATTACK}", "gold": ATTACK, "extracted": ATTACK,
         "verdict": "wrong", "label": 0, "finish_reason": "stop", "judge": ATTACK, "response_ids": [1],
+        "prompt_ids": [1],
     }  # fmt: skip

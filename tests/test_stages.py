@@ -22,8 +22,9 @@ from erpd_hub.config import (
 )
 from erpd_hub.distances import measure
 from erpd_hub.errors import ArtifactError, ConfigError, StageError
-from erpd_hub.logprobs import make_batch, response_logprobs
+from erpd_hub.logprobs import response_logprobs
 from erpd_hub.models import load_model, load_tokenizer
+from erpd_hub.response_batch import make_batch
 from erpd_hub.samples import read_rows
 from erpd_hub.stages import base, distill, probe, rollout, score, signal, teacher, unlearned
 from erpd_hub.stages.probe import ratio_mean

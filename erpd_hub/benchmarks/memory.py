@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from erpd_hub.benchmarks.shapes import SHAPES, random_model, shape_named
 from erpd_hub.benchmarks.timing import held_bytes, peak_bytes, reset_peak, synchronize
 from erpd_hub.errors import StageError
-from erpd_hub.logprobs import ResponseBatch, install_logprob_forward, make_batch, response_logprobs
+from erpd_hub.logprobs import install_logprob_forward, response_logprobs
+from erpd_hub.response_batch import ResponseBatch, make_batch
 from erpd_hub.training.activations import checkpoint_activations
 
 SCHEMA = "erpd-hub/bench-memory/v1"

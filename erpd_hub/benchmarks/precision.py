@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from erpd_hub.estimators import masked_mean
+from erpd_hub.exact_kl import full_vocabulary_kl
 from erpd_hub.layout import cut_batches
-from erpd_hub.logprobs import full_vocabulary_kl, make_batch
 from erpd_hub.models import load_model
 from erpd_hub.pipeline import Outcome, open_hub, run_plan
 from erpd_hub.plan import make_plan
 from erpd_hub.recipe import load_recipe
+from erpd_hub.response_batch import make_batch
 from erpd_hub.signals import whiten
 from erpd_hub.training.data import read_columns, read_trajectories
 

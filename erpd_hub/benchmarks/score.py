@@ -21,7 +21,8 @@ from erpd_hub.benchmarks.timing import synchronize
 from erpd_hub.columns import ShardReader, row_arrays
 from erpd_hub.config import Dtype, ScoreConfig
 from erpd_hub.layout import cut_batches
-from erpd_hub.logprobs import ResponseBatch, autocast, make_batch
+from erpd_hub.logprobs import autocast
+from erpd_hub.response_batch import ResponseBatch, make_batch
 from erpd_hub.samples import SAMPLE_SCHEMA, shard_path, shard_paths, write_rows
 from erpd_hub.scoring import Scorer, score_shard
 

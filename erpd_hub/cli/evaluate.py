@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from erpd_hub.evaluation.backends.environments import Harness
-    from erpd_hub.recipe import Recipe
+    from erpd_hub.recipe_model import Recipe
 
 _SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 

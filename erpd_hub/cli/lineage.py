@@ -21,7 +21,8 @@ app = typer.Typer(cls=_ShowByDefault, no_args_is_help=True, help="Where an artif
 Upstream = Annotated[
     str | None, typer.Option(help="The Hub of inputs that the endpoint lacked; default: the endpoint.")
 ]
-LineageRef = Annotated[str, typer.Argument(help="namespace/name\\[@revision], or namespace/name/folder\\[@revision].")]
+_FORMS = "RUN:STEP of a run of this machine, namespace/name\\[@revision] or namespace/name/folder\\[@revision]."
+LineageRef = Annotated[str, typer.Argument(help=_FORMS)]
 
 
 @app.command()
@@ -36,9 +37,10 @@ def show(
     from erpd_hub.hub.connecting import connect
     from erpd_hub.lineage import ancestry, locate
     from erpd_hub.lineage_views import as_data, as_mermaid, as_text
+    from erpd_hub.run_files import run_artifact
 
     hub = connect(endpoint, upstream=upstream)
-    graph = ancestry(hub, locate(hub, reference))
+    graph = ancestry(hub, locate(hub, run_artifact(reference)))
     if form == "json":
         print_json(as_data(graph))
     else:
@@ -47,7 +49,7 @@ def show(
 
 @app.command()
 def diff(
-    first: Annotated[str, typer.Argument(metavar="A", help="An artifact: namespace/name\\[/folder]\\[@revision].")],
+    first: Annotated[str, typer.Argument(metavar="A", help=f"An artifact: {_FORMS}")],
     second: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
     endpoint: Endpoint = "local",
     as_json: AsJson = False,
@@ -56,14 +58,17 @@ def diff(
     from erpd_hub.display import print_differences, print_json
     from erpd_hub.hub.connecting import connect
     from erpd_hub.lineage import locate, record_at
-    from erpd_hub.lineage_views import differences
+    from erpd_hub.lineage_views import differences, incomparable
+    from erpd_hub.run_files import run_artifact
 
     hub = connect(endpoint)
-    found = differences(*(record_at(hub, locate(hub, text)) for text in (first, second)))
+    a, b = (record_at(hub, locate(hub, run_artifact(text))) for text in (first, second))
     if as_json:
-        print_json(found)
-    else:
-        print_differences(first, second, found)
+        print_json(differences(a, b))
+        return
+    if said := incomparable(a, b):
+        typer.echo(said)
+    print_differences(first, second, differences(a, b))
 
 
 @app.command()
@@ -75,8 +80,9 @@ def verify(reference: LineageRef, endpoint: Endpoint = "local", upstream: Upstre
     from erpd_hub.hub.connecting import connect
     from erpd_hub.lineage import locate
     from erpd_hub.lineage import verify as verify_place
+    from erpd_hub.run_files import run_artifact
 
     disable_progress_bars()  # a line for each artifact is the report
     hub = connect(endpoint, upstream=upstream)
-    if print_findings(verify_place(hub, locate(hub, reference))):
+    if print_findings(verify_place(hub, locate(hub, run_artifact(reference)))):
         raise typer.Exit(1)

@@ -9,7 +9,7 @@ from erpd_hub.cli.options import AsJson, DryRun, Gpus, LaunchHow, stdout_for_jso
 
 if TYPE_CHECKING:
     from erpd_hub.nodes import Plan
-    from erpd_hub.recipe import Recipe
+    from erpd_hub.recipe_model import Recipe
 
 
 def register(app: typer.Typer) -> None:
@@ -48,7 +48,8 @@ def recipes() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from erpd_hub.recipe import load_recipe, shipped_recipes
+    from erpd_hub.recipe import load_recipe
+    from erpd_hub.recipe_files import shipped_recipes
 
     table = Table("recipe", "what it does", box=None)
     for name in sorted(shipped_recipes()):
@@ -58,7 +59,7 @@ def recipes() -> None:
 
 def _kept_local(recipe: "Recipe") -> "Recipe":
     """The same recipe on the embedded Hub; what it names elsewhere is read from there."""
-    from erpd_hub.recipe import HubSettings
+    from erpd_hub.recipe_model import HubSettings
 
     above = recipe.hub.upstream if recipe.hub.endpoint == "local" else recipe.hub.endpoint
     return recipe.model_copy(update={"hub": HubSettings(endpoint="local", upstream=above)})
@@ -77,7 +78,7 @@ def carry_out(
 ) -> None:
     """Plan the recipe and run it, or show the plan; `after` gets the summary, and says what to add to it."""
     from erpd_hub import display
-    from erpd_hub.launching.launch import Launch
+    from erpd_hub.launching.options import Launch
     from erpd_hub.pipeline import run_plan
     from erpd_hub.plan import make_plan
     from erpd_hub.planning.preview import Machine, preview

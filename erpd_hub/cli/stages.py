@@ -149,7 +149,8 @@ def single_command(stage: str, words: list[str], name: str, namespace: str, step
 
 def single_step(stage: str, step: str, words: list[str]) -> dict[str, Any]:
     """A one-step recipe from `key=value` and `--key value` words; `policy`, `seed`, `threads` belong to the run."""
-    from erpd_hub.recipe import SHARED_NUMERICS, apply_override
+    from erpd_hub.overrides import apply_override
+    from erpd_hub.recipe_model import SHARED_NUMERICS
 
     data: dict[str, Any] = {"rounds": [{"steps": {step: {"stage": stage}}}]}
     if stage == "probe" and not any(word.removeprefix("--").startswith("base=") or word == "--base" for word in words):

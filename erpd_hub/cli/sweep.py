@@ -41,7 +41,7 @@ def sweep(
     from erpd_hub import display
     from erpd_hub.comparing.sweep_run import run_sweep
     from erpd_hub.comparing.sweep_tables import print_sweep
-    from erpd_hub.launching.launch import Launch
+    from erpd_hub.launching.options import Launch
 
     if launch == "slurm":
         raise ConfigError("--launch: expected accelerate:FILE, got slurm; write a script around `erpd-hub sweep`")

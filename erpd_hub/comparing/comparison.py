@@ -12,8 +12,8 @@ from erpd_hub import config as c
 from erpd_hub.comparing.grid import Settings, point_name
 from erpd_hub.comparing.sweep import Point, Sweep
 from erpd_hub.evaluation.intervals import t_interval
-from erpd_hub.recipe import Recipe
-from erpd_hub.runner import Finished
+from erpd_hub.finished import Finished
+from erpd_hub.recipe_model import Recipe
 from erpd_hub.summary import Checkpoint, artifact_entry, checkpoints
 
 SCHEMA = "erpd-hub/sweep/v1"

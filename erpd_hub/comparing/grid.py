@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from erpd_hub.errors import ConfigError
 from erpd_hub.names import shortened, slug, value_name
-from erpd_hub.recipe import parse_value, read_text
+from erpd_hub.recipe_files import parse_value, read_text
 
 _OF_THE_RUN = ("run", "namespace", "description", "seed", "threads", "hub", "facts", "extends")
 """What all points of a sweep have in common."""

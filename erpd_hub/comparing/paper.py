@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field
 
 from erpd_hub.errors import ConfigError
 from erpd_hub.fields import Config
-from erpd_hub.recipe import suggestion
+from erpd_hub.recipe_files import suggestion
 
 Metric = Literal["avg", "kl_to_base", "entropy", "mean_length", "explained_variance", "gap", "low_tail"]
 """Of an evaluation, a probe, or a step's own record.

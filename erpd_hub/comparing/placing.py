@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 from erpd_hub.comparing.grid import Setting, Settings
 from erpd_hub.errors import ConfigError
 from erpd_hub.nodes import Edge, Node, Plan
+from erpd_hub.overrides import apply_override
 from erpd_hub.plan import make_plan
-from erpd_hub.recipe import Recipe, apply_override, build_recipe
+from erpd_hub.recipe import build_recipe
+from erpd_hub.recipe_model import Recipe
 
 
 class Recipes:

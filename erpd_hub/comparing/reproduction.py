@@ -15,7 +15,7 @@ from erpd_hub.comparing.reproduce import HOW, Beside, beside
 from erpd_hub.display import ProgressWatch, make_console, print_json
 from erpd_hub.home import run_folder
 from erpd_hub.hub.client import Hub
-from erpd_hub.launching.launch import Launch
+from erpd_hub.launching.options import Launch
 from erpd_hub.pipeline import Outcome, open_hub, run_plan
 from erpd_hub.plain import escape
 from erpd_hub.plan import Plan, make_plan

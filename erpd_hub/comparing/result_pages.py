@@ -27,7 +27,7 @@ def write_pages(found: Mapping[str, Any], folder: Path) -> None:
 
 def overview_page(folder: Path) -> str:
     """The overview of a folder of reports, in the order of the paper."""
-    reports = [json.loads(path.read_text()) for path in folder.glob("*.json")]
+    reports = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     order = {name: place for place, name in enumerate(experiments())}
     reports.sort(key=lambda found: (order[found["experiment"]], found["model"] != "tiny"))
     return _HEAD + overview(reports)

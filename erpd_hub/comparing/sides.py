@@ -20,7 +20,7 @@ from erpd_hub.hub.client import Hub
 from erpd_hub.hub.finding import find_artifact
 from erpd_hub.inputs import ENDPOINT
 from erpd_hub.lineage import Place, locate
-from erpd_hub.recipe import suggestion
+from erpd_hub.recipe_files import suggestion
 from erpd_hub.results.origin import checkpoint_of, decision_on, evaluation_of
 from erpd_hub.run_files import read_summary
 from erpd_hub.samples import read_light

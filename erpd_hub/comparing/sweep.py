@@ -15,7 +15,8 @@ from erpd_hub.comparing.placing import Placed, Recipes, at_seed, node_identity, 
 from erpd_hub.errors import ConfigError
 from erpd_hub.names import REPO_CHARACTERS, shortened
 from erpd_hub.nodes import Edge, Node, Plan
-from erpd_hub.recipe import Recipe, build_recipe
+from erpd_hub.recipe import build_recipe
+from erpd_hub.recipe_model import Recipe
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,15 @@ from typing import Any
 
 from erpd_hub.comparing.comparison import report, sweep_rows
 from erpd_hub.comparing.sweep import Sweep
+from erpd_hub.finished import Finished, Watch
 from erpd_hub.home import run_folder
 from erpd_hub.hub.client import Hub
-from erpd_hub.launching.launch import Launch
+from erpd_hub.launching.options import Launch
 from erpd_hub.names import slug
 from erpd_hub.nodes import Plan
 from erpd_hub.pipeline import open_hub
 from erpd_hub.publish import publish_leaderboard, publish_repository_cards
-from erpd_hub.runner import Finished, Runner, Watch
+from erpd_hub.runner import Runner
 from erpd_hub.summary import selection_benchmarks, summarise_run, write_summary
 
 

@@ -10,6 +10,7 @@ from pydantic import Field
 from erpd_hub.config.common import Compute, Dtype, Layout, Numerics, StepConfig
 from erpd_hub.config.critic import CriticConfig
 from erpd_hub.config.data import (
+    TINY_FORMAT,
     BaseConfig,
     CodePrompts,
     GeneratedPrompts,
@@ -82,6 +83,7 @@ AnyStep = Annotated[
 ]
 
 __all__ = [
+    "TINY_FORMAT",
     "AnyStep",
     "BaseConfig",
     "CELoss",

@@ -11,6 +11,8 @@ from erpd_hub.config.formats import PromptFormat
 from erpd_hub.fields import Config, DatasetRef, ExternalRef, Later, Operational, PromptsRef
 
 Task = Literal["addition", "chain", "program"]
+TINY_FORMAT = PromptFormat(template="{problem}?")
+"""How the tiny policies are asked, in their training and by whoever wants an answer of them."""
 _CODE_FORMAT = PromptFormat(
     template="{problem}\n\nSolve it in Python, and enclose the whole program in ```python and ``` at the end."
 )

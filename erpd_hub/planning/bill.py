@@ -1,7 +1,8 @@
 """The bill of a plan: for every artifact its tokens, its peak memory, its time and what it puts on the Hub.
 
-Joins a `Plan` with `estimate`. Expected figures go by a stated mean length, upper ones by every response running to
-its limit. What cannot be known from the recipe (rollouts from elsewhere, a shape that nothing tells) stays None.
+Joins a `Plan` with the arithmetic of memory, time and storage. Expected figures go by a stated mean length, upper ones
+by every response running to its limit. What cannot be known from the recipe (rollouts from elsewhere, a shape that
+nothing tells) stays None.
 """
 
 import json
@@ -14,12 +15,14 @@ from erpd_hub import config as c
 from erpd_hub.errors import ArtifactError, ConfigError, HubError
 from erpd_hub.hub.client import Hub
 from erpd_hub.nodes import Node, Plan
-from erpd_hub.planning.bill_items import HUB_RATE, Clerk, mean_length
+from erpd_hub.planning.bill_items import HUB_RATE, Clerk
 from erpd_hub.planning.devices import get_device
-from erpd_hub.planning.estimate import Assumptions
-from erpd_hub.planning.facts import KNOWN, ModelFacts, facts_from_config, facts_of_repository, tiny_facts
+from erpd_hub.planning.durations import Assumptions
+from erpd_hub.planning.facts import ModelFacts
 from erpd_hub.planning.items import Item, Setting
-from erpd_hub.recipe import suggestion
+from erpd_hub.planning.shapes import KNOWN, facts_from_config, facts_of_repository, tiny_facts
+from erpd_hub.planning.tokens import Tokens, mean_length
+from erpd_hub.recipe_files import suggestion
 from erpd_hub.references import PathRef, RepoRef, parse_reference
 
 SAMPLING = ("rollout", "evaluate", "probe", "online", "select")
@@ -27,7 +30,10 @@ SAMPLING = ("rollout", "evaluate", "probe", "online", "select")
 
 
 def bill_plan(plan: Plan, nodes: list[Node], setting: Setting, facts: ModelFacts | None) -> list[Item]:
-    """One item for every node."""
+    """One item for every node; of a model whose shape is not known its tokens alone."""
+    if facts is None:
+        tokens = Tokens(plan, setting, None)
+        return [Item(node.name, node.config.stage, *tokens.of(node)) for node in nodes]
     clerk = Clerk(plan, setting, facts)
     return [clerk.item(node) for node in nodes]
 

@@ -1,122 +1,51 @@
-"""What each stage of a plan costs: tokens, memory, time, storage. `bill` adds it up and says what it was reckoned
-with."""
+"""What each stage of a plan costs: memory, time, storage. `bill` adds it up and says what it was reckoned with."""
 
 from dataclasses import replace
 
 from erpd_hub import config as c
 from erpd_hub.nodes import Node, Plan
-from erpd_hub.planning import estimate as e
-from erpd_hub.planning.draws import Draw, draw_of, micro_round, rollout_prompts
+from erpd_hub.planning.draws import Draw, draw_of, micro_round
+from erpd_hub.planning.durations import Sampling, sampling_time, scoring_time, training_time, weighted_length
 from erpd_hub.planning.facts import ModelFacts
+from erpd_hub.planning.fitting import comparing_memory, training_remedy
 from erpd_hub.planning.items import Item, Setting
-from erpd_hub.planning.layouts import training_layout
+from erpd_hub.planning.layouts import planned_strategy, training_layout
+from erpd_hub.planning.memory import scoring_memory, training_memory
+from erpd_hub.planning.storage import checkpoint_storage, logprob_storage, rollout_storage, work_storage
+from erpd_hub.planning.tokens import CONTINUED_SHARE, Tokens
 
-MEAN_SHARE = 0.5
-"""[I] Mean length over the limit where nothing is known of the model's answers."""
-CONTINUED_SHARE = 0.15
-"""[I] Share of samples that end by length, and are continued by `extend_to`."""
 HUB_RATE = 0.1
 """GB/s of a push [I]; `doctor --live` measures it."""
 IO_RATE = 0.2
 """GB/s at which columns are joined and written [I]."""
 
 
-def mean_length(plan: Plan, setting: Setting, facts: ModelFacts | None) -> tuple[int | None, str]:
-    """Tokens of a mean response and where the figure is from; None where it goes by the limit."""
-    if setting.mean_length is not None:
-        return setting.mean_length, "--mean-length"
-    if plan.recipe.facts.mean_length is not None:
-        return plan.recipe.facts.mean_length, "the recipe's facts.mean_length"
-    if facts is not None and facts.mean_response is not None:
-        return facts.mean_response, f"{facts.name} on AIME 2024, the paper's Table 10"
-    return None, f"{MEAN_SHARE:g} of each limit, for want of a source"
-
-
 class Clerk:
-    """Makes out the items of one plan."""
+    """Makes out the items of one plan of a model whose shape is known."""
 
-    def __init__(self, plan: Plan, setting: Setting, facts: ModelFacts | None) -> None:
+    def __init__(self, plan: Plan, setting: Setting, facts: ModelFacts) -> None:
         self.plan, self.setting, self.facts = plan, setting, facts
-        self.mean = mean_length(plan, setting, facts)[0]
+        self.tokens = Tokens(plan, setting, facts)
 
     def item(self, node: Node) -> Item:
         config = node.config
-        item = Item(node.name, config.stage)
+        item = Item(node.name, config.stage, *self.tokens.of(node))
         if (draw := draw_of(self.plan, node)) is not None:
-            expected, upper = self._drawn(draw)
-            item = replace(item, tokens=expected, tokens_upper=upper)
-            return self._sampling(item, node, draw) if self.facts and expected and upper else item
+            return self._sampling(item, node, draw) if item.tokens and item.tokens_upper else item
         if isinstance(config, c.TrainingConfig):
-            expected, upper = self._trained_on(node, config)
-            item = replace(item, tokens=expected, tokens_upper=upper)
-            return self._training(item, node, config) if self.facts else item
+            return self._training(item, node, config)
         if isinstance(config, c.ScoreConfig):
-            expected, upper = self._held(self._rollouts(node))
-            item = replace(item, tokens=expected, tokens_upper=upper)
-            return self._scoring(item, node, config) if self.facts and expected and upper else item
-        return self._plain(item, node) if self.facts else item
-
-    # ------------------------------------------------------------------------------------------ tokens
-
-    def _length(self, limit: int) -> float:
-        """Of a mean response under a limit, which cuts the long ones."""
-        return min(float(self.mean), 0.95 * limit) if self.mean is not None else MEAN_SHARE * limit
-
-    def _drawn(self, draw: Draw) -> tuple[int | None, int | None]:
-        """(expected, at most) tokens that a stage samples."""
-        if draw.samples is None:
-            return None, None
-        if draw.continued:
-            return int(draw.samples * CONTINUED_SHARE * draw.fresh / 2), draw.samples * draw.fresh
-        return int(draw.samples * self._length(draw.limit)), (draw.most or draw.samples) * draw.limit
-
-    def _held(self, rollouts: Node | None) -> tuple[int | None, int | None]:
-        """(expected, at most) response tokens of a rollouts artifact, those it took over included."""
-        draw = draw_of(self.plan, rollouts) if rollouts is not None else None
-        return self._drawn(replace(draw, continued=False)) if draw is not None else (None, None)
-
-    def _trained_on(self, node: Node, config: c.TrainingConfig) -> tuple[int | None, int | None]:
-        if isinstance(config, c.OnlineConfig):
-            expected, upper = self._drawn(micro_round(config))
-            return (expected or 0) * config.steps, (upper or 0) * config.steps
-        rollouts = self._rollouts(node)
-        expected, upper = self._held(rollouts)
-        prompts = rollout_prompts(self.plan, rollouts) if rollouts is not None else None
-        if not prompts or expected is None or upper is None:
-            return None, None
-        share = min(config.prompts_per_step, prompts) * config.steps / prompts
-        return int(expected * share), int(upper * share)
-
-    def _rollouts(self, node: Node) -> Node | None:
-        """The rollouts a node works on; a signal's are those of its log-probs."""
-        for edge in node.inputs:
-            if edge.role == "rollouts" and isinstance(edge.source, str):
-                return self.plan.node(edge.source)
-        scores = [x.source for x in node.inputs if x.kinds == ("logprobs",) and isinstance(x.source, str)]
-        return self._rollouts(self.plan.node(scores[0])) if scores else None
-
-    def _limit(self, node: Node) -> int:
-        """Tokens that a response of the node's rollouts may have; 0 where the recipe does not say."""
-        if isinstance(node.config, c.OnlineConfig):
-            return node.config.decoding.max_new_tokens
-        rollouts = self._rollouts(node)
-        draw = draw_of(self.plan, rollouts) if rollouts is not None else None
-        return draw.limit if draw is not None else 0
-
-    def _largest_batch(self, node: Node, budget: int) -> int:
-        """Tokens of the largest micro-batch: the budget, or the longest sequence there can be."""
-        limit = self._limit(node)
-        return max(budget, limit + self.setting.assume.prompt_tokens if limit else 0)
+            return self._scoring(item, node, config) if item.tokens and item.tokens_upper else item
+        return self._plain(item, node)
 
     # ------------------------------------------------------------------------------------------ stages
 
     def _sampling(self, item: Item, node: Node, draw: Draw) -> Item:
         expected, upper = item.tokens, item.tokens_upper
         assert expected and upper and draw.samples
-        storage = e.rollout_storage(expected, sampler_logprobs=True)
+        storage = rollout_storage(expected)
         if isinstance(node.config, c.SelectConfig):
-            assert self.facts is not None
-            storage += e.checkpoint_storage(self.facts, self._push_dtype(node), pushed=1)
+            storage += checkpoint_storage(self.facts, self._push_dtype(node), pushed=1)
         if isinstance(draw.engine, c.ServerEngine):
             item = replace(item, remedy="on its servers", storage_gb=storage)
             return self._comparing(item, node.config) if isinstance(node.config, c.ProbeConfig) else item
@@ -139,19 +68,17 @@ class Clerk:
 
     def _comparing(self, item: Item, config: c.ProbeConfig) -> Item:
         """A probe with the models that it scores its samples under, after these have been drawn."""
-        assert self.facts is not None
         tokens = max(config.micro_batch_tokens, config.max_new_tokens + self.setting.assume.prompt_tokens)
         usable = self.setting.device.usable
-        together, memory = e.comparing_memory(self.facts, usable, tokens=tokens, dtype=config.dtype)
+        together, memory = comparing_memory(self.facts, usable, tokens=tokens, dtype=config.dtype)
         if memory.total > (item.gb or 0.0):
             item = replace(item, gb=memory.total, arithmetic=memory.arithmetic)
         if memory.total > usable:
             return replace(item, fits=False, remedy="use GPUs with more memory")
         return item if together or item.fits is False else replace(item, remedy="one model at a time: no exact KL")
 
-    def _sampled(self, draw: Draw, samples: int, mean: float) -> e.Sampling:
-        assert self.facts is not None
-        return e.sampling_time(
+    def _sampled(self, draw: Draw, samples: int, mean: float) -> Sampling:
+        return sampling_time(
             self.facts,
             self.setting.device,
             samples=samples,
@@ -170,25 +97,24 @@ class Clerk:
         return 3 * self._score_seconds(tokens, node.config.max_new_tokens)
 
     def _training(self, item: Item, node: Node, config: c.TrainingConfig) -> Item:
-        assert self.facts is not None
-        tokens = self._largest_batch(node, config.micro_batch_tokens)
-        layout = training_layout(config, tokens, self.setting.gpus, self.facts, self.setting.device)
-        memory = e.training_memory(self.facts, **layout)
-        fits = memory.total <= self.setting.device.usable
-        words = str(layout["strategy"])
-        if not fits:
-            words = f"{node.step}: " + e.training_remedy(self.facts, self.setting.device.usable, **layout)
+        tokens = self.tokens.largest_batch(node, config.micro_batch_tokens)
+        usable = self.setting.device.usable
+        layout = training_layout(config, tokens=tokens, gpus=self.setting.gpus)
+        layout["strategy"] = planned_strategy(config, self.facts, usable, layout)
+        memory = training_memory(self.facts, **layout)
+        fits = memory.total <= usable
+        words = layout["strategy"] if fits else f"{node.step}: " + training_remedy(self.facts, usable, **layout)
         rank = config.lora.r if config.lora else None
         pushed = max(1, len(node.pushed_steps))
-        storage = e.checkpoint_storage(self.facts, config.push_dtype, pushed=pushed, lora_rank=rank)
+        storage = checkpoint_storage(self.facts, config.push_dtype, pushed=pushed, lora_rank=rank)
         if isinstance(config, c.CriticConfig):
-            storage += pushed * e.logprob_storage(self._held(self._rollouts(node))[0] or 0, "critic")
-        work = e.work_storage(self.facts, config.push_dtype, saved=len(config.kept_steps), lora_rank=rank)
+            storage += pushed * logprob_storage(self.tokens.held(node)[0] or 0, "critic")
+        work = work_storage(self.facts, config.push_dtype, saved=len(config.kept_steps), lora_rank=rank)
         item = replace(item, gb=memory.total, fits=fits, remedy=words, arithmetic=memory.arithmetic,
                        storage_gb=storage, work_gb=work)  # fmt: skip
         if item.tokens is None or item.tokens_upper is None:
             return item
-        limit, valued = self._limit(node), self._valuing(node, config)
+        limit, valued = self.tokens.limit(node), self._valuing(node, config)
         return self._timed(
             item,
             self._train_seconds(item.tokens, self._weighted(limit))
@@ -201,8 +127,8 @@ class Clerk:
         """(expected, at most) seconds in which each kept step of a critic values the whole rollouts."""
         if not isinstance(config, c.CriticConfig):
             return 0.0, 0.0
-        limit, kept = self._limit(node), len(config.kept_steps)
-        expected, upper = self._held(self._rollouts(node))
+        limit, kept = self.tokens.limit(node), len(config.kept_steps)
+        expected, upper = self.tokens.held(node)
         return (
             kept * self._score_seconds(expected or 0, limit),
             kept * self._score_seconds(upper or 0, limit, weighted=False),
@@ -219,42 +145,38 @@ class Clerk:
         return config.steps * (self._sampled(draw, draw.samples, mean).seconds + start)
 
     def _train_seconds(self, tokens: int, length: float) -> float:
-        assert self.facts is not None
         device, gpus, assume = self.setting.device, self.setting.gpus, self.setting.assume
-        return e.training_time(self.facts, device, tokens=tokens, length=length, gpus=gpus, assume=assume)
+        return training_time(self.facts, device, tokens=tokens, length=length, gpus=gpus, assume=assume)
 
     def _scoring(self, item: Item, node: Node, config: c.ScoreConfig) -> Item:
-        assert self.facts is not None
         tokens, upper = item.tokens or 0, item.tokens_upper or 0
-        memory = e.scoring_memory(
-            self.facts, tokens=self._largest_batch(node, config.micro_batch_tokens), dtype=config.dtype
+        memory = scoring_memory(
+            self.facts, tokens=self.tokens.largest_batch(node, config.micro_batch_tokens), dtype=config.dtype
         )
         fits = memory.total <= self.setting.device.usable
         item = replace(item, gb=memory.total, fits=fits, remedy="" if fits else "use GPUs with more memory",
-                       arithmetic=memory.arithmetic, storage_gb=e.logprob_storage(tokens, "score"))  # fmt: skip
-        limit = self._limit(node)
+                       arithmetic=memory.arithmetic, storage_gb=logprob_storage(tokens, "score"))  # fmt: skip
+        limit = self.tokens.limit(node)
         seconds = self._score_seconds(tokens, limit)
         return self._timed(item, seconds, self._score_seconds(upper, limit, weighted=False))
 
     def _score_seconds(self, tokens: int, limit: int, *, weighted: bool = True) -> float:
-        assert self.facts is not None
         length = self._weighted(limit) if weighted else float(limit)
         device, gpus, assume = self.setting.device, self.setting.gpus, self.setting.assume
-        return e.scoring_time(self.facts, device, tokens=tokens, length=length, gpus=gpus, assume=assume)
+        return scoring_time(self.facts, device, tokens=tokens, length=length, gpus=gpus, assume=assume)
 
     def _plain(self, item: Item, node: Node) -> Item:
         """Stages that no GPU works on: base, prompts, unlearned, signal."""
-        assert self.facts is not None
         storage = 0.01
         if isinstance(node.config, c.ImportBase | c.TinyBase):
-            storage = e.checkpoint_storage(self.facts, "float32", pushed=1)
+            storage = checkpoint_storage(self.facts, "float32", pushed=1)
         elif isinstance(node.config, c.UnlearnedConfig):
-            storage = e.checkpoint_storage(self.facts, self._push_dtype(node), pushed=1)
+            storage = checkpoint_storage(self.facts, self._push_dtype(node), pushed=1)
         elif isinstance(node.config, c.SignalConfig):
-            tokens = self._held(self._rollouts(node))[0]
+            tokens = self.tokens.held(node)[0]
             if tokens is None:
                 return item
-            storage = e.logprob_storage(tokens, "signal")
+            storage = logprob_storage(tokens, "signal")
         seconds = storage / HUB_RATE + storage / IO_RATE
         return replace(item, seconds=seconds, seconds_upper=seconds, storage_gb=storage)
 
@@ -270,7 +192,7 @@ class Clerk:
         return self.setting.device.name != "cpu"
 
     def _weighted(self, limit: int) -> float:
-        return e.weighted_length(self._length(limit), self.setting.assume.length_spread, limit)
+        return weighted_length(self.tokens.length(limit), self.setting.assume.length_spread, limit)
 
     def _timed(self, item: Item, seconds: float, upper: float) -> Item:
         """With the work's time, or the measured rate in its place, and what every stage spends around it."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from erpd_hub.errors import ConfigError
-from erpd_hub.recipe import suggestion
+from erpd_hub.recipe_files import suggestion
 
 GPUName = Literal["h100", "h200", "a100", "b200", "l40s", "cpu"]
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from erpd_hub.planning import estimate as e
 from erpd_hub.planning.devices import Device
+from erpd_hub.planning.durations import DEFAULTS, Assumptions
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Setting:
     """Overrides the recipe's and the shape's."""
     rates: Mapping[str, float] = field(default_factory=dict)
     """Measured response tokens per GPU-second by stage: they take the place of the time model."""
-    assume: e.Assumptions = e.DEFAULTS
+    assume: Assumptions = DEFAULTS
 
 
 @dataclass(frozen=True)

@@ -50,9 +50,8 @@ def teachers(run: RunData) -> Drawn | Skipped:
     rows = [row for item in scored for row in run.rows_of(item)]
     return Drawn(
         figure,
-        "Teachers on one fixed batch of rollouts. AVG@K along their saved steps; token means of the log-prob of right "
-        "(solid) and wrong (dotted) responses, and the entropy, both on the training batch of each step. "
-        + intervals_said(rows),
+        "Teachers on one fixed batch of rollouts: token means of the log-prob of right (solid) and wrong (dotted) "
+        f"responses, and the entropy, both on the training batch of each step{_scores_said(rows)}",
         places(found, rows),
         _unscored(run, found),
     )
@@ -64,7 +63,7 @@ def unlearning(run: RunData) -> Drawn | Skipped:
     if not found:
         return Skipped("the run has no MSE teacher whose steps were recorded")
     scored = [item for item in found if run.rows_of(item)]
-    titles = ["probability of a response's tokens", "MSE loss", "explained variance"]
+    titles = ["probability of tokens", "MSE loss", "explained variance"]
     figure, axes = panels(4 if scored else 3, columns=2 if scored else 3, height=2.1)
     letter(axes, [*titles, score_label(run.rows)] if scored else titles)
     look = _looks(found)
@@ -85,9 +84,8 @@ def unlearning(run: RunData) -> Drawn | Skipped:
     return Drawn(
         figure,
         "MSE teachers (Eq. 10): the probability of right (solid) and wrong (dotted) responses, token means on each "
-        "step's batch; loss; explained variance 1 - Var(R - p) / Var(R); AVG@K along their saved steps. "
-        + ("A vertical line is where an unlearned checkpoint was taken. " if picked else "")
-        + intervals_said(rows),
+        f"step's batch; loss; explained variance 1 - Var(R - p) / Var(R){_scores_said(rows)}"
+        + (" A vertical line is where an unlearned checkpoint was taken." if picked else ""),
         places([*found, *picked], rows),
         _unscored(run, found),
     )
@@ -104,6 +102,11 @@ def _draw_score_panel(axes: Any, run: RunData, scored: Sequence[Made], look: dic
     for item in scored:
         rows = run.rows_of(item)
         draw_scores(axes, [row["step"] for row in rows], rows, look[item.name], item.name)
+
+
+def _scores_said(rows: Sequence[Row]) -> str:
+    """The end of a caption's first sentence: what the panel of scores shows, where there is one."""
+    return f"; AVG@K along their saved steps. {intervals_said(rows)}" if rows else "."
 
 
 def _say_labels(axes: Any) -> None:

@@ -67,6 +67,9 @@ def count_steps(panels: Sequence[Any], label: str = STEPS) -> None:
 
     for axes in panels:
         axes.set_xlabel(label)
+        low, high = axes.dataLim.intervalx
+        if 0 <= high - low < 1:  # a single step, which would get ticks at its fractions
+            axes.set_xlim(low - 1, high + 1)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
 
 

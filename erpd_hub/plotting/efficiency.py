@@ -22,14 +22,14 @@ def paths(run: RunData) -> Drawn | Skipped:
     if not [row for row in rows if row["role"] != "base"]:
         return Skipped(_why(run))
     figure, (axes,) = panels(1, width=5.2, height=3.4)
-    draw_paths(axes, rows)
+    has_frontier = draw_paths(axes, rows)
     axes.set_ylabel(score_label(rows))
     legend_below(figure, columns=3)
     return Drawn(
         figure,
-        f"AVG@K against {KL}, {KL_ESTIMATE}. Points of a training "
-        "are joined in order of its saved steps, from the base where its KL is 0; the grey line is what no other point "
-        f"beats at as little KL. {intervals_said(rows)} Bars of KL are 1.96 standard errors.",
+        f"AVG@K against {KL}, {KL_ESTIMATE}. Points of a training are joined in order of its saved steps"
+        + ("; the grey line is what no other point beats at as little KL. " if has_frontier else ". ")
+        + f"{intervals_said(rows)} Bars of KL are 1.96 standard errors.",
         places([], rows),
         _unprobed(run),
     )
@@ -78,8 +78,8 @@ def plot_run(rows: Sequence[Row], path: Path, *, title: str) -> None:
         write(figure, path.with_suffix(""), ["png"], title=title, description=f"{KL}, {KL_ESTIMATE}")
 
 
-def draw_paths(axes: Any, rows: Sequence[Row]) -> None:
-    """Every line of checkpoints in its own look."""
+def draw_paths(axes: Any, rows: Sequence[Row]) -> bool:
+    """Every line of checkpoints in its own look; returns whether there is a frontier, which needs three points."""
     lines: dict[str, list[Row]] = {}
     for row in rows:
         lines.setdefault(row["ref"].partition("@")[0], []).append(row)
@@ -95,6 +95,7 @@ def draw_paths(axes: Any, rows: Sequence[Row]) -> None:
             for row in ordered:
                 axes.annotate(str(row["step"]), _place(row), (3, 3), textcoords="offset points", fontsize=5.5)
     _scale(axes, rows)
+    return len(best) > 2
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -107,7 +107,7 @@ def _draw_teachers(axes: Any, run: RunData, found: Sequence[Made]) -> list[Row]:
     rows = {row["ref"]: row for item in found for row in teachers_of(run, item.record.repo_id, run.rows)}
     for number, row in enumerate(rows.values()):
         axes.axhline(100 * row["avg"], color=COLOURS[-1 - number % len(COLOURS)], linestyle=":", linewidth=1.2,
-                     label=plain(f"{row['ref']} (teacher)"))  # fmt: skip
+                     label=plain(row["ref"] if "teacher" in row["ref"] else f"{row['ref']} (teacher)"))  # fmt: skip
     return list(rows.values())
 
 

@@ -116,9 +116,9 @@ def write(figure: Any, stem: Path, formats: Sequence[str], *, title: str, descri
     return paths
 
 
-def png(figure: Any, stream: Any, *, title: str) -> None:
-    """Write a card's picture."""
-    figure.savefig(stream, format="png", dpi=CARD_DPI, metadata=_metadata("png", title, ""))
+def png(figure: Any, stream: Any, *, title: str, description: str = "") -> None:
+    """Write a card's picture, its title and description inside as metadata."""
+    figure.savefig(stream, format="png", dpi=CARD_DPI, metadata=_metadata("png", title, description))
 
 
 def _metadata(kind: str, title: str, description: str) -> dict[str, str | None]:

@@ -44,7 +44,7 @@ def outliers(run: RunData) -> Drawn | Skipped:
         figure,
         "Token log-ratios by outcome and by position in the response: median, 5 to 95 % (dark), 1 to 99 % (light), the "
         "furthest token of each tenth (marks) and the ten furthest of all (rings). Axes are linear near 0 and "
-        "logarithmic beyond; the grey band is the noise floor of scoring."
+        "logarithmic beyond; the grey band is the noise floor of scoring, where it is not 0."
         + (" The critic's row is its error V - R on the same tokens." if critics else ""),
         places(shown),
         (
@@ -66,14 +66,15 @@ def is_finite(table: Table) -> bool:
 def draw_positions(pair: Sequence[Any], table: Table) -> None:
     """Right responses into the first axes, wrong ones into the second, on the same scale."""
     for axes, (label, _, colour, mark) in zip(pair, _LABELS, strict=True):
-        rows = [row for row in table["by_label_and_position"] if row["label"] == label and _middle(row) is not None]
-        xs = [_middle(row) for row in rows]
+        labelled = [row for row in table["by_label_and_position"] if row["label"] == label]
+        rows, xs = [row for row in labelled if _middle(row)], [x for row in labelled if (x := _middle(row))]
+        ends = [end for x in xs for end in (x - 5, x + 5)]
         column = {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
         if rows:
             for low, high, alpha, name in (("0.01", "0.99", 0.18, "1 to 99 %"), ("0.05", "0.95", 0.4, "5 to 95 %")):
-                edges = column[f"quantile_{low}"], column[f"quantile_{high}"]
-                axes.fill_between(xs, *edges, color=colour, alpha=alpha, linewidth=0, label=name)
-            axes.plot(xs, column["quantile_0.5"], color="black", linewidth=1.1, label="median")
+                edges = _twice(column[f"quantile_{low}"]), _twice(column[f"quantile_{high}"])
+                axes.fill_between(ends, *edges, color=colour, alpha=alpha, linewidth=0, label=name)
+            axes.plot(ends, _twice(column["quantile_0.5"]), color="black", linewidth=1.1, label="median")
             marks = {"linestyle": "none", "marker": mark, "markersize": 3, "color": colour}
             for edge in ("min", "max"):
                 axes.plot(xs, column[edge], label="furthest of each tenth", **marks)
@@ -92,9 +93,14 @@ def noise_said(table: Table) -> str:
 
 
 def draw_floor(span: Callable[..., object], table: Table) -> None:
-    """What scoring again differs by, as a band on either side of 0."""
-    if (noise := table.get("noise_floor")) is not None:
+    """What scoring again differs by, as a band on either side of 0; none where it made no difference."""
+    if noise := table.get("noise_floor"):
         span(-noise, noise, color="grey", alpha=0.35, linewidth=0, label="noise floor")
+
+
+def _twice(values: Sequence[float]) -> list[float]:
+    """Each for both ends of its tenth."""
+    return [value for value in values for _ in range(2)]
 
 
 def _same_scale(pair: Sequence[Any], table: Table) -> None:

@@ -159,14 +159,15 @@ def board_notes(rows: Iterable[Row]) -> Iterator[str]:
         yield from (escape(f"{place}: {caveat}") for caveat in caveats(row))
     measured: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for row in rows:
-        measured.setdefault((row["benchmark"], row["version"]), []).append(_settings(row))
+        measured.setdefault((row["benchmark"], row["version"]), []).append(settings(row))
     for (name, version), found in sorted(measured.items()):
         other = [key for key in found[0] if len({each[key] for each in found}) > 1]
         if other:
             yield escape(f"{name} v{version}: scores that differ in {', '.join(other)} are not comparable; see --json")
 
 
-def _settings(row: Row) -> dict[str, Any]:
+def settings(row: Row) -> dict[str, Any]:
+    """What two scores on a benchmark must share to be compared."""
     harness = json.loads(row.get("harness") or "{}")
     return {**{name: row.get(name) for name in _SETTINGS}, **{name: harness.get(name) for name in GRADED_BY}}
 

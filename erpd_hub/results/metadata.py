@@ -5,23 +5,34 @@ Only rows whose details' record says the same go in, and only into the repositor
 """
 
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import yaml
 
 from erpd_hub.artifacts import CARD, LineageRecord
+from erpd_hub.finished import Finished
 from erpd_hub.hub.client import Hub
 from erpd_hub.hub.merging import commit_merged
 from erpd_hub.model_cards.results import with_results
+from erpd_hub.results.beside import beside
 from erpd_hub.results.entries import OURS, Source, eval_files, model_index
 from erpd_hub.results.origin import evaluation_of, source_of
 from erpd_hub.results.published import published_rows, shown_rows
 from erpd_hub.results.rows import Row
 from erpd_hub.results.verify import same
-from erpd_hub.runner import Finished
 
 _FIGURES = ("avg", "stderr", "k", "n", "coverage", "truncated", "avg_judged", "stderr_judged")
 _LARGEST = 2**16
 """Bytes of a dataset's `eval.yaml`; more is none."""
+
+
+class Shown(NamedTuple):
+    """A row in the repository of its checkpoint."""
+
+    row: Row
+    source: Source | None
+    beside: list[tuple[str, Row]]
+    """What other checkpoints are to this one, and their rows."""
 
 
 def publish_results(hub: Hub, leaderboard: str, finished: Iterable[Finished]) -> list[str]:
@@ -47,34 +58,38 @@ def publish_results_of(hub: Hub, repo_id: str, rows: Callable[[], Iterable[Row]]
     """
     sources: dict[tuple[str, str], tuple[bool, Source | None]] = {}
 
+    def confirmed(row: Row) -> tuple[bool, Source | None]:
+        key = (row["details_revision"], row["details_folder"])
+        if key not in sources:
+            sources[key] = _source(hub, row)
+        return sources[key]
+
     def merged(head: str | None) -> dict[str, bytes | None]:
         record = hub.lineage("model", repo_id, head) if head else None
         if head is None or record is None:
             return {}
-        found = []
-        for row in rows():
-            if (row.get("checkpoint_repo"), row.get("checkpoint_digest")) != (repo_id, record.digest):
-                continue
-            key = (row["details_revision"], row["details_folder"])
-            if key not in sources:
-                sources[key] = _source(hub, row)
-            confirmed, source = sources[key]
-            if confirmed:
-                found.append((row, source))
-        return _files(hub, repo_id, head, sorted(found, key=lambda pair: (pair[0]["benchmark"], pair[0]["run"])))
+        board = list(rows())
+        own = [row for row in board if (row["checkpoint_repo"], row["checkpoint_digest"]) == (repo_id, record.digest)]
+        found = [
+            Shown(row, source, [(said, other) for said, other in beside(row, board, record) if confirmed(other)[0]])
+            for row in sorted(own, key=lambda row: (row["benchmark"], row["run"]))
+            for is_confirmed, source in [confirmed(row)]
+            if is_confirmed
+        ]
+        return _files(hub, repo_id, head, found)
 
     return commit_merged(hub, "model", repo_id, merged, message="evaluation results")
 
 
-def _files(hub: Hub, repo_id: str, head: str, rows: list[tuple[Row, Source | None]]) -> dict[str, bytes | None]:
+def _files(hub: Hub, repo_id: str, head: str, shown: list[Shown]) -> dict[str, bytes | None]:
     stale = (name for name in hub.tree("model", repo_id, head) if OURS.fullmatch(name))
     files: dict[str, bytes | None] = dict.fromkeys(stale)
-    for row, source in rows:
+    for row, source, _ in shown:
         files |= eval_files(row, source, hub.identity)
     card = hub.file("model", repo_id, head, CARD)
     if card is not None:
-        index = model_index(repo_id.split("/")[-1], rows, hub.identity)
-        text = with_results(card.read_text(encoding="utf-8"), [row for row, _ in rows], index)
+        index = model_index(repo_id.split("/")[-1], [(row, source) for row, source, _ in shown], hub.identity)
+        text = with_results(card.read_text(encoding="utf-8"), [(row, others) for row, _, others in shown], index)
         files[CARD] = text.encode()
     return files
 

@@ -11,7 +11,8 @@ from erpd_hub.errors import ErpdError
 from erpd_hub.evaluation.benchmarks import BENCHMARKS, get_benchmark
 from erpd_hub.evaluation.caveats import caveats
 from erpd_hub.plain import escape
-from erpd_hub.recipe import Recipe, load_recipe
+from erpd_hub.recipe import load_recipe
+from erpd_hub.recipe_model import Recipe
 from erpd_hub.results.rows import Row as Measured
 
 _OF_PROBE = {"kl_to_base": "kl_checkpoint_to_base", "entropy": "entropy"}

@@ -101,8 +101,8 @@ def _together(checkpoint: Path, problems: Sequence["Problem"], format: PromptFor
         StageError: it does not hold one.
     """
     from erpd_hub.models import device, free_bytes, load_tokenizer
-    from erpd_hub.planning.estimate import require_comparable
-    from erpd_hub.planning.facts import facts_of_folder
+    from erpd_hub.planning.fitting import require_comparable
+    from erpd_hub.planning.shapes import facts_of_folder
     from erpd_hub.sampling.plan import render_prompts
 
     facts = facts_of_folder(checkpoint)

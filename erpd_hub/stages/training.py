@@ -15,7 +15,7 @@ from erpd_hub.stages.score import ScoreInfo, check_rollouts
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from erpd_hub.logprobs import Layout
+    from erpd_hub.response_batch import Layout
     from erpd_hub.training.batches import StepBatch, Trajectory
     from erpd_hub.training.step import Anchor, Computation, Loss
     from erpd_hub.training.trainer import Old, PolicyTrainer, Role

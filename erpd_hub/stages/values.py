@@ -13,7 +13,7 @@ from erpd_hub.config import CriticConfig
 from erpd_hub.errors import ArtifactError
 
 if TYPE_CHECKING:
-    from erpd_hub.logprobs import Layout
+    from erpd_hub.response_batch import Layout
 
 FORMAT = "erpd-hub/values/v1"
 _INFO = "values.json"

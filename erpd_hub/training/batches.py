@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from erpd_hub.layout import cut_batches
-from erpd_hub.logprobs import Layout, ResponseBatch, make_batch
 from erpd_hub.losses import Reduction
+from erpd_hub.response_batch import Layout, ResponseBatch, make_batch
 
 SampleKey = tuple[str, int]
 

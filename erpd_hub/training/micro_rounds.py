@@ -20,8 +20,9 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from erpd_hub.config import OnlineConfig, PromptFormat, RolloutConfig, TransformersEngine
-from erpd_hub.launching.launch import Launch, run_stage
+from erpd_hub.launching.launch import run_stage
 from erpd_hub.launching.machine import visible_gpus
+from erpd_hub.launching.options import Launch
 from erpd_hub.launching.worker import Job as StageJob
 from erpd_hub.logprobs import unwrap
 from erpd_hub.prompts import PROMPT_SCHEMA, Problem

@@ -22,13 +22,15 @@ from trl.trainer.utils import disable_dropout_in_model
 from erpd_hub.config import TrainingConfig
 from erpd_hub.errors import ConfigError
 from erpd_hub.layout import exact_layout
-from erpd_hub.logprobs import Dtype, Layout, install_logprob_forward, unwrap
+from erpd_hub.logprobs import Dtype, install_logprob_forward, unwrap
 from erpd_hub.models import free_bytes, load_model
-from erpd_hub.planning.estimate import require_fit
-from erpd_hub.planning.facts import facts_of_folder
+from erpd_hub.planning.fitting import require_fit
+from erpd_hub.planning.layouts import training_layout
+from erpd_hub.planning.memory import Strategy
+from erpd_hub.planning.shapes import facts_of_folder
+from erpd_hub.response_batch import Layout
 from erpd_hub.training.activations import checkpoint_activations
 
-Strategy = Literal["single", "ddp", "fsdp2", "zero3"]
 Wanted = Literal["auto", "packed", "padded", "single"]
 
 _LOWEST_BF16_LEARNING_RATE = 1e-5
@@ -92,18 +94,8 @@ def check_fit(where: str, init: Path, config: TrainingConfig, longest: int, stat
         return Room()
     available = _available_bytes(state) / 1e9
     tokens = max(config.micro_batch_tokens, longest)
-    memory = require_fit(
-        where,
-        facts,
-        available,
-        tokens=tokens,
-        gpus=state.num_processes,
-        strategy=strategy(state),
-        gradient_checkpointing=config.gradient_checkpointing,
-        offload=config.activation_offload,
-        lora_rank=config.lora.r if config.lora else None,
-        dtype=config.dtype,
-    )
+    layout = training_layout(config, tokens=tokens, gpus=state.num_processes)
+    memory = require_fit(where, facts, available, **layout, strategy=strategy(state))
     spare = _MARGIN * (available - memory.total) * 1e9
     width = 2 if config.dtype == "bfloat16" else 4
     outputs = facts.layers * tokens * facts.heads * facts.head_dim * width

@@ -18,16 +18,10 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
-from erpd_hub.logprobs import (
-    Dtype,
-    Layout,
-    ResponseBatch,
-    install_logprob_forward,
-    kl_to_anchor,
-    response_logprobs,
-    unwrap,
-)
+from erpd_hub.exact_kl import kl_to_anchor
+from erpd_hub.logprobs import Dtype, install_logprob_forward, response_logprobs, unwrap
 from erpd_hub.losses import LossOutput, TokenBatch
+from erpd_hub.response_batch import Layout, ResponseBatch
 from erpd_hub.training.batches import COLUMNS, Denominators, MicroBatch, Trajectory, collate, pad_column
 
 Loss = Callable[[Any], LossOutput]

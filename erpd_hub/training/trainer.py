@@ -8,7 +8,6 @@ The first process writes; several machines need one file system.
 """
 
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,18 +26,16 @@ from transformers import (
 )
 
 from erpd_hub.config import TrainingConfig
-from erpd_hub.errors import StageError
-from erpd_hub.logprobs import Layout
 from erpd_hub.losses import summarise
+from erpd_hub.response_batch import Layout
 from erpd_hub.training.arguments import training_arguments
 from erpd_hub.training.batches import Denominators, StepBatch, share
 from erpd_hub.training.callback import RunCallback
 from erpd_hub.training.checkpoints import RunFiles, load_trained, save_trained
 from erpd_hub.training.engine_sync import EngineSync
+from erpd_hub.training.finite import refuse_non_finite
 from erpd_hub.training.policy import Room, checkpoint_kind, prepare_policy, processes
 from erpd_hub.training.step import LOGPROBS, Anchor, Computation, Loss, Sync, forward_backward, sync_for
-
-_LISTED = 5
 
 Role = Literal["teacher", "student", "online", "critic"]
 _NEW: dict[Role, str] = {"teacher": "teacher", "student": "student", "online": "policy", "critic": "critic"}
@@ -144,7 +141,7 @@ class PolicyTrainer(Trainer):
             anchor=self.anchor,
             see=self.see,
         )
-        self._refuse_non_finite(sums.loss, "loss", inputs)
+        refuse_non_finite(self.role, "loss", sums.loss, inputs)
         means = summarise(sums.metrics)
         named = {self._named(name): mean for name, mean in means.items()}
         self.metrics = {"loss": sums.loss, **named, "tokens": inputs.tokens}
@@ -191,25 +188,9 @@ class PolicyTrainer(Trainer):
         grad_norm = super()._clip_grad_norm(model)
         # The same number on every process, like the loss: all of them stop here, or none.
         norm = float(grad_norm.full_tensor() if isinstance(grad_norm, DTensor) else grad_norm)
-        self._refuse_non_finite(norm, "gradient norm", self.step_batch)
+        refuse_non_finite(self.role, "gradient norm", norm, self.step_batch)
         self.metrics["grad_norm"] = norm
         return grad_norm
-
-    def _refuse_non_finite(self, value: float, what: str, batch: StepBatch) -> None:
-        if math.isfinite(value):
-            return
-        ids = list(dict.fromkeys(row.problem_id for row in batch.trajectories))
-        shown = ", ".join(ids[:_LISTED]) + (", ..." if len(ids) > _LISTED else "")
-        remedy = (
-            "the last checkpoint is kept, lower the learning rate"
-            if batch.step > 1
-            else "nothing has been trained yet, so look at the loss (its arguments, a function of your own) and the "
-            "weights it started from"
-        )
-        raise StageError(
-            f"{self.role}: expected a finite {what}, got {value} at step {batch.step} on {len(ids)} prompts "
-            f"({shown}); {remedy}"
-        )
 
     def _build_accelerator_args(self, **kwargs: Any) -> dict[str, Any]:
         built = super()._build_accelerator_args(**kwargs)

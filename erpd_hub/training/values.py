@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from erpd_hub.columns import ShardReader, list_column
 from erpd_hub.config import CriticConfig
-from erpd_hub.logprobs import Layout
 from erpd_hub.losses import ValueBatch
+from erpd_hub.response_batch import Layout
 from erpd_hub.samples import VALUE_SCHEMA, write_tables
 from erpd_hub.scoring import lay_out, per_token
 from erpd_hub.training.batches import Trajectory, collate

@@ -16,18 +16,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from erpd_hub.arithmetic import demonstration, random_problems
 from erpd_hub.chain import chain_problems, chain_solution, chain_tokens
-from erpd_hub.config import Decoding, PromptFormat, TinyBase
+from erpd_hub.config import TINY_FORMAT, Decoding, TinyBase
 from erpd_hub.errors import StageError
 from erpd_hub.evaluation.grading import Response, grade_many
-from erpd_hub.logprobs import ResponseBatch, make_batch, response_logprobs
+from erpd_hub.logprobs import response_logprobs
 from erpd_hub.programs import MOST_TOKENS as PROGRAM_TOKENS
 from erpd_hub.programs import flawless_program, program, program_problems
 from erpd_hub.prompts import render
+from erpd_hub.response_batch import ResponseBatch, make_batch
 from erpd_hub.samples import sample_seed
 from erpd_hub.sampling.engine import Request
 from erpd_hub.sampling.transformers_engine import LocalEngine
 
-_FORMAT = PromptFormat(template="{problem}?")
 _WARMUP_STEPS = 30
 _BETAS = (0.9, 0.95)
 _MAX_GRAD_NORM = 1.0
@@ -196,7 +196,7 @@ class WarmStart:
         return _TOKENS_PER_COLUMN * config.max_digits + _TOKENS_BESIDES
 
     def _prompt(self, problem: str) -> list[int]:
-        return render(problem, _FORMAT, self.tokenizer)
+        return render(problem, TINY_FORMAT, self.tokenizer)
 
     @property
     def _state_path(self) -> Path:

@@ -1,6 +1,8 @@
-"""Cards as HTML. A card is its author's text and hostile: its HTML is shown as text, links go to other pages only when
-somebody follows them, and images are shown only from the repository itself."""
+"""Cards as HTML. A card is its author's text and hostile: its HTML is shown as text but for parts that fold, links go
+to other pages only when somebody follows them, and images are shown only from the repository itself."""
 
+import html
+import re
 from collections.abc import Callable, MutableMapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ MAX_CARD_CHARS = 32_000
 IMAGES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".gif": "image/gif", ".webp": "image/webp"}
 """Image files by what they are called; SVG is none, as it may hold scripts."""
 
+_FOLD, _END = re.compile(r"<details><summary>([^<>]+)</summary>"), "</details>"
 _FOLLOWED = ("", "http", "https", "mailto")
 
 
@@ -37,12 +40,28 @@ def to_html(text: str, repo_url: str, revision: str) -> str | None:
 
     parser = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
     tokens = parser.parse(text)
+    _fold(tokens)
     for token in tokens:
         if "style" in token.attrs:  # a column's alignment; no inline style is let through
             token.attrs = {"class": str(token.attrs["style"]).replace(":", "-")}
         for child in token.children or ():
             _tame(child, lambda kind, path: f"{repo_url}/{kind}/{revision}/{path}")
     return str(parser.renderer.render(tokens, parser.options, {}))
+
+
+def _fold(tokens: list["Token"]) -> None:
+    """Let parts fold, between a paragraph `<details><summary>TEXT</summary>` and the `</details>` that it needs."""
+    opened = []
+    for index, token in enumerate(tokens):
+        if token.type != "inline" or token.level != 1:
+            continue
+        if _FOLD.fullmatch(token.content):
+            opened.append(index)
+        elif token.content == _END and opened:
+            summary = html.escape(_FOLD.sub(r"\1", tokens[opened[-1]].content))
+            for at, content in ((opened.pop(), f"<details><summary>{summary}</summary>\n"), (index, f"{_END}\n")):
+                tokens[at].type, tokens[at].content, tokens[at].children = "html_block", content, None
+                tokens[at - 1].hidden = tokens[at + 1].hidden = True
 
 
 def _tame(token: "Token", file_url: Callable[[str, str], str]) -> None:
