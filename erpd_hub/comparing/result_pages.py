@@ -37,7 +37,8 @@ _HEAD = """# The paper's claims on the tiny twins
 
 Written by `erpd-hub reproduce EXPERIMENT --tiny --seeds SEEDS --output DIR`, never by hand. A claim is *shown* or
 *opposite* where the 95 % interval of its difference (Student's, over seeds) lies on one side of zero; *not measured*
-where fewer than two seeds have both checkpoints. The settings were chosen on other seeds. Each page names the artifacts
-behind its numbers by fingerprint: the command makes the same ones again on any machine of the same kind.
+where fewer than two seeds have both checkpoints. An interval is for one claim: of twenty claims about nothing, one
+would be shown or opposite. The settings were chosen on other seeds. Each page names the artifacts behind its numbers by
+fingerprint: the command makes the same ones again on any machine of the same kind.
 
 """
