@@ -85,8 +85,13 @@ class Tab:
     def load(self, rows: Sequence[Row], query: Query) -> list[object]:
         runs = [ALL, *dict.fromkeys(str(row.get("run")) for row in rows)]
         benchmarks = list(dict.fromkeys(str(row.get("benchmark")) for row in rows))
-        run = one(query, "run", runs) or (runs[1] if rows else ALL)
-        benchmark = one(query, "benchmark", benchmarks) or next(iter(benchmarks), None)
+        asked = one(query, "run", runs)
+        of_run = [row for row in rows if asked in (None, ALL, str(row.get("run")))]
+        start = next(
+            filter(on_logarithm, of_run), of_run[0] if of_run else {}
+        )  # one that there is something to draw of
+        run = asked or str(start.get("run", ALL))
+        benchmark = one(query, "benchmark", benchmarks) or (str(start.get("benchmark")) if start else None)
         said, plot = self.show(rows, run, benchmark)
         missing = absent(query, {"run": runs, "benchmark": benchmarks})
         return [gr.update(choices=runs, value=run), gr.update(choices=benchmarks, value=benchmark),

@@ -397,6 +397,16 @@ def test_efficiency_says_what_it_does_not_draw_and_joins_one_base_only(space, no
     assert "no checkpoint" in text and not plot["visible"], "a sentence, and no empty axes"
 
 
+def test_efficiency_begins_with_a_run_that_there_is_something_to_draw_of(space, nowhere) -> None:
+    shared = {"checkpoint": "c", "checkpoint_repo": "c", "role": "student", "avg": 0.5}
+    rows = [shared | {"run": "elsewhere", "benchmark": "a", "kl_checkpoint_to_base": None},
+            shared | {"run": "r", "benchmark": "b", "kl_checkpoint_to_base": 0.1}]  # fmt: skip
+    run, benchmark, _, plot = _tab(space, space.efficiency.Tab, nowhere).load(rows, {})
+    assert (run["value"], benchmark["value"], plot["visible"]) == ("r", "b", True)
+    run, benchmark, _, plot = _tab(space, space.efficiency.Tab, nowhere).load(rows, {"run": ["elsewhere"]})
+    assert (run["value"], benchmark["value"], plot["visible"]) == ("elsewhere", "a", False)
+
+
 def test_dynamics_show_what_the_pictures_of_cards_show(space, hub) -> None:
     keys = [tuple(keys) for _, keys in space.dynamics.PANELS]
     assert keys[: len(card_charts._PANELS)] == [tuple(keys) for _, keys in card_charts._PANELS]
