@@ -45,13 +45,18 @@ def environment() -> dict[str, Any]:
 
 
 def device() -> dict[str, Any]:
-    """Device and thread count, for a stage that used torch."""
+    """Device, thread count and, on a CPU, the instructions that kernels were chosen by, for a stage that used torch.
+
+    The last since a CPU of another kind makes other bits of the same plan.
+    """
     if "torch" not in sys.modules:
         return {}
     import torch
 
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    return {"device": name, "threads": torch.get_num_threads()}
+    if torch.cuda.is_available():
+        return {"device": torch.cuda.get_device_name(), "threads": torch.get_num_threads()}
+    instructions = torch.backends.cpu.get_cpu_capability()
+    return {"device": "cpu", "instructions": instructions, "threads": torch.get_num_threads()}
 
 
 def _checkout() -> Path:

@@ -3,15 +3,19 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import cli
 
 from erpd_hub.comparing.claims import Measured, judge, judge_over_seeds
+from erpd_hub.comparing.joining import join, plan_identity, refuse_other
 from erpd_hub.comparing.over_seeds import checkpoints_over_seeds, fingerprints_over_seeds, markdown, overview
 from erpd_hub.comparing.paper import Claim, Experiment
 from erpd_hub.comparing.reproduce import beside
+from erpd_hub.comparing.reproduction import seed_plans
 from erpd_hub.comparing.result_pages import write_pages
+from erpd_hub.errors import ConfigError
 
 MICRO_TWIN = Path(__file__).parent / "micro_twin.yaml"
 EXPERIMENT = Experiment.model_validate(
@@ -147,7 +151,7 @@ def test_verdicts_over_seeds_are_students_interval_of_paired_differences() -> No
     assert judge_over_seeds(claim, [seed(14, 10), seed(8, 10), seed(16, 10)]).verdict == "not shown"
     assert judge_over_seeds(claim, [seed(5, 10), seed(4, 10), seed(5, 10)]).verdict == "opposite"
     single = judge_over_seeds(claim, [seed(14, 10), {"student": _measured(3)}])
-    assert (single.verdict, single.interval, single.by_seed) == ("not measured", None, pytest.approx((0.2,)))
+    assert (single.verdict, single.interval, single.by_seed) == ("not measured", None, (pytest.approx(0.2), None))
 
 
 def _summary(avg: float, fingerprint: str, *more: dict[str, object]) -> dict[str, object]:
@@ -182,6 +186,67 @@ def test_a_single_seed_has_a_difference_and_no_interval() -> None:
     judged = judge_over_seeds(claim, [{"student": _measured(12), "base": _measured(10)}])._asdict()
     report = {"experiment": "table1", "model": "tiny", "claims": [judged]}
     assert "| [table1](table1.md) | better | 1 | +10.0 (one seed) | **not measured** |" in overview([report])
+
+
+def _report(seeds: dict[int, dict[str, Measured]], summaries: list[dict[str, Any]]) -> dict[str, Any]:
+    """As `report_over_seeds` makes it, of what was measured at each seed."""
+    claims = [Claim(says="better", more="student", less="base"), Claim(says="late", more="late", less="base")]
+    return {
+        **{"schema": "s", "experiment": "table1", "model": "tiny", "recipe": "r", "plan": "p"},
+        "seeds": list(seeds),
+        "runs": [f"t-{seed}" for seed in seeds],
+        "claims": [judge_over_seeds(claim, list(seeds.values()))._asdict() for claim in claims],
+        "checkpoints": checkpoints_over_seeds(summaries),
+        "fingerprints": fingerprints_over_seeds(summaries),
+    }
+
+
+def test_seeds_measured_apart_make_the_report_that_they_make_together() -> None:
+    base = _measured(10)
+    seeds = {seed: {"student": _measured(10 + seed), "base": base} for seed in (1, 2, 3, 4)}
+    seeds[2]["late"] = _measured(5)
+    seeds[4]["late"] = _measured(5)
+    other = {**_summary(0.5, "")["checkpoints"][0], "ref": "late"}
+    summaries = {seed: _summary(seed / 10, str(seed) * 64, *([other] if seed % 2 == 0 else [])) for seed in seeds}
+
+    def report(*of: int) -> dict[str, Any]:
+        return _report({seed: seeds[seed] for seed in of}, [summaries[seed] for seed in of])
+
+    whole = report(1, 2, 3, 4)
+    assert [claim["verdict"] for claim in whole["claims"]] == ["shown", "opposite"]
+    assert whole["claims"][1]["by_seed"] == (None, pytest.approx(-0.25), None, pytest.approx(-0.25))
+    for first, second in [((1, 3), (2, 4)), ((3, 4, 2), (1,)), ((4,), (1, 2, 3))]:
+        joined = join(report(*first), report(*second))
+        for claim, same in zip(joined.pop("claims"), whole["claims"], strict=True):
+            assert claim == {name: _near(value) for name, value in same.items()}
+        assert joined == {name: value for name, value in whole.items() if name != "claims"}
+
+
+def _near(value: object) -> object:
+    numbers = isinstance(value, float | tuple) and None not in (value if isinstance(value, tuple) else ())
+    return pytest.approx(value) if numbers else value
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"plan": "other"}, "plan"),
+        ({"model": "long", "recipe": "x"}, "model and recipe"),
+        ({"claims": []}, "claims"),
+    ],
+)
+def test_a_report_of_another_plan_or_other_claims_is_not_added_to(changed: dict[str, Any], named: str) -> None:
+    report = _report({7: {"student": _measured(10), "base": _measured(10)}}, [_summary(0.5, "a" * 64)])
+    claims = [Claim(says="better", more="student", less="base"), Claim(says="late", more="late", less="base")]
+    refuse_other(report, claims, report)
+    with pytest.raises(ConfigError, match=f"not of the same {named}, so its seeds 7 cannot be pooled"):
+        refuse_other(report | changed, claims, report)
+
+
+def test_a_plan_is_the_same_at_every_seed_and_another_with_another_config() -> None:
+    _, plans = seed_plans("fig7", None, [1, 2], [])
+    _, (other,) = seed_plans("fig7", None, [1], ["defaults.teacher.learning_rate=1e-5"])
+    assert plan_identity(plans[0]) == plan_identity(plans[1]) != plan_identity(other)
 
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
@@ -240,3 +305,30 @@ def test_a_twin_from_its_run_to_advice(tmp_path, micro_base) -> None:
     assert pairs == [("conservative-fixed", "conservative-fixed-no-teacher")]
     assert [advice["kind"] for advice in page["advice"]].count("next") == 1
     assert any(item["step"] == "r1/base" and item["reused"] for item in found["summary"]["artifacts"])
+
+
+def test_seeds_are_added_to_the_report_that_a_folder_has(tmp_path, micro_base) -> None:
+    twin = tmp_path / "twin.yaml"
+    steps: dict[str, object] = dict.fromkeys(
+        ("rollouts", "ce", "ce-signal", "ce-strong", "ce-strong-signal", "conservative-fixed", "conservative-evolving",
+         "relaxed-fixed", "relaxed-evolving")
+    )  # fmt: skip
+    steps |= {
+        "base": {"target_accuracy": 0.001},
+        "probe": {"checkpoints": ["base"]},
+        "evaluate": {"checkpoints": ["base"]},
+    }
+    twin.write_text(json.dumps({"extends": str(MICRO_TWIN), "run": "micro", "steps": steps}))
+    home, folder = shutil.copytree(micro_base, tmp_path / "home"), tmp_path / "results"
+    asked = ("reproduce", "fig7", "--tiny", "--model", twin, "--output", folder)
+    first = json.loads(cli(*asked, "--seeds", "1", "--json", home=home).stdout)
+    both = json.loads(cli(*asked, "--seeds", "0,1", "--json", home=home).stdout)
+    assert (first["seeds"], both["seeds"]) == ([1], [0, 1])
+    [report] = folder.glob("fig7*.json")
+    assert json.loads(report.read_text()) == both
+    assert [row["avg"][1] for row in both["checkpoints"]] == [row["avg"][0] for row in first["checkpoints"]]
+    refused = cli(*asked, "--seeds", "2", "defaults.evaluate.limit=4", home=home, expect=2)
+    assert "seeds 0, 1 cannot be pooled" in refused.stderr
+    report.write_text(report.read_text()[:-9])
+    broken = cli(*asked, "--seeds", "2", home=home, expect=2)
+    assert f"{report.name}: expected a report, got" in broken.stderr.replace("\n", "")

@@ -71,7 +71,7 @@ def test_shards_that_are_there_are_not_scored_again(tmp_path, inputs) -> None:
 def test_without_noise_samples_nothing_is_scored_again(tmp_path, inputs) -> None:
     metrics = run(tmp_path / "out", inputs, config=CONFIG.model_copy(update={"noise_samples": 0})).metrics
     assert not (tmp_path / "out" / "noise").exists()
-    assert set(metrics) == {"mean_logprob", "response_tokens"}
+    assert set(metrics) == {"mean_logprob", "logprob_positive", "logprob_negative", "response_tokens"}
     assert json.loads((tmp_path / "out" / "score.json").read_text())["other_layout"] is None
 
 
@@ -81,11 +81,30 @@ def test_blocks_change_neither_rows_nor_numbers(tmp_path, inputs, monkeypatch) -
     monkeypatch.setattr(columns, "_READ_ROWS", 2)
     cut = run(tmp_path / "cut", inputs)
     assert pq.ParquetFile(shard_path(tmp_path / "cut", 0)).num_row_groups > 2
-    for name in ("mean_logprob", "response_tokens"):
+    for name in ("mean_logprob", "logprob_positive", "logprob_negative", "response_tokens"):
         assert cut.metrics[name] == pytest.approx(whole.metrics[name])
     for row, other in zip(read_rows(tmp_path / "whole"), read_rows(tmp_path / "cut"), strict=True):
         assert (row["problem_id"], row["k"]) == (other["problem_id"], other["k"])
         assert row["logprobs"] == pytest.approx(other["logprobs"], abs=1e-5)
+
+
+def test_right_and_wrong_responses_have_means_of_their_own_and_ungraded_ones_none(tmp_path, inputs) -> None:
+    graded = shutil.copytree(inputs["rollouts"], tmp_path / "graded")
+    shard = shard_paths(graded)[0]
+    rows = list(read_rows(graded))
+    labels = [None if place % 5 == 0 else place % 2 for place in range(len(rows))]
+    for other in shard_paths(graded)[1:]:
+        other.unlink()
+    write_rows(shard, [row | {"label": label} for row, label in zip(rows, labels, strict=True)], SAMPLE_SCHEMA)
+    metrics = run(tmp_path / "out", inputs | {"rollouts": graded}).metrics
+    scored = [row["logprobs"] for row in read_rows(tmp_path / "out")]
+    for name, of in (("logprob_positive", {1}), ("logprob_negative", {0}), ("mean_logprob", {0, 1, None})):
+        values = [value for row, label in zip(scored, labels, strict=True) if label in of for value in row]
+        assert metrics[name] == pytest.approx(np.mean(values)), name
+    right = [row | {"label": 1} for row in rows]
+    write_rows(shard, right, SAMPLE_SCHEMA)
+    only = run(tmp_path / "right", inputs | {"rollouts": graded}).metrics
+    assert only["logprob_positive"] == only["mean_logprob"] and "logprob_negative" not in only
 
 
 def test_the_record_of_a_scoring_says_how_it_was_done(tmp_path, inputs) -> None:

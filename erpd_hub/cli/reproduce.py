@@ -27,7 +27,10 @@ def reproduce(
     dry_run: DryRun = False,
     as_json: AsJson = False,
     output: Annotated[
-        Path | None, typer.Option(help="With --seeds: a folder for EXPERIMENT.json, EXPERIMENT.md and their overview.")
+        Path | None,
+        typer.Option(
+            help="With --seeds: a folder for EXPERIMENT.json, .md and their overview. Seeds of a report there are kept."
+        ),
     ] = None,
 ) -> None:
     """One of the paper's experiments: GPU-hours and GB first, then measured beside reported. Without one: all."""
@@ -65,15 +68,16 @@ def _over_seeds(
 ) -> None:
     from erpd_hub import display
     from erpd_hub.comparing import reproduction
-    from erpd_hub.comparing.result_pages import write_pages
+    from erpd_hub.comparing.result_pages import read_report, write_pages
 
     numbers = seeds.split(",")
     if not tiny or not all(number.strip().isdigit() for number in numbers):
         raise ConfigError(f"--seeds: expected whole numbers with commas, with --tiny, got {seeds!r}")
     name, plans = reproduction.seed_plans(experiment, model, [int(number) for number in numbers], overrides)
+    earlier = None if output is None else read_report(output, experiment, name)
     found: dict[str, Any]
     with stdout_for_json(as_json):
-        found = reproduction.report_over_seeds(experiment, name, plans, gpus=gpus)
+        found = reproduction.report_over_seeds(experiment, name, plans, earlier=earlier, gpus=gpus)
     if output is not None:
         write_pages(found, output)
     (display.print_json if as_json else reproduction.print_report)(found)

@@ -31,8 +31,8 @@ class Judged(NamedTuple):
     """95 %; of one seed: problems and samples vary in it, trainings do not. None where no error is known, as of a
     single prompt, or of one seed of what a step records: such a value is of one training, often of one batch."""
     verdict: Verdict
-    by_seed: tuple[float, ...] = ()
-    """The difference at each seed, where there are several."""
+    by_seed: tuple[float | None, ...] = ()
+    """The difference at each seed, where there are several; None where one of the two is missing."""
 
 
 class Measured(NamedTuple):
@@ -63,17 +63,27 @@ def judge_over_seeds(claim: Claim, seeds: Sequence[Mapping[str, Measured]]) -> J
 
     Seeds that lack one of the two checkpoints are left out; a single one gives no interval and no verdict.
     """
+    sides = [_sides(claim, seed) for seed in seeds]
+    known = [item for item in sides if item is not None]
+    means = (fmean(first for first, _, _ in known), fmean(second for _, second, _ in known)) if known else None
+    return judge_differences(claim, means, [None if item is None else item[0] - item[1] for item in sides])
+
+
+def judge_differences(claim: Claim, means: tuple[float, float] | None, by_seed: Sequence[float | None]) -> Judged:
+    """The verdict of differences that are known already.
+
+    Args:
+        means: Of both sides, over the seeds that have a difference; None where none has.
+        by_seed: One a seed, None where it is not known.
+    """
     named = (claim.says, claim.metric, claim.more, claim.less, claim.expect)
-    values = [item for seed in seeds if (item := _sides(claim, seed)) is not None]
-    if not values:
-        return Judged(*named, None, None, None, None, "not measured")
-    differences = tuple(first - second for first, second, _ in values)
-    means = fmean(first for first, _, _ in values), fmean(second for _, second, _ in values)
-    over = t_interval(differences)
-    if over.low is None or over.high is None:
-        return Judged(*named, *means, over.mean, None, "not measured", differences)
-    return Judged(*named, *means, over.mean, (over.low, over.high), _verdict(claim.expect, (over.low, over.high)),
-                  differences)  # fmt: skip
+    known = [value for value in by_seed if value is not None]
+    if means is None or not known:
+        return Judged(*named, None, None, None, None, "not measured", tuple(by_seed))
+    over = t_interval(known)
+    interval = None if over.low is None or over.high is None else (over.low, over.high)
+    verdict: Verdict = "not measured" if interval is None else _verdict(claim.expect, interval)
+    return Judged(*named, *means, over.mean, interval, verdict, tuple(by_seed))
 
 
 def _verdict(expect: str, interval: tuple[float, float]) -> Verdict:

@@ -6,6 +6,7 @@ fingerprints name these (on one machine type and thread count the same recipe an
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, get_args
 
@@ -67,7 +68,7 @@ def overview(reports: Iterable[Mapping[str, Any]]) -> str:
     for found in reports:
         for claim in found["claims"]:
             verdicts[claim["verdict"]] += 1
-            cells = [_experiment(found), claim["says"], str(len(claim["by_seed"])), _difference(claim)]
+            cells = [_experiment(found), claim["says"], str(_measured_seeds(claim)), _difference(claim)]
             rows.append(f"| {' | '.join(cells)} | **{claim['verdict']}** |")
     counts = ", ".join(f"{verdicts[name]} {name}" for name in get_args(Verdict))
     head = ["| experiment | claim | seeds | difference (95 %) | verdict |", "|---|---|---:|---|---|"]
@@ -79,8 +80,9 @@ def _experiment(found: Mapping[str, Any]) -> str:
 
 
 def page_name(found: Mapping[str, Any]) -> str:
-    """Of a report's two files, without their endings."""
-    return found["experiment"] if found["model"] == "tiny" else f"{found['experiment']}-{found['model']}"
+    """Of a report's two files, without their endings; of a user's own recipe with the name of its file."""
+    model = Path(found["model"]).name.removesuffix(".yaml")
+    return found["experiment"] if model == "tiny" else f"{found['experiment']}-{model}"
 
 
 def _claims(claims: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -90,12 +92,16 @@ def _claims(claims: Iterable[Mapping[str, Any]]) -> list[str]:
         if claim["difference"] is not None:
             scale, digits = _scale(claim)
             means = (f"{scale * claim[side]:.{digits}f}" for side in ("value_more", "value_less"))
-            each = ", ".join(f"{scale * value:+.{digits}f}" for value in claim["by_seed"])
+            each = ", ".join("-" if value is None else f"{scale * value:+.{digits}f}" for value in claim["by_seed"])
             cells = [" / ".join(means), _difference(claim), each]
         metric = "" if claim["metric"] == "avg" else f"{claim['metric']}: "
         compared = f"{metric}`{claim['more']}` - `{claim['less']}`"
         rows.append(f"| {claim['says']} | {compared} | {' | '.join(cells)} | **{claim['verdict']}** |")
     return rows
+
+
+def _measured_seeds(claim: Mapping[str, Any]) -> int:
+    return sum(value is not None for value in claim["by_seed"])
 
 
 def _scale(claim: Mapping[str, Any]) -> tuple[int, int]:
@@ -109,7 +115,7 @@ def _difference(claim: Mapping[str, Any]) -> str:
     scale, digits = _scale(claim)
     shown = f"{scale * claim['difference']:+.{digits}f}"
     if claim["interval"] is None:
-        return f"{shown} (one seed)" if len(claim["by_seed"]) == 1 else shown
+        return f"{shown} (one seed)" if _measured_seeds(claim) == 1 else shown
     low, high = claim["interval"]
     return f"{shown} ({scale * low:+.{digits}f} to {scale * high:+.{digits}f})"
 

@@ -9,6 +9,7 @@ from rich.table import Table
 from erpd_hub import config as c
 from erpd_hub.artifacts import write_json
 from erpd_hub.comparing.claims import Measured, judge, judge_over_seeds
+from erpd_hub.comparing.joining import join, plan_identity, refuse_other
 from erpd_hub.comparing.over_seeds import checkpoints_over_seeds, fingerprints_over_seeds
 from erpd_hub.comparing.paper import experiments, get_experiment, recipe_of
 from erpd_hub.comparing.reproduce import HOW, Beside, beside
@@ -100,21 +101,44 @@ def report(experiment: str, model: str, plan: Plan, *, tiny: bool, gpus: int | N
     return found
 
 
-def report_over_seeds(experiment: str, model: str, plans: Sequence[Plan], *, gpus: int | None = None) -> dict[str, Any]:
-    """The twin at several seeds, each a run of its own, and every claim over all of them."""
+def report_over_seeds(
+    experiment: str,
+    model: str,
+    plans: Sequence[Plan],
+    *,
+    earlier: Mapping[str, Any] | None = None,
+    gpus: int | None = None,
+) -> dict[str, Any]:
+    """The twin at several seeds, each a run of its own, and every claim over all of them.
+
+    Args:
+        earlier: A report to add to; the seeds that it has are not run again.
+
+    Raises:
+        ConfigError: the earlier report is of another plan or has other claims; nothing has run.
+    """
     about = get_experiment(experiment)
-    measured, summaries = [], []
-    for plan in plans:
-        outcome = run_plan(plan, watch=ProgressWatch(plan), launch=Launch.from_options(gpus, None))
-        measured.append(_measured(outcome, open_hub(plan)))
-        summaries.append(outcome.summary)
-    return {
+    head = {
         "schema": SCHEMA,
         "experiment": experiment,
         "title": about.title,
         "claim": about.claim,
         "model": model,
         "recipe": plans[0].recipe.origin,
+        "plan": plan_identity(plans[0]),
+    }
+    if earlier is not None:
+        refuse_other(earlier, about.claims, head)
+        plans = [plan for plan in plans if plan.recipe.seed not in earlier["seeds"]]
+        if not plans:
+            return dict(earlier)
+    measured, summaries = [], []
+    for plan in plans:
+        outcome = run_plan(plan, watch=ProgressWatch(plan), launch=Launch.from_options(gpus, None))
+        measured.append(_measured(outcome, open_hub(plan)))
+        summaries.append(outcome.summary)
+    found = {
+        **head,
         "seeds": [plan.recipe.seed for plan in plans],
         "runs": [plan.recipe.run for plan in plans],
         "notes": list(about.notes),
@@ -123,6 +147,7 @@ def report_over_seeds(experiment: str, model: str, plans: Sequence[Plan], *, gpu
         "checkpoints": checkpoints_over_seeds(summaries),
         "fingerprints": fingerprints_over_seeds(summaries),
     }
+    return found if earlier is None else join(earlier, found)
 
 
 def _row(item: Beside) -> dict[str, Any]:

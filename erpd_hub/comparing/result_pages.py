@@ -7,6 +7,7 @@ from typing import Any
 
 from erpd_hub.comparing.over_seeds import markdown, overview, page_name
 from erpd_hub.comparing.paper import experiments
+from erpd_hub.errors import ConfigError
 
 OVERVIEW = "README.md"
 
@@ -25,6 +26,24 @@ def write_pages(found: Mapping[str, Any], folder: Path) -> None:
     (folder / OVERVIEW).write_text(overview_page(folder))
 
 
+def read_report(folder: Path, experiment: str, model: str) -> dict[str, Any] | None:
+    """The report of an experiment that a folder has.
+
+    Raises:
+        ConfigError: its file is no report.
+    """
+    path = folder / f"{page_name({'experiment': experiment, 'model': model})}.json"
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ConfigError(f"{path}: expected a report, got {error}; remove it, or take another folder") from None
+    if not isinstance(found, dict) or not {"seeds", "claims", "checkpoints", "fingerprints"} <= set(found):
+        raise ConfigError(f"{path}: expected a report over seeds, got other JSON; remove it, or take another folder")
+    return found
+
+
 def overview_page(folder: Path) -> str:
     """The overview of a folder of reports, in the order of the paper."""
     reports = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
@@ -35,10 +54,11 @@ def overview_page(folder: Path) -> str:
 
 _HEAD = """# The paper's claims on the tiny twins
 
-Written by `erpd-hub reproduce EXPERIMENT --tiny --seeds SEEDS --output DIR`, never by hand. A claim is *shown* or
-*opposite* where the 95 % interval of its difference (Student's, over seeds) lies on one side of zero; *not measured*
-where fewer than two seeds have both checkpoints. An interval is for one claim: of twenty claims about nothing, one
-would be shown or opposite. The settings were chosen on other seeds. Each page names the artifacts behind its numbers by
-fingerprint: the command makes the same ones again on any machine of the same kind.
+Written by `erpd-hub reproduce EXPERIMENT --tiny --seeds SEEDS --output DIR`, never by hand; seeds are added to those
+that a page has. A claim is *shown* or *opposite* where the 95 % interval of its difference (Student's, over seeds) lies
+on one side of zero; *not measured* where fewer than two seeds have both checkpoints. An interval is for one claim: of
+twenty claims about nothing, one would be shown or opposite. The settings were chosen on other seeds. Each page names
+the artifacts behind its numbers by fingerprint: the command makes the same ones again on a machine of the same kind,
+and where the processor is of another kind other bits of the same plan.
 
 """

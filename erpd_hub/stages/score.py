@@ -10,12 +10,15 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from erpd_hub.artifacts import digest_files, payload_files, write_json
 from erpd_hub.config import ScoreConfig
 from erpd_hub.errors import ArtifactError
 from erpd_hub.stage_context import StageContext, StageResult
+
+if TYPE_CHECKING:
+    import numpy as np
 
 logger = logging.getLogger(__name__)
 
@@ -174,30 +177,52 @@ def _temperature_warning(config: ScoreConfig, rollouts: Path) -> str | None:
 
 
 def _metrics(out: Path, rollouts: Path, temperature: float) -> dict[str, Any]:
-    """Mean log-prob, and |difference| to the sampler's own where those are at the same temperature and uncut.
+    """Mean log-prob of all tokens and of those of right and of wrong responses (Fig. 9's gap lies between these), and
+    |difference| to the sampler's own where those are at the same temperature and uncut.
 
     For the checkpoint that sampled it is the mismatch of the two code paths; for any other, how far apart they are.
     """
     import numpy as np
+    import pyarrow.compute as pc
 
     from erpd_hub.columns import ShardReader, flat_values
     from erpd_hub.samples import shard_paths
     from erpd_hub.training.data import sampled_exactly
 
     comparable = sampled_exactly(rollouts, temperature)
-    total, tokens, difference, largest, compared = 0.0, 0, 0.0, 0.0, 0
+    every, positive, negative, distance = (_Mean() for _ in range(4))
+    largest = 0.0
     for shard in shard_paths(rollouts):
-        sampled = ShardReader(shard, ["sampler_logprobs"])
+        sampled = ShardReader(shard, ["sampler_logprobs", "label"])
         for block in ShardReader(out / "data" / shard.name, ["logprobs"]).blocks():
-            values: np.ndarray = flat_values(block["logprobs"]).astype(np.float64)
-            total, tokens = total + float(values.sum()), tokens + len(values)
-            own = sampled.take(len(block))["sampler_logprobs"]
+            beside = sampled.take(len(block))
+            every.add(flat_values(block["logprobs"]))
+            for mean, label in ((positive, 1), (negative, 0)):
+                mean.add(flat_values(block["logprobs"].filter(pc.equal(beside["label"], label))))
+            own = beside["sampler_logprobs"]
             if comparable and own.null_count < len(own):
                 kept = block["logprobs"].filter(own.is_valid())
                 distances = np.abs(flat_values(kept).astype(np.float64) - flat_values(own))
-                difference, compared = difference + float(distances.sum()), compared + len(distances)
+                distance.add(distances)
                 largest = max(largest, float(distances.max(initial=0.0)))
-    metrics: dict[str, Any] = {"mean_logprob": total / max(tokens, 1), "response_tokens": tokens}
-    if compared:
-        metrics |= {"sampler_difference_mean": difference / compared, "sampler_difference_max": largest}
+    metrics: dict[str, Any] = {"mean_logprob": every.value, "response_tokens": every.count}
+    metrics |= {"logprob_positive": positive.value} if positive.count else {}
+    metrics |= {"logprob_negative": negative.value} if negative.count else {}
+    if distance.count:
+        metrics |= {"sampler_difference_mean": distance.value, "sampler_difference_max": largest}
     return metrics
+
+
+class _Mean:
+    """A mean of values that come in blocks, summed in fp64."""
+
+    def __init__(self) -> None:
+        self.total, self.count = 0.0, 0
+
+    def add(self, values: "np.ndarray") -> None:
+        self.total, self.count = self.total + float(values.sum(dtype="float64")), self.count + len(values)
+
+    @property
+    def value(self) -> float:
+        """0 of no values."""
+        return self.total / max(self.count, 1)

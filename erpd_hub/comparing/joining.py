@@ -1,0 +1,111 @@
+"""Two reports of one experiment at different seeds as one, so that seeds can be measured a few at a time, on machines
+that share nothing but the report. Pure.
+
+Seeds may be pooled where they ran the same plan: the same steps with the same stage versions, configs and inputs. That
+is what `plan_identity` hashes and what a report says of itself; one of another plan is refused.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from erpd_hub.comparing.claims import judge_differences
+from erpd_hub.comparing.over_seeds import METRICS
+from erpd_hub.comparing.paper import Claim
+from erpd_hub.errors import ConfigError
+from erpd_hub.nodes import Edge, Plan
+
+_SAME = ("schema", "experiment", "model", "recipe", "plan")
+"""What two reports must share; and their claims."""
+
+
+def plan_identity(plan: Plan) -> str:
+    """Hex SHA-256 of what a plan makes at any seed: each step's name, stage and its version, config and inputs."""
+    steps = [
+        [node.name, node.config.stage, node.stage.version, node.identity, [_input(edge) for edge in node.inputs]]
+        for node in plan.nodes
+    ]
+    return hashlib.sha256(json.dumps(steps, sort_keys=True).encode()).hexdigest()
+
+
+def _input(edge: Edge) -> list[Any]:
+    return [edge.role, str(edge.source), edge.saved_step]
+
+
+def refuse_other(earlier: Mapping[str, Any], claims: Sequence[Claim], about: Mapping[str, Any]) -> None:
+    """Refuse a report that seeds of this plan may not be added to.
+
+    Args:
+        earlier: The report.
+        claims: Of the experiment, as they are asked now.
+        about: The other things that must be the same: `_SAME`.
+
+    Raises:
+        ConfigError: it is of another plan, or answers other claims.
+    """
+    differs = [name for name in _SAME if earlier.get(name) != about[name]]
+    differs += [] if [_asked(claim) for claim in earlier["claims"]] == list(claims) else ["claims"]
+    if differs:
+        seeds = ", ".join(map(str, earlier["seeds"]))
+        raise ConfigError(
+            f"--output: the report of {about['experiment']} there is not of the same {' and '.join(differs)}, so its "
+            f"seeds {seeds} cannot be pooled with others; take another folder, or remove it and measure them again"
+        )
+
+
+def _asked(claim: Mapping[str, Any]) -> Claim:
+    return Claim.model_validate({name: claim[name] for name in Claim.model_fields})
+
+
+def join(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """One report over the seeds of both, in their order.
+
+    Args:
+        first: A report of `reproduction.report_over_seeds`.
+        second: Another, of the same plan and claims and of none of the same seeds; titles and notes are taken from it.
+    """
+    seeds = [*first["seeds"], *second["seeds"]]
+    order = sorted(range(len(seeds)), key=seeds.__getitem__)
+
+    def joined(values: Sequence[Any], others: Sequence[Any]) -> list[Any]:
+        return [[*values, *others][place] for place in order]
+
+    missing = [None] * len(first["seeds"]), [None] * len(second["seeds"])
+    checkpoints, fingerprints = (
+        [report[name] for report in (first, second)] for name in ("checkpoints", "fingerprints")
+    )
+    rows = [{(row["ref"], row["benchmark"]): row for row in found} for found in checkpoints]
+    return {
+        **second,
+        "seeds": joined(first["seeds"], second["seeds"]),
+        "runs": joined(first["runs"], second["runs"]),
+        "claims": [
+            _claim(one, other, joined(one["by_seed"], other["by_seed"]))
+            for one, other in zip(first["claims"], second["claims"], strict=True)
+        ],
+        "checkpoints": [
+            (rows[0] | rows[1])[key]
+            | {
+                metric: joined(*(of.get(key, {}).get(metric, none) for of, none in zip(rows, missing, strict=True)))
+                for metric in METRICS
+            }
+            for key in rows[0] | rows[1]
+        ],
+        "fingerprints": {
+            step: joined(*(of.get(step, none) for of, none in zip(fingerprints, missing, strict=True)))
+            for step in fingerprints[0] | fingerprints[1]
+        },
+    }
+
+
+def _claim(first: Mapping[str, Any], second: Mapping[str, Any], by_seed: Sequence[float | None]) -> dict[str, Any]:
+    """The claim over both; a mean over all seeds is that of both means, each with the number of its seeds."""
+    counts = [sum(value is not None for value in claim["by_seed"]) for claim in (first, second)]
+
+    def mean(side: str) -> float:
+        known = [count * claim[side] for count, claim in zip(counts, (first, second), strict=True) if count]
+        return sum(known) / sum(counts)
+
+    means = (mean("value_more"), mean("value_less")) if any(counts) else None
+    return judge_differences(_asked(second), means, by_seed)._asdict()
