@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from erpd_hub.head import Transform, make_head
+from erpd_hub.head import make_head
 from erpd_hub.logprobs import Dtype, autocast, logit_transform, output_head, predicting_states
 from erpd_hub.response_batch import ResponseBatch, scatter
 
@@ -75,16 +75,8 @@ def kl_to_anchor(
     def chunk(states: Tensor, anchored: Tensor) -> Tensor:
         wide = torch.promote_types(head.weight.dtype, torch.float32)
         logits = nn.functional.linear(states.to(wide), head.weight.to(wide), head.bias)
-        log_p, log_q = torch.log_softmax(_transformed(logits, transform), -1), fixed.log_softmax(anchored)
+        log_p, log_q = torch.log_softmax(transform.applied(logits), -1), fixed.log_softmax(anchored)
         return (log_p.exp() * (log_p - log_q)).sum(-1)
 
     parts = [checkpoint(chunk, states[at], anchored[at], use_reentrant=False) for at in fixed.chunks(len(states))]
     return scatter(torch.cat(parts), batch.mask)
-
-
-def _transformed(logits: Tensor, transform: Transform) -> Tensor:
-    """The transform, not in place."""
-    if transform.softcap is None:
-        return logits * (transform.scale / transform.temperature)
-    squashed = torch.tanh(logits * (transform.scale / transform.softcap))
-    return squashed * (transform.softcap / transform.temperature)

@@ -44,6 +44,12 @@ class Transform(NamedTuple):
             return logits if factor == 1 else logits.mul_(factor)
         return logits.mul_(self.scale / self.softcap).tanh_().mul_(self.softcap / self.temperature)
 
+    def applied(self, logits: Tensor) -> Tensor:
+        """Not in place, for autograd."""
+        if self.softcap is None:
+            return logits * (self.scale / self.temperature)
+        return torch.tanh(logits * (self.scale / self.softcap)) * (self.softcap / self.temperature)
+
     def chain(self, gradient: Tensor, squashed: Tensor | None) -> Tensor:
         """Gradient wrt the raw logits, in place; `squashed` is tanh of the logits, where there is a softcap."""
         if squashed is not None:

@@ -26,6 +26,8 @@ _TOLERANCE_BF16 = 0.05
 fp32 1e-6 and 0.3 of a log-prob)."""
 _VARLEN = "flash_attention"
 
+Wanted = Layout | Literal["auto"]
+
 logger = logging.getLogger(__name__)
 
 
@@ -35,7 +37,7 @@ class _Probe(NamedTuple):
     alone: list[Tensor]  # log-probs of each response, its sequence alone in the batch
 
 
-def exact_layout(model: nn.Module, wanted: Literal["auto", "packed", "padded", "single"], *, dtype: Dtype) -> Layout:
+def exact_layout(model: nn.Module, wanted: Wanted, *, dtype: Dtype) -> Layout:
     """The fastest layout that this model is exact in; one sequence a row, with a warning, where the wanted one is not.
 
     Args:

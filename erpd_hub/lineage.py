@@ -17,6 +17,7 @@ from erpd_hub.artifacts import (
     check_payload,
     digest_files,
     foreign_files,
+    hash_file,
     is_payload,
     read_lineage,
 )
@@ -232,16 +233,11 @@ def tree_problems(hub: Hub, place: Place, root: Path, only: Sequence[str] = ()) 
                 problems.append(f"{name}: in the tree, but not downloaded")
             continue
         content = path.read_bytes() if entry.lfs is None else b""
-        actual = _sha256(path) if entry.lfs is not None else _git_blob_id(content)
+        actual = hash_file(path).sha256 if entry.lfs is not None else _git_blob_id(content)
         listed = entry.lfs.sha256 if entry.lfs is not None else entry.blob_id
         if actual != listed:
             problems.append(f"{name}: object id {actual[:12]}, the tree lists {listed[:12]}")
     return problems
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _git_blob_id(content: bytes) -> str:

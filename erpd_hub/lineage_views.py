@@ -1,4 +1,5 @@
-"""Lineage for readers: the graph as text, JSON or Mermaid, and what differs between two artifacts."""
+"""Lineage for readers: the graph as text, JSON or Mermaid, what a card says of it, and what differs between two
+artifacts."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple

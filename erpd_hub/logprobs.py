@@ -157,6 +157,11 @@ def predicting_states(model: PreTrainedModel, batch: ResponseBatch) -> tuple[Ten
 
 
 def output_head(model: PreTrainedModel) -> nn.Linear:
+    """The (V, H) linear map from hidden states to logits.
+
+    Raises:
+        ConfigError: the model has none that is linear.
+    """
     head = model.get_output_embeddings()
     if not isinstance(head, nn.Linear):
         raise ConfigError(

@@ -16,7 +16,9 @@ from erpd_hub.inputs import ResolvedInput
 from erpd_hub.launching.launch import run_stage
 from erpd_hub.launching.options import Launch
 from erpd_hub.launching.worker import Job, StageRun
+from erpd_hub.lineage_views import card_above
 from erpd_hub.nodes import Node
+from erpd_hub.plotting.cards import write_card
 from erpd_hub.recording import Attempts, make_record
 from erpd_hub.stage_context import StageContext
 
@@ -66,9 +68,6 @@ def make(
 
 def push(hub: Hub, node: Node, out: Path, *, command: str) -> Pushed:
     """One commit per pushed step, the last with the finished tag."""
-    from erpd_hub.lineage_views import card_above
-    from erpd_hub.plotting.cards import write_card
-
     steps: dict[int, tuple[str, LineageRecord]] = {}
     for step in node.pushed_steps or (None,):
         is_last = step is None or step == node.pushed_steps[-1]

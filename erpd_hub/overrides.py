@@ -9,7 +9,11 @@ from erpd_hub.recipe_model import Recipe
 
 
 def apply_override(data: dict[str, Any], override: str) -> None:
-    """Set `a.b.c=value`; a first part that is the name of a step of the only round means that step."""
+    """Set `a.b.c=value`; a first part that is the name of a step of the only round means that step.
+
+    Raises:
+        ConfigError: it is no `key=value`, or has no place in the recipe.
+    """
     key, equals, text = override.partition("=")
     parts = key.split(".")
     if not equals or not all(parts):

@@ -36,7 +36,7 @@ from erpd_hub.references import PathRef, ReservedRef, StepRef, parse_reference
 from erpd_hub.selection import choose
 from erpd_hub.stages import STAGES
 from erpd_hub.unwritten import compared_evaluation, score_name
-from erpd_hub.wiring import benchmark_edges, compares, scored_roles, unused_roles
+from erpd_hub.wiring import UsesLogprobs, benchmark_edges, compares, scored_roles, unused_roles
 
 _CHECKPOINT = ("checkpoint",)
 
@@ -138,7 +138,6 @@ class _Planner:
 
     def _edges(self, number: int, place: str, config: c.StepConfig) -> Iterator[Edge]:
         """The inputs a stage is called with, from the references of its config."""
-        scored = scored_roles(config)
         for role, mark in roles(config).items():
             value = getattr(config, role)
             if value is None and isinstance(config, c.DistillConfig) and role in ("old", "anchor"):
@@ -153,7 +152,7 @@ class _Planner:
                     continue
                 where = f"{place}.{role}"
                 edge = self._resolve(number, where, role, mark.kinds, text)
-                if role in scored:
+                if isinstance(config, UsesLogprobs) and role in scored_roles(config):
                     edge = self._scored(number, where, config, edge, text)
                 elif isinstance(config, c.GateConfig):
                     edge = self._evaluated(number, place, config, edge, text)
@@ -206,11 +205,11 @@ class _Planner:
             raise ConfigError(f"{name}: two paths end in the same name; import {reference} as a base step of its own")
         return Edge(role, kinds, name)
 
-    def _scored(self, number: int, where: str, user: c.StepConfig, checkpoint: Edge, text: str) -> Edge:
+    def _scored(self, number: int, where: str, user: UsesLogprobs, checkpoint: Edge, text: str) -> Edge:
         """The log-probs of a checkpoint on the user's rollouts: the recipe's own `score` step if it has one."""
-        rollouts = self._resolve(number, where, "rollouts", ("rollouts",), user.rollouts)  # type: ignore[attr-defined]
+        rollouts = self._resolve(number, where, "rollouts", ("rollouts",), user.rollouts)
         inputs = (rollouts, replace(checkpoint, role="checkpoint"))
-        config = c.ScoreConfig(rollouts=str(user.rollouts), checkpoint=text, **self.recipe.scoring.model_dump())  # type: ignore[attr-defined]
+        config = c.ScoreConfig(rollouts=user.rollouts, checkpoint=text, **self.recipe.scoring.model_dump())
         for name, step_config in self.recipe.rounds[number - 1].steps.items():
             if isinstance(step_config, c.ScoreConfig) and step_config == config:
                 self.place(number, name)

@@ -11,6 +11,7 @@ import fcntl
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from erpd_hub.artifacts import LINEAGE, LineageRecord, read_lineage
@@ -70,7 +71,7 @@ def free(hub: Hub, step: SavedStep) -> None:
         ]
         hub.ask(lambda: hub.api.permanently_delete_lfs_files(step.repo_id, listed, rewrite_history=False))
     for tag in step.tags:
-        hub.ask(lambda tag=tag: hub.api.delete_tag(step.repo_id, tag=tag))  # type: ignore[misc]
+        hub.ask(partial(hub.api.delete_tag, step.repo_id, tag=tag))
     hub.forget("model", step.repo_id)
 
 

@@ -70,7 +70,11 @@ def read_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> tuple[str, 
 
 
 def build_recipe(data: Mapping[str, Any], origin: str, *, command: str = "") -> Recipe:
-    """Check a recipe that is already a mapping; `command` as `Recipe.command`."""
+    """Check a recipe that is already a mapping; `command` as `Recipe.command`.
+
+    Raises:
+        ConfigError: any key, type, value or combination that does not fit.
+    """
     fields = dict(data)
     if ("steps" in fields) == ("rounds" in fields):
         raise ConfigError(f"{origin}: expected either 'steps' or 'rounds'")

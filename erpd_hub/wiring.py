@@ -6,14 +6,15 @@ from erpd_hub import config as c
 from erpd_hub.nodes import Edge, benchmarks_of
 from erpd_hub.references import PathRef, StepRef, parse_reference
 
+UsesLogprobs = c.SignalConfig | c.TeacherConfig | c.DistillConfig
+"""Steps that name checkpoints of which they take the log-probs on their rollouts."""
 
-def scored_roles(config: c.StepConfig) -> tuple[str, ...]:
+
+def scored_roles(config: UsesLogprobs) -> tuple[str, ...]:
     """Roles that name a checkpoint but are handed over as its log-probs."""
     if isinstance(config, c.SignalConfig):
         return ("numerator", "denominator", "old")
-    if isinstance(config, c.TeacherConfig):
-        return ("reference", "old")
-    return ("old",) if isinstance(config, c.DistillConfig) else ()
+    return ("reference", "old") if isinstance(config, c.TeacherConfig) else ("old",)
 
 
 def unused_roles(config: c.StepConfig) -> tuple[str, ...]:

@@ -7,18 +7,15 @@ the endpoint, so that the same card is right on every Hub; it holds no endpoint,
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.resources import files
 from shlex import quote
 from typing import TYPE_CHECKING, Any
-
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from erpd_hub.checkpoint_role import weight_roles
 from erpd_hub.errors import ArtifactError
 from erpd_hub.lineage_views import Above
 from erpd_hub.model_cards import front_matter, snippets, text
-from erpd_hub.model_cards.metrics import meaning
 from erpd_hub.model_cards.pictures import CAPTIONS
+from erpd_hub.model_cards.templates import template
 from erpd_hub.public import is_command, public
 
 if TYPE_CHECKING:
@@ -79,8 +76,7 @@ def render_repo_card(
         raise ArtifactError(f"{first['repo_id']}: expected records of one repository and kind")
     if first["kind"] not in KINDS:
         raise ArtifactError(f"{first['repo_id']}: expected an artifact of kind {', '.join(KINDS)}, got {first['kind']}")
-    template = _environment().get_template(f"{first['kind']}.md.jinja")
-    body = template.render(
+    body = template(first["kind"]).render(
         record=first,
         records=records,
         steps=list(dict.fromkeys(f"r{record['round']}/{record['step']}" for record in records)),
@@ -108,7 +104,7 @@ def render_repo_card(
 
 def render_leaderboard(repo_id: str) -> str:
     """The card of a leaderboard: it has no lineage record, its rows name the details they were computed from."""
-    body = _environment().get_template("leaderboard.md.jinja").render(repo_id=repo_id)
+    body = template("leaderboard").render(repo_id=repo_id)
     return f"---\n{front_matter.dump_leaderboard(repo_id)}---\n\n{body.strip()}\n"
 
 
@@ -142,30 +138,6 @@ def validate(card: str, repo_type: str) -> "CardData":
     if not data.to_dict():
         raise ArtifactError("card: no front matter")
     return data
-
-
-def _environment() -> Environment:
-    folder = files("erpd_hub.model_cards")
-    environment = Environment(
-        loader=FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8")),
-        autoescape=True,  # together with `finalize`: every value is escaped for Markdown unless a filter marked it safe
-        finalize=text.plain,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "code": text.code,
-        "fenced": text.fenced,
-        "link": text.link,
-        "link_place": text.link_place,
-        "number": text.number,
-    }
-    environment.filters |= {"percent": text.percent, "interval": text.interval, "limits": text.limits}
-    environment.filters |= {"yaml": text.yaml_block, "words": text.words}
-    environment.filters["quoted"] = quote
-    environment.filters["meaning"] = meaning
-    return environment
 
 
 def _by_benchmark(records: Iterable[Record]) -> list[Record]:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import gradio as gr
 import plotly.graph_objects as go
 
 from places import Row, is_number
@@ -96,6 +97,11 @@ def titled(x: str, y: str) -> Figure:
     figure.update_xaxes(title=x)
     figure.update_yaxes(title=y)
     return figure
+
+
+def plot_of(figure: Figure | None) -> Any:
+    """What a page's plot becomes; without a figure it is not there, and leaves no empty axes."""
+    return gr.update(value=figure, visible=figure is not None)
 
 
 def layout() -> dict[str, Any]:

@@ -15,15 +15,13 @@ from markup import notice, table
 from paired import Pair, holm, paired
 from places import Query, Row, details_place
 from questions import beginning, questions
-from samples import question_line, sample_columns
+from samples import MOST_K, question_line, sample_columns
 from scores import incomparable, name_of, percent
 from shards import Index
 
 MOST = 4
 MOST_LISTED = 50
 """Problems in the menu, those that differ most; another one is asked for by its id."""
-MOST_K = 4_096
-"""Samples of a problem that the slider reaches."""
 HEADERS = ("checkpoint", "AVG@K %", "problems", "difference, points", "95 %", "± s.e.", "p", "p (Holm)", "better on",
            "worse on", "of")  # fmt: skip
 ABOUT = (

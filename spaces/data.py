@@ -138,8 +138,7 @@ class Source:
 
     def link(self, place: Place) -> str:
         """The artifact's page."""
-        prefix = {"model": "", "dataset": "datasets/"}[place.repo_type]
-        return f"{self.api.endpoint}/{prefix}{place.repo_id}/tree/{place.revision or 'main'}/{place.folder}".rstrip("/")
+        return f"{self.api.endpoint}/{place.repo_path}/tree/{place.revision or 'main'}/{place.folder}".rstrip("/")
 
     def _samples(self, place: Place, problem_id: str) -> Rows:
         """All samples of one problem by k, with their texts, and as `response_ids` how many there are."""
@@ -149,9 +148,7 @@ class Source:
 
     def _tokens(self, place: Place, problem_id: str, k: int) -> list[int] | None:
         """The token ids of one response."""
-        table = self.index(place).table
-        of_sample = pc.and_(pc.equal(table["problem_id"], problem_id), pc.equal(table["k"], k))
-        found = self._shards.rows(place, table.filter(of_sample), ("problem_id", "k", "response_ids"))
+        found = self._sample(place, problem_id, k, ("problem_id", "k", "response_ids"))
         ids = found.rows[0]["response_ids"] if found.rows else None
         if found.missing:
             raise NotNowError(ids)
@@ -159,9 +156,12 @@ class Source:
 
     def _signal_row(self, place: Place, problem_id: str, k: int) -> Rows:
         """One sample's log-probs and signal, one number for each response token."""
+        return _now(self._sample(place, problem_id, k, SIGNAL_COLUMNS))
+
+    def _sample(self, place: Place, problem_id: str, k: int, columns: Sequence[str]) -> Rows:
         table = self.index(place).table
         of_sample = pc.and_(pc.equal(table["problem_id"], problem_id), pc.equal(table["k"], k))
-        return _now(self._shards.rows(place, table.filter(of_sample), SIGNAL_COLUMNS))
+        return self._shards.rows(place, table.filter(of_sample), columns)
 
     def _prompts(self, place: Place, problems: tuple[str, ...]) -> dict[str, list[int] | None]:
         """The prompt's token ids of these problems, of each its first sample's; none for what cannot be read."""

@@ -30,10 +30,10 @@ class Pass(NamedTuple):
     row: int
 
 
-Rows = list[list[Place | Pass]]
+Layers = list[list[Place | Pass]]
 
 
-def layers(graph: Graph) -> Rows:
+def layers(graph: Graph) -> Layers:
     """The artifacts in rows, every one below all its inputs, with a place in each row that an edge passes, ordered so
     that edges cross little."""
     depth: dict[Place, int] = {}
@@ -44,7 +44,7 @@ def layers(graph: Graph) -> Rows:
             depth[place] = 1 + max((depth_of(other, above | {place}) for other in inputs), default=-1)
         return depth[place]
 
-    rows: Rows = []
+    rows: Layers = []
     for place in graph:
         at = depth_of(place, frozenset())
         rows.extend([] for _ in range(at + 1 - len(rows)))

@@ -68,9 +68,8 @@ class Tab:
         return [said, *(self._panel(there, title, keys) for title, keys in PANELS)]
 
     def _panel(self, there: dict[str, list[Row]], title: str, keys: Sequence[str]) -> object:
-        if not any(charts.has_point(line, key) for lines in there.values() for key in keys for line in lines):
-            return gr.update(value=None, visible=False)
-        return gr.update(value=charts.curves(there, title, keys), visible=True)
+        recorded = any(charts.has_point(line, key) for lines in there.values() for key in keys for line in lines)
+        return charts.plot_of(charts.curves(there, title, keys) if recorded else None)
 
 
 def _first(rows: Sequence[Row], names: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from address import absent, link_to, one
-from charts import COLOURS, Figure, escaped, titled
+from charts import COLOURS, Figure, escaped, plot_of, titled
 from data import Source
 from leaderboard import ALL
 from markup import notice
@@ -33,7 +33,7 @@ def figure_of(rows: Sequence[Row]) -> Figure | None:
     Args:
         rows: Of one benchmark, with `kl_stderr` where it is known.
     """
-    shown = [row for row in rows if row.get("avg") is not None and on_logarithm(row)]
+    shown = [row for row in rows if _is_drawn(row)]
     if not shown:
         return None
     figure = titled("KL(checkpoint || base), full vocabulary, nats per token", "AVG@K, %")
@@ -55,6 +55,10 @@ def figure_of(rows: Sequence[Row]) -> Figure | None:
 def on_logarithm(row: Row) -> bool:
     """Whether a row's KL to base was measured and has a place on a logarithm."""
     return row.get("kl_checkpoint_to_base") is not None and row["kl_checkpoint_to_base"] > 0.0
+
+
+def _is_drawn(row: Row) -> bool:
+    return row.get("avg") is not None and on_logarithm(row)
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -83,15 +87,15 @@ class Tab:
         self.outputs = [self.run, self.benchmark, self.notice, self.plot]
 
     def load(self, rows: Sequence[Row], query: Query) -> list[object]:
+        """What the address names; what it leaves open as the first row has it that there is something to draw of."""
         runs = [ALL, *dict.fromkeys(str(row.get("run")) for row in rows)]
         benchmarks = list(dict.fromkeys(str(row.get("benchmark")) for row in rows))
-        asked = one(query, "run", runs)
-        of_run = [row for row in rows if asked in (None, ALL, str(row.get("run")))]
-        start = next(
-            filter(on_logarithm, of_run), of_run[0] if of_run else {}
-        )  # one that there is something to draw of
-        run = asked or str(start.get("run", ALL))
-        benchmark = one(query, "benchmark", benchmarks) or (str(start.get("benchmark")) if start else None)
+        run, benchmark = one(query, "run", runs), one(query, "benchmark", benchmarks)
+        asked = [row for row in rows if run in (None, ALL, str(row.get("run")))
+                 and benchmark in (None, str(row.get("benchmark")))]  # fmt: skip
+        start = next(filter(_is_drawn, asked), asked[0] if asked else {})
+        run = run or str(start.get("run", ALL))
+        benchmark = benchmark or (str(start.get("benchmark")) if start else None)
         said, plot = self.show(rows, run, benchmark)
         missing = absent(query, {"run": runs, "benchmark": benchmarks})
         return [gr.update(choices=runs, value=run), gr.update(choices=benchmarks, value=benchmark),
@@ -100,13 +104,13 @@ class Tab:
     def show(self, rows: Sequence[Row], run: str, benchmark: str | None) -> tuple[str, object]:
         found = [row for row in rows if str(row.get("benchmark")) == benchmark and run in (ALL, str(row.get("run")))]
         if not found:
-            return notice(["no checkpoint of this run was measured on this benchmark"]), _plot(None)
+            return notice(["no checkpoint of this run was measured on this benchmark"]), plot_of(None)
         figure = figure_of(self._with_errors(found))
         said = notice([*incomparable(found), *_left_out(found)])
         if figure is None:
-            return said + notice(["nothing to draw: no checkpoint has a score and a KL to base above 0"]), _plot(None)
+            return said + notice(["nothing to draw: no checkpoint has a score and a KL to base above 0"]), plot_of(None)
         about = Markup('<p class="small">{}</p>').format(ABOUT)
-        return said + about + link_to("efficiency", run=run, benchmark=benchmark), _plot(figure)
+        return said + about + link_to("efficiency", run=run, benchmark=benchmark), plot_of(figure)
 
     def _with_errors(self, rows: Sequence[Row]) -> list[Row]:
         """The rows with the standard error of their KL, which the leaderboard has no column for: from the record of
@@ -208,10 +212,6 @@ def _add_frontiers(figure: Figure, shown: Sequence[Row]) -> None:
                 hoverinfo="skip",
                 line={"color": "rgba(119,119,119,0.4)", "shape": "hv", "width": 5},
             )
-
-
-def _plot(figure: Figure | None) -> object:
-    return gr.update(value=figure, visible=figure is not None)
 
 
 def _base(row: Row) -> str:

@@ -69,7 +69,7 @@ class Tab:
     """The components, and what happens when a menu changes."""
 
     def __init__(self, source: Source, scores: gr.State) -> None:
-        self.source, self.scores = source, scores
+        self.source = source
         with gr.Row():
             self.menus = {name: gr.Dropdown([ALL], value=ALL, label=name, min_width=140) for name in MENUS}
             self.sort = gr.Dropdown(list(SORTS), value="lineage", label="sort by", min_width=140)

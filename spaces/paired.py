@@ -3,6 +3,10 @@
 d_i is a problem's mean under one checkpoint minus that under the other. The interval is Gaffke's for differences in
 [-1, 1]: the numbers and one more at an end of the range, weighed at random with all weights alike. p asks whether the
 two could be alike on these very problems: the share of sign patterns of the d_i with a sum as large as the one seen.
+
+A Space has its own files alone, so `holm`, `sign_flip` and `bounded_interval` are those of the package's `evaluation`
+(`strata`, `paired` and `bounded`, which say why they are right) once more, without what a page does not ask for.
+`tests/test_space.py` holds the results equal.
 """
 
 import random

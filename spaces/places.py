@@ -31,6 +31,11 @@ class Place:
     def path(self, name: str) -> str:
         return f"{self.folder}/{name}" if self.folder else name
 
+    @property
+    def repo_path(self) -> str:
+        """The repository as the Hub's addresses and its file system name it."""
+        return f"{'datasets/' if self.repo_type == 'dataset' else ''}{self.repo_id}"
+
     def __str__(self) -> str:
         return f"{self.repo_id}{'/' + self.folder if self.folder else ''}"
 

@@ -10,6 +10,9 @@ from markup import badge, notice, prose, response, table
 from places import Row, details_place
 from scores import name_of
 
+MOST_K = 4_096
+"""Samples of a problem that a slider reaches."""
+
 
 def sample_columns(source: Source, scores: Sequence[Row], problem: str, k: int) -> Markup:
     """A column for each checkpoint: all its samples of the problem, and the text of sample k."""

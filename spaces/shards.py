@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from huggingface_hub import HfApi, HfFileSystem
 
-from places import Place
+from places import Place, Row
 from reading import UNREADABLE, NotNowError, Rows, TooLargeError, kept, reason
 
 INDEX_COLUMNS = ("problem_id", "k", "label")
@@ -66,9 +66,8 @@ class Shards:
         groups: Sequence[int] | None = None,
     ) -> Iterator[tuple[int, pa.Table]]:
         """Row groups of a remote shard by number. What cannot be read is named in `missing`, and ends the shard."""
-        prefix = {"model": "", "dataset": "datasets/"}[place.repo_type]
         try:
-            path = f"{prefix}{place.repo_id}@{place.revision or 'main'}/{shard}"
+            path = f"{place.repo_path}@{place.revision or 'main'}/{shard}"
             with self._files.open(path, "rb", block_size=READ_AHEAD) as stream:
                 file = pq.ParquetFile(stream)
                 there = file.schema_arrow.names
@@ -87,7 +86,7 @@ class Shards:
         index = self.index(place)
         keys = set(zip(wanted["problem_id"].to_pylist(), wanted["k"].to_pylist(), strict=True))
         problems = pa.array(sorted({problem for problem, _ in keys if problem is not None}), pa.string())
-        rows: list[dict] = []
+        rows: list[Row] = []
         missing: list[str] = []
         for number in sorted(set(wanted["shard"].to_pylist())):
             held = wanted.filter(pc.equal(wanted["shard"], number))["group"]
@@ -99,17 +98,22 @@ class Shards:
 
     def _index(self, place: Place) -> Index:
         shards, missing = self.names(place, place.path("data"))
+        placed = (
+            _placed(table, number, group)
+            for number, shard in enumerate(shards)
+            for group, table in self.groups(place, shard, missing, INDEX_COLUMNS)
+        )
         tables: list[pa.Table] = []
         count = 0
-        for number, shard in enumerate(shards):
-            for group, table in self.groups(place, shard, missing, INDEX_COLUMNS):
-                count += table.num_rows
-                if count > MOST_SAMPLES:
-                    missing.append(f"{place.repo_type} {place}: more than {MOST_SAMPLES:,} samples, too many to list")
-                    break
-                tables.append(_placed(table, number, group))
+        beyond: list[str] = []
+        for table in placed:
+            count += table.num_rows
+            if count > MOST_SAMPLES:
+                beyond = [f"{place.repo_type} {place}: more than {MOST_SAMPLES:,} samples, too many to list"]
+                break
+            tables.append(table)
         table = pa.concat_tables(tables, promote_options="permissive") if tables else _empty_index()
-        index = Index(table, tuple(shards), tuple(dict.fromkeys(missing)))
+        index = Index(table, tuple(shards), tuple(dict.fromkeys([*missing, *beyond])))
         if missing:
             raise NotNowError(index)
         return index

@@ -15,13 +15,13 @@ from markup import badge, link, notice, table
 from places import Place, Query, Row, input_of
 from questions import beginning, framed
 from reading import UNREADABLE, reason
+from samples import MOST_K
 from spread import histogram
 from tokens import pieces, tokenizer_of
 
 QUANTITIES = {"signal": "log-ratio", "numerator": "numerator", "denominator": "denominator", "old": "old policy"}
 MOST_LISTED = 50
 """Datasets, and problems of one, in the menus."""
-MOST_K = 4_096
 SHOWN_TOKENS = 6_000
 OUTLIERS = 20
 OUTCOMES = {1: "right", 0: "wrong"}
@@ -82,7 +82,7 @@ class Tab:
             found, more = self._datasets()
         except UNREADABLE as error:
             return [gr.update(choices=[], value=None), gr.skip(), gr.skip(),
-                    notice([f"the signals cannot be listed: {reason(error)}"]), "", _plot(None)]  # fmt: skip
+                    notice([f"the signals cannot be listed: {reason(error)}"]), "", charts.plot_of(None)]  # fmt: skip
         names = [repo for repo, _ in found]
         values = dict(found)
         repo = one(query, "signal", names) or next(iter(names), None)
@@ -105,14 +105,14 @@ class Tab:
         """The dataset's first problems, its samples per problem, and how it is spread."""
         place = _place(dataset)
         if place is None:
-            return gr.update(choices=[], value=None), gr.update(maximum=1, value=0), "", _plot(None)
+            return gr.update(choices=[], value=None), gr.update(maximum=1, value=0), "", charts.plot_of(None)
         index = self.source.index(place).table
         problems = [each for each in pc.unique(index["problem_id"])[: MOST_LISTED + 1].to_pylist() if each is not None]
         menu = self._menu(place, problems[:MOST_LISTED])
-        last = min(pc.max(index["k"]).as_py() or 0, MOST_K)
+        last = min(pc.max(index["k"]).as_py() or 0, MOST_K - 1)
         problem = gr.update(choices=menu, value=problems[0] if problems else None)
         about, figure = histogram(self.source, place)
-        return problem, gr.update(maximum=max(last, 1), value=0), about, _plot(figure)
+        return problem, gr.update(maximum=max(last, 1), value=0), about, charts.plot_of(figure)
 
     def _menu(self, place: Place, problems: Sequence[str]) -> list[tuple[str, str]]:
         """Problems by the beginning of what they ask, as far as their rollouts can be read."""
@@ -172,10 +172,6 @@ class Tab:
         """The checkpoint whose log-probs went in: the old policy, or the numerator."""
         scored = input_of(record, "old") or input_of(record, "numerator")
         return input_of(self.source.record(scored), "checkpoint") if scored else None
-
-
-def _plot(figure: charts.Figure | None) -> Any:
-    return gr.update(value=figure, visible=figure is not None)
 
 
 def _place(dataset: str | None) -> Place | None:

@@ -138,6 +138,11 @@ class CompletionsServer:
         while not self._server.started:
             time.sleep(0.005)
 
+    def is_left(self):
+        """Whether nobody is connected any more, and all that was sent has been answered."""
+        state = self._server.server_state
+        return not state.connections and not state.tasks
+
     def die(self):
         """Stop listening and reset every connection, as a killed process does."""
         server, loop = self._server, self._server.servers[0].get_loop()

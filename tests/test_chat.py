@@ -165,7 +165,10 @@ def unwell(body):
 def test_a_refused_sample_fails_alone_where_that_is_wanted_and_ends_the_call_elsewhere(caplog):
     caplog.set_level(logging.INFO)
     requests = asked(3) + asked(2, "6+6?")
-    answer = lambda server, body: Response(status_code=400) if unwell(body) else None  # noqa: E731
+
+    def answer(server, body):
+        return Response(status_code=400) if unwell(body) else None
+
     with serving(CompletionsServer(answer)) as (server,):
         completions = talk(requests, server, tolerant=True)
         assert [c.finish_reason for c in completions] == ["stop"] * 3 + ["error"] * 2

@@ -4,13 +4,16 @@ import json
 from importlib.metadata import version
 
 from conftest import cli
+from moving_hubs import accounts
 from packaging.requirements import Requirement
+from test_hub_server_process import running
 
 from erpd_hub.doctor import diagnose
 from erpd_hub.doctor.machine import check_home
 from erpd_hub.doctor.packages import package
 from erpd_hub.home import home
 from erpd_hub.hub.connecting import connect
+from erpd_hub.hub.tokens import token_variable
 
 
 def _by_name(report):
@@ -38,8 +41,23 @@ def test_a_hub_out_of_reach_is_broken_and_no_token_is_printed(tmp_path, monkeypa
     assert not report["ok"]
     assert _by_name(report)["Hub"]["state"] == "broken"
     assert "secret" not in done.stdout + done.stderr
-    monkeypatch.delenv("ERPD_HUB_TOKEN")
-    assert "no token" in _by_name(diagnose("http://127.0.0.1:9"))["Hub"]["found"]
+
+
+def test_a_hub_is_asked_as_whom_it_is_reached_and_one_without_accounts_needs_no_token():
+    checks = _by_name(diagnose(connect("local").api.endpoint, live=True, size=0.001))
+    assert checks["Hub"]["state"] == "ok"
+    assert "is reached as local" in checks["Hub"]["found"]
+    assert checks["live"]["state"] == "ok"
+
+
+def test_a_hub_with_accounts_is_reached_by_its_own_token_and_without_one_is_told_how(tmp_path, monkeypatch):
+    with running(tmp_path, "--accounts", str(accounts(tmp_path, "alice", "token-of-alice"))) as url:
+        refused = _by_name(diagnose(url, live=True))
+        assert refused["Hub"]["state"] == "broken"
+        assert f"set {token_variable(url)} to a token of it" in refused["Hub"]["found"]
+        assert "live" not in refused
+        monkeypatch.setenv(token_variable(url), "token-of-alice")
+        assert "is reached as alice" in _by_name(diagnose(url))["Hub"]["found"]
 
 
 def test_a_home_that_cannot_be_written_is_broken(tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from completions_server import CompletionsServer, serving
 from conftest import cli
 from evaluations import PROBLEMS, asked, at, by_sample, evaluate
 from starlette.responses import Response
+from test_hub_server_process import until
 from tiny import save_policy
 
 from erpd_hub import lineage
@@ -235,7 +236,7 @@ def killed(words, home, server, after=9):
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    time.sleep(0.5)  # what it had sent arrives, too
+    until(server.is_left)  # what it had sent arrives, too
     server.answer = None
     done = {(body["messages"][-1]["content"], body["seed"]) for body in server.finished if body["max_tokens"] == 32}
     server.bodies.clear()

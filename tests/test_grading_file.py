@@ -110,12 +110,9 @@ def _partial_name(source: Path, output: Path) -> Path:
     """Where an interrupted run keeps its rows: seen from one that is refused."""
     written(source.with_name("other.jsonl"), [{"output": "1", "gold": "1"}])
     names: list[Path] = []
-    original = Path.replace
-    try:
-        Path.replace = lambda self, target: names.append(self)  # type: ignore[assignment, method-assign, return-value]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "replace", lambda self, target: names.append(self))
         grade_file(source.with_name("other.jsonl"), output.with_name("out.jsonl"))
-    finally:
-        Path.replace = original  # type: ignore[method-assign]
     return names[0]
 
 

@@ -89,11 +89,12 @@ def test_more_connections_than_it_takes_are_told_to_come_again(tmp_path: Path) -
             held.enter_context(socket.create_connection(address))
         assert httpx.get(f"{url}/api/models").status_code == 503
         held.close()
-        _until(lambda: httpx.get(f"{url}/api/models").status_code == 200)
+        until(lambda: httpx.get(f"{url}/api/models").status_code == 200)
 
 
-def _until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+def until(holds: Callable[[], bool]) -> None:
+    """Waits for it, and fails after a minute."""
+    deadline = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -7,7 +7,6 @@ import hashlib
 import random
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -20,6 +19,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.lfs import _upload_multi_part
 from test_hub_accounts import TOKENS, write_accounts
+from test_hub_server_process import until
 from test_hub_xet import chunk
 
 from erpd_hub.hub.server import (
@@ -203,10 +203,7 @@ def test_a_part_that_stalls_stops_no_completion_and_changes_no_blob(
     with socket.create_connection((link.hostname, link.port)) as stalled:
         head = f"PUT {link.path}?{link.query} HTTP/1.1\r\nHost: {link.netloc}\r\nContent-Length: {PART}\r\n\r\n"
         stalled.sendall(head.encode() + b"\1" * 10)
-        deadline = time.monotonic() + 60
-        while not any(path.read_bytes() == b"\1" * 10 for path in (hub.root / "parts").glob(f"{sha}-*")):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until(lambda: any(path.read_bytes() == b"\1" * 10 for path in (hub.root / "parts").glob(f"{sha}-*")))
         assert httpx.put(given["header"]["00001"], content=content).status_code == 200
         assert httpx.post(given["href"], json={}).status_code == 200
         stalled.sendall(bytes(PART - 10))

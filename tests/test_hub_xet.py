@@ -10,8 +10,7 @@ import socket
 import struct
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import httpx
 import pytest
 from huggingface_hub import HfApi
 from test_hub_accounts import TOKENS, write_accounts
-from test_hub_server_process import TOKEN, running, start, wait_ready
+from test_hub_server_process import TOKEN, running, start, until, wait_ready
 
 from erpd_hub.hub.server import app, bodies
 from erpd_hub.hub.server.accounts import Accounts
@@ -282,13 +281,6 @@ def test_a_full_disk_ends_the_upload_and_stands_in_the_log(tmp_path: Path) -> No
     assert "the disk is full" in line
 
 
-def _until(reached: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not reached():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_what_is_left_half_sent_takes_no_memory_and_leaves_nothing(url: str, repo: str, folder: Path) -> None:
     """Xorbs and commits."""
     given = httpx.get(f"{url}/api/models/{repo}/xet-write-token/main").json()
@@ -309,9 +301,9 @@ def test_what_is_left_half_sent_takes_no_memory_and_leaves_nothing(url: str, rep
             token = given["accessToken"] if number % 2 else TOKEN
             head += f"Authorization: Bearer {token}\r\nContent-Length: {sent + 1}\r\n\r\n"
             connection.sendall(head.encode() + bytes(sent))
-        _until(lambda: sum(file.stat().st_size for file in incoming.iterdir()) > count * (sent - (1 << 20)))
+        until(lambda: sum(file.stat().st_size for file in incoming.iterdir()) > count * (sent - (1 << 20)))
         assert resident() - before < count * sent / 2
-    _until(lambda: not list(incoming.iterdir()))
+    until(lambda: not list(incoming.iterdir()))
 
 
 def test_a_request_whose_body_stops_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

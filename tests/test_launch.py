@@ -9,18 +9,20 @@ import subprocess
 import sys
 import time
 import venv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import MICRO, cli
 
-from erpd_hub.config import RolloutConfig, ScoreConfig, TeacherConfig, VLLMEngine
+from erpd_hub.config import Decoding, OnlineConfig, RolloutConfig, ScoreConfig, TeacherConfig, VLLMEngine
 from erpd_hub.errors import ArtifactError, ConfigError, StageError
 from erpd_hub.hub.connecting import connect
 from erpd_hub.launching.launch import run_stage
-from erpd_hub.launching.machine import visible_gpus
+from erpd_hub.launching.machine import ask_driver, visible_gpus
 from erpd_hub.launching.options import Launch
 from erpd_hub.launching.processes import alone
+from erpd_hub.launching.sharing import accelerate_config
 from erpd_hub.launching.worker import Job, read_answer
 from erpd_hub.lineage import locate, verify
 from erpd_hub.samples import read_rows
@@ -187,6 +189,23 @@ def test_gpus_are_shared_out_in_groups(monkeypatch):
         Launch.from_options(8, None)
     with pytest.raises(ConfigError, match=r"--launch: expected accelerate:FILE"):
         Launch.from_options(None, "accelerate:/absent.yaml")
+
+
+def test_auto_is_ddp_where_the_smallest_gpu_holds_the_training_as_the_driver_says(tmp_path, monkeypatch):
+    shape = {"hidden_size": 576, "num_hidden_layers": 30, "vocab_size": 49_152, "intermediate_size": 1536,
+             "num_attention_heads": 9, "num_key_value_heads": 3, "tie_word_embeddings": True}  # fmt: skip
+    (tmp_path / "init").mkdir()
+    (tmp_path / "init" / "config.json").write_text(json.dumps(shape))
+    config = OnlineConfig(prompts="p", steps=1, decoding=Decoding(max_new_tokens=512))
+    training = replace(job(tmp_path, config), inputs={"init": tmp_path / "init"})
+    driver = tmp_path / "bin" / "nvidia-smi"
+    driver.parent.mkdir()
+    driver.touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(driver.parent), prepend=os.pathsep)
+    for memories, kind in ((("81559 MiB", "40960 MiB"), "ddp"), (("81559 MiB", "2048 MiB"), "fsdp2"), ((), "fsdp2")):
+        driver.write_text("#!/bin/sh\n" + "".join(f"echo {said}\n" for said in memories))
+        assert ask_driver("memory.total") == list(memories)
+        assert accelerate_config(training, Launch(2, ("0", "1"))).kind == kind
 
 
 def test_several_machines_need_a_cluster(tmp_path, monkeypatch):

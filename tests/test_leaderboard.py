@@ -306,6 +306,26 @@ def test_results_go_with_the_weights_they_are_of(hub: Hub) -> None:
     assert "## Evaluation" not in card.text
 
 
+def test_a_score_that_its_details_do_not_confirm_stands_beside_no_other(hub: Hub) -> None:
+    from erpd_hub.results.metadata import publish_results_of
+
+    base = published.push_base(hub, "a")
+    teacher = published.push(hub, {"model.safetensors": b"b"}, stage="teacher", kind="checkpoint", run="r",
+                             repo_type="model", repo_id="local/b",
+                             inputs=[published.as_input("init", *base)])  # fmt: skip
+    plan = published.plan_of("one", ["a", "b"])
+    found = [
+        published.finished(node, published.push_details(hub, "one", checkpoint, LABELS), checkpoint[1])
+        for node, checkpoint in zip(plan.nodes, (base, teacher), strict=True)
+    ]
+    publish_leaderboard(hub, plan, found)
+    assert "| its start | `addition-1digit` v1 | 62.5 |" in results_of(hub, "local/b")[0].text
+    rows = [row | ({"avg": 0.1} if row["role"] == "base" else {}) for row in rows_by_checkpoint(hub).values()]
+    publish_results_of(hub, "local/b", lambda: rows)
+    text = results_of(hub, "local/b")[0].text
+    assert "| its start |" not in text and "| **this** | `addition-1digit` v1 | 62.5 |" in text
+
+
 # ---------------------------------------------------------------------------------------------- shown
 
 

@@ -405,6 +405,9 @@ def test_efficiency_begins_with_a_run_that_there_is_something_to_draw_of(space, 
     assert (run["value"], benchmark["value"], plot["visible"]) == ("r", "b", True)
     run, benchmark, _, plot = _tab(space, space.efficiency.Tab, nowhere).load(rows, {"run": ["elsewhere"]})
     assert (run["value"], benchmark["value"], plot["visible"]) == ("elsewhere", "a", False)
+    rows.append(shared | {"run": "late", "benchmark": "a", "kl_checkpoint_to_base": 0.1})
+    run, benchmark, _, plot = _tab(space, space.efficiency.Tab, nowhere).load(rows, {"benchmark": ["a"]})
+    assert (run["value"], benchmark["value"], plot["visible"]) == ("late", "a", True)
 
 
 def test_dynamics_show_what_the_pictures_of_cards_show(space, hub) -> None:
@@ -530,7 +533,11 @@ def test_a_hundred_thousand_samples_are_read_by_what_is_shown(space, hub, tmp_pa
     source = space.data.Source(hub, "local")
     read: list[int] = []
     fetch = HfFileSystemFile._fetch_range
-    counting = lambda file, start, end: read.append(end - start) or fetch(file, start, end)  # noqa: E731
+
+    def counting(file: HfFileSystemFile, start: int, end: int) -> bytes:
+        read.append(end - start)
+        return fetch(file, start, end)
+
     monkeypatch.setattr(HfFileSystemFile, "_fetch_range", counting)
     place = space.places.Place("dataset", "local/details", commit.oid, "a")
     assert source.index(place).table.num_rows == 100_000
@@ -586,8 +593,12 @@ def test_what_is_too_large_is_not_fetched(space, hub, tmp_path: Path, monkeypatc
     monkeypatch.setattr(space.data, "LARGEST_TOKENIZER", 5)
     fetched: list[object] = []
     download = hub.hf_hub_download
-    note = lambda **asked: fetched.append(asked.get("dry_run")) or download(**asked)  # noqa: E731
-    monkeypatch.setattr(hub, "hf_hub_download", note)
+
+    def noting(**asked: Any) -> object:
+        fetched.append(asked.get("dry_run"))
+        return download(**asked)
+
+    monkeypatch.setattr(hub, "hf_hub_download", noting)
     assert source.json(place, "lineage.json").missing == ["local/large: lineage.json: too large to read"]
     assert source.record(place) is None and source.tokenizer_file(place) is None
     assert fetched == [True] * 3, "asked for the size, and for nothing else"
@@ -595,6 +606,47 @@ def test_what_is_too_large_is_not_fetched(space, hub, tmp_path: Path, monkeypatc
     data = _put(space, hub, "local/large", "data/a.parquet", (tmp_path / "a.parquet").read_bytes(), kind="dataset")
     monkeypatch.setattr(space.shards, "LARGEST_GROUP", 100)
     assert source.index(data).missing == ("dataset local/large, data/a.parquet: too large to read",)
+
+
+def test_what_is_too_much_is_cut_and_said(space, source, nowhere, monkeypatch) -> None:
+    for module, name in (
+        (space.leaderboard, "MOST_SHOWN"), (space.families, "MOST_ASKED"), (space.data, "MOST_SCORES"),
+        (space.efficiency, "MOST_LINES"), (space.dynamics, "MOST_STEPS"), (space.signals, "SHOWN_TOKENS"),
+        (space.runs, "MOST_NODES"), (space.lineage, "MOST_NODES"),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, 1)
+    shared = {"run": "r", "benchmark": "b", "role": "student", "avg": 0.5, "kl_checkpoint_to_base": 0.1}
+    rows = [shared | {"checkpoint": name, "checkpoint_repo": f"local/{name}"} for name in ("one", "two", "three")]
+    board = space.leaderboard.board(nowhere, rows, "AVG@K")
+    assert board.count("<tr>") == 2 and "the first 1 of 3 scores" in board
+    assert space.families.started_from(nowhere, rows) == ({}, 2)
+    text, plot = _tab(space, space.efficiency.Tab, nowhere).show(rows, "all", "b")
+    drawn = [trace for trace in plot["value"].data if trace.name != "frontier"]
+    assert len(drawn) == 1 and "the first 1 of 3 checkpoints are drawn" in text
+    found = source.leaderboard()
+    assert len(found.rows) <= 1 and "the leaderboard of local has over 1 scores: the first are here" in found.missing
+    trained = {"run": "micro", "checkpoint": "student", "checkpoint_repo": "local/micro-r1-student"}
+    said, *plots = _tab(space, space.dynamics.Tab, source).show([trained], ["micro: teacher"])
+    assert "micro: teacher: the first 1 steps" in said
+    assert {len(trace.x) for plot in plots if plot["visible"] for trace in plot["value"].data} == {1}
+    shown = _tab(space, space.lineage.Tab, source).show([trained], "micro: student")
+    assert "more than 1 artifacts: too many to draw" in shown and "<svg" not in shown
+    place = source.published("dataset", 9, run="micro", stage="signal")[0].place
+    problem = source.index(place).table["problem_id"][0].as_py()
+    html = _tab(space, space.signals.Tab, source).show(f"{place.repo_id}@{place.revision}", problem, 0, "signal")
+    assert html.count('<span class="t"') == 1 and "the first 1 of " in html
+
+
+def test_an_index_ends_at_its_bound_and_is_kept(space, hub, tmp_path: Path, monkeypatch) -> None:
+    for number in range(2):
+        pq.write_table(pa.table({"problem_id": ["p", "q"], "k": [0, 0], "label": [1, 0]}), tmp_path / "shard.parquet")
+        data = (tmp_path / "shard.parquet").read_bytes()
+        place = _put(space, hub, "local/endless", f"data/{number}.parquet", data, kind="dataset")
+    monkeypatch.setattr(space.shards, "MOST_SAMPLES", 3)
+    source = space.data.Source(hub, "local")
+    index = source.index(place)
+    assert index.missing == ("dataset local/endless: more than 3 samples, too many to list",)
+    assert index.table.num_rows == 2 and source.index(place) is index
 
 
 def test_numbers_that_are_none_stop_no_page(space, hub, tmp_path: Path) -> None:
@@ -743,28 +795,12 @@ def test_rules_of_the_space_and_of_the_package_are_the_same(space) -> None:
     assert {name for name, kind in known.items() if pa.types.is_string(kind)} == {*space.places.TEXTS}
     samples = {field.name: field.type for schema in (SAMPLE_SCHEMA, EXTRA_COLUMNS, SIGNAL_SCHEMA) for field in schema}
     assert space.shards.TYPES.items() <= samples.items()
+    shared = {"run": "r", "benchmark": "b", "version": 1, "base_repo": "base", "base_revision": "c", "step": 1,
+              "checkpoint_revision": "c", "teacher_revision": "c", "avg": 0.5}  # fmt: skip
+    said = [("s", "student", "t"), ("base", "base", None), ("u", "teacher", None), ("t", "teacher", None)]
     tree = [
-        {
-            "run": "r",
-            "benchmark": "b",
-            "version": 1,
-            "base_repo": "base",
-            "base_revision": "c",
-            "checkpoint": name,
-            "checkpoint_repo": name,
-            "checkpoint_revision": "c",
-            "role": role,
-            "step": 1,
-            "teacher_repo": above,
-            "teacher_revision": "c",
-            "avg": 0.5,
-        }
-        for name, role, above in (
-            ("s", "student", "t"),
-            ("base", "base", None),
-            ("u", "teacher", None),
-            ("t", "teacher", None),
-        )
+        shared | {"checkpoint": name, "checkpoint_repo": name, "role": role, "teacher_repo": above}
+        for name, role, above in said
     ]
     ((_, expected),) = board.grouped(tree)
     own = space.families.by_lineage(tree)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 Preset = Literal["single", "ddp", "fsdp2", "zero3"]
+"""How the processes of a training share the model."""
 
 
 def preset_path(name: Preset) -> Path:

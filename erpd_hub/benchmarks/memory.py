@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from erpd_hub.benchmarks.shapes import SHAPES, random_model, shape_named
 from erpd_hub.benchmarks.timing import held_bytes, peak_bytes, reset_peak, synchronize
 from erpd_hub.errors import StageError
-from erpd_hub.logprobs import install_logprob_forward, response_logprobs
+from erpd_hub.logprobs import Dtype, install_logprob_forward, response_logprobs
 from erpd_hub.response_batch import ResponseBatch, make_batch
 from erpd_hub.training.activations import checkpoint_activations
 
@@ -49,10 +49,10 @@ class Point:
     length: int
     path: Path
     checkpointing: bool
-    dtype: Literal["float32", "bfloat16"]
+    dtype: Dtype
 
 
-def run(shape: str, lengths: Sequence[int], dtype: Literal["float32", "bfloat16"] = "float32") -> dict[str, Any]:
+def run(shape: str, lengths: Sequence[int], dtype: Dtype = "float32") -> dict[str, Any]:
     """Every length, on both paths, with and without checkpointing."""
     shape_named(shape)
     rows = []

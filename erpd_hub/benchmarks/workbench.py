@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from erpd_hub.benchmarks.shapes import Shape, random_model, shape_named
 from erpd_hub.benchmarks.timing import Clock, held_bytes, synchronize
-from erpd_hub.logprobs import install_logprob_forward, response_logprobs
+from erpd_hub.logprobs import Dtype, install_logprob_forward, response_logprobs
 from erpd_hub.losses import ce_loss, clip_loss
 from erpd_hub.training.activations import checkpoint_activations
 from erpd_hub.training.batches import Denominators, Trajectory, collate, share
@@ -30,7 +30,6 @@ GB = 1e9
 _MAX_GRAD_NORM = 1.0
 _LEARNING_RATE = 1e-6
 
-Dtype = Literal["float32", "bfloat16"]
 Attention = Literal["sdpa", "flash_attention_2", "flash_attention_3", "eager"]
 SDPA = Literal["auto", "cudnn", "flash"]
 Part = Literal["teacher", "score", "distill"]

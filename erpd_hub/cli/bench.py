@@ -42,7 +42,7 @@ def score(
     mean_length: Annotated[int, typer.Option(help="Tokens of a response; lengths are heavy-tailed.")] = 200,
     shards: Annotated[int, typer.Option(help="Files they lie in; the two take turns file by file.")] = 4,
     micro_batch_tokens: Annotated[int, typer.Option(help="Tokens of a forward pass.")] = 4096,
-    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    dtype: Annotated[Literal["float32", "bfloat16"], typer.Option()] = "float32",
     memory: Annotated[
         bool, typer.Option(help="Also the stage's peak memory on this much data and on four times it.")
     ] = False,
@@ -52,7 +52,7 @@ def score(
     from erpd_hub.display import print_json
 
     shape = {"samples": samples, "mean_length": mean_length, "shards": shards, "budget": micro_batch_tokens}
-    report = score_against_forward(checkpoint, dtype=dtype, **shape)  # type: ignore[arg-type]
+    report = score_against_forward(checkpoint, dtype=dtype, **shape)
     print_json(report | (score_memory(checkpoint, **shape) if memory else {}))
 
 

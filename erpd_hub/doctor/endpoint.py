@@ -7,52 +7,38 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from erpd_hub.artifacts import hash_file
 from erpd_hub.doctor.check import Check
 from erpd_hub.errors import ErpdError
 from erpd_hub.home import home
 from erpd_hub.hub.client import Hub
 from erpd_hub.hub.connecting import connect
+from erpd_hub.hub.rights import whoami
 
 
 def check_hub(endpoint: str, live: bool, size: float) -> Iterator[Check]:
+    """Reachable, and as whom: the name is shown, the token is not; `live` pushes and pulls `size` GB too."""
     try:
         hub = connect(endpoint)
         hub.patient = False
-        who = _who(hub)
+        account = str(whoami(hub)["name"])
     except ErpdError as error:
         yield Check("Hub", "broken", str(error), "check the endpoint and the network, or use --endpoint local")
         return
-    yield who
+    embedded = "the embedded Hub is up; it needs no token"
+    yield Check("Hub", "ok", embedded if hub.embedded is not None else f"{hub.identity} is reached as {account}")
     if live:
-        yield from _live(hub, size)
+        yield from _live(hub, account, size)
 
 
-def _who(hub: Hub) -> Check:
-    """Reachable, and as whom; the name is shown, the token is not."""
-    if hub.embedded is not None:
-        return Check("Hub", "ok", "the embedded Hub is up; it needs no token")
-    if not (os.environ.get("ERPD_HUB_TOKEN") or _own_token()):
-        remedy = "run `hf auth login` or set HF_TOKEN; for an endpoint of your own, ERPD_HUB_TOKEN"
-        return Check("Hub", "broken", f"no token for {hub.identity}", remedy)
-    name = hub.ask(lambda: hub.api.whoami())["name"]
-    return Check("Hub", "ok", f"{hub.identity} is reached as {name}")
-
-
-def _own_token() -> bool:
-    from huggingface_hub import get_token
-
-    return get_token() is not None
-
-
-def _live(hub: Hub, size: float) -> Iterator[Check]:
+def _live(hub: Hub, account: str, size: float) -> Iterator[Check]:
     """Create a private repository, push, pull, compare, delete: what a run does, with its speed.
 
     The repository and all files are gone afterwards, whatever fails.
     """
     from huggingface_hub import CommitOperationAdd
 
-    namespace = "local" if hub.embedded is not None else hub.ask(lambda: hub.api.whoami())["name"]
-    repo = f"{namespace}/erpd-doctor-{os.urandom(4).hex()}"
+    repo = f"{account}/erpd-doctor-{os.urandom(4).hex()}"
     step = "create a private repository"
     with tempfile.TemporaryDirectory(dir=home(), prefix="doctor-") as folder:
         path = Path(folder) / "probe.bin"
@@ -67,7 +53,7 @@ def _live(hub: Hub, size: float) -> Iterator[Check]:
             step, started = f"pull {size:g} GB", time.monotonic()
             back = hub.ask(lambda: hub.api.hf_hub_download(repo, "probe.bin", cache_dir=Path(folder) / "cache"))
             pulled = time.monotonic() - started
-            same = _sha256(Path(back)) == digest
+            same = hash_file(Path(back)).sha256 == digest
         except (ErpdError, OSError) as error:
             yield Check(
                 "live", "broken", f"cannot {step}: {error}", "check the token's right to write, quota and network"
@@ -100,8 +86,3 @@ def _write_random(path: Path, size: int) -> str:
             stream.write(block)
             size -= len(block)
     return digest.hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

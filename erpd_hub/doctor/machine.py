@@ -12,14 +12,16 @@ from importlib.util import find_spec
 from erpd_hub.doctor.check import Check, State
 from erpd_hub.errors import ErpdError
 from erpd_hub.home import home
+from erpd_hub.launching.machine import ask_driver, available_cores
 
 MIN_DISK = 20.0
 """GB free at ERPD_HOME below which a run of a real model is doubtful: one 4B checkpoint in fp32 is 16."""
 _PROBE_TIMEOUT = 60.0
-"""Seconds for nvidia-smi or another interpreter to answer."""
+"""Seconds for another interpreter to answer."""
 
 
 def check_machine() -> Iterator[Check]:
+    """GPUs and whether torch can use them, cores, memory."""
     gpus = _gpus()
     if gpus:
         yield Check("GPUs", "ok", "; ".join(gpus))
@@ -29,8 +31,7 @@ def check_machine() -> Iterator[Check]:
         )
     if gpus and find_spec("torch"):
         yield _cuda()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield Check("CPU", "ok", f"{cores} cores")
+    yield Check("CPU", "ok", f"{available_cores()} cores")
     memory = _host_memory()
     if memory is not None:
         yield Check("host memory", "ok" if memory >= 4 else "note", f"{memory:.0f} GB",
@@ -38,13 +39,11 @@ def check_machine() -> Iterator[Check]:
 
 
 def _gpus() -> list[str]:
-    """`name, memory` of each GPU, asked of the driver: importing torch for it would open a context."""
-    command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    """`name, memory, driver` of each GPU."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_TIMEOUT)
-    except (OSError, subprocess.TimeoutExpired):
+        return ask_driver("name,memory.total,driver_version")
+    except subprocess.TimeoutExpired:
         return []
-    return [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
 
 
 def _cuda() -> Check:
@@ -85,6 +84,7 @@ def check_sandbox() -> Iterator[Check]:
 
 
 def check_home() -> Iterator[Check]:
+    """The folder that runs and the embedded Hub live in, and a port for the latter."""
     place = home()
     try:
         place.mkdir(parents=True, exist_ok=True)

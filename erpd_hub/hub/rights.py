@@ -14,7 +14,7 @@ def check_may_write(hub: Hub, namespace: str) -> None:
         HubError: it does not know the token, or there is none.
         ConfigError: the token only reads, or the namespace is none of its user's.
     """
-    user = _whoami(hub, hub.api.token)
+    user = whoami(hub)
     orgs = {str(org.get("name")): org.get("roleInOrg") for org in user.get("orgs") or []}
     role = ((user.get("auth") or {}).get("accessToken") or {}).get("role")
     name = str(user.get("name"))
@@ -37,15 +37,21 @@ def repository(hub: Hub, repo_type: RepoType, repo_id: str) -> Any | None:
 def _is_open(hub: Hub) -> bool:
     """Whether it takes everybody for its one user, who owns every namespace."""
     try:
-        _whoami(hub, False)
+        whoami(hub, anonymous=True)
     except HubError:
         return False
     return True
 
 
-def _whoami(hub: Hub, token: str | bool | None) -> dict[str, Any]:
-    """As `HfApi.whoami`, which refuses to ask without a token; a Hub without accounts needs none."""
+def whoami(hub: Hub, *, anonymous: bool = False) -> dict[str, Any]:
+    """As `HfApi.whoami`, which refuses to ask without a token; a Hub without accounts needs none.
+
+    Raises:
+        HubError: the endpoint does not know the token, wants one, or is out of reach.
+    """
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+    token = False if anonymous else hub.api.token
 
     def request() -> dict[str, Any]:
         response = get_session().get(f"{hub.api.endpoint}/api/whoami-v2", headers=build_hf_headers(token=token))

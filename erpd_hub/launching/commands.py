@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from erpd_hub.errors import StageError
-from erpd_hub.launching.machine import check_interpreter, visible_gpus
+from erpd_hub.launching.machine import available_cores, check_interpreter, visible_gpus
 from erpd_hub.launching.processes import Command, Ended, run_together
 from erpd_hub.launching.worker import Job, StageRun, answer_path, read_answer
 
@@ -72,10 +72,10 @@ def _raise_failure(failed: Ended, folder: Path) -> NoReturn:
 
 
 def interpreter(job: Job) -> str:
+    """The Python that a stage runs in."""
     return job.config.python or sys.executable
 
 
 def threads_each(job: Job, processes: int) -> int:
     """CPU threads of each of several processes on this machine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return job.threads or max(1, cores // processes)
+    return job.threads or max(1, available_cores() // processes)

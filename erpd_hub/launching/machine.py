@@ -15,11 +15,28 @@ def visible_gpus() -> tuple[str, ...]:
     """The GPUs that this process may use, found without opening one."""
     if (given := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return tuple(name.strip() for name in given.split(",") if name.strip() not in ("", "-1"))
+    return tuple(ask_driver("index"))
+
+
+def ask_driver(what: str) -> list[str]:
+    """What nvidia-smi says of each GPU, which opens none; nothing where it is missing or fails.
+
+    Args:
+        what: As for its `--query-gpu`.
+
+    Raises:
+        subprocess.TimeoutExpired: the driver does not answer.
+    """
     if shutil.which("nvidia-smi") is None:
-        return ()
-    query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+        return []
+    query = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader"]
     done = subprocess.run(query, capture_output=True, text=True, timeout=60)
-    return tuple(done.stdout.split()) if done.returncode == 0 else ()
+    return [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
+
+
+def available_cores() -> int:
+    """Of this process, which may be fewer than the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_machine(name: str, config: c.StepConfig) -> None:

@@ -1,10 +1,10 @@
 """How the processes of a training share the model: as the user's config of accelerate says, or by a preset of ours."""
 
 import logging
-import subprocess
 
 from erpd_hub import config as c
 from erpd_hub.accelerate_configs import Preset, preset_path
+from erpd_hub.launching.machine import ask_driver
 from erpd_hub.launching.options import AccelerateFile, Launch
 from erpd_hub.launching.worker import Job
 
@@ -36,12 +36,11 @@ def _planned(job: Job, config: c.TrainingConfig, launch: Launch) -> Preset:
     from erpd_hub.planning.shapes import facts_of_folder
 
     facts = facts_of_folder(job.inputs["init"])
-    if facts is None:
+    memories = [int(said.split()[0]) for said in ask_driver("memory.total")]  # such as `81559 MiB`
+    if facts is None or not memories:
         return "fsdp2"
-    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    mebibytes = min(map(int, subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()))
     layout = training_layout(config, tokens=max(_longest(job), config.micro_batch_tokens), gpus=len(launch.devices))
-    return planned_strategy(config, facts, USABLE * mebibytes * (1 << 20) / 1e9, layout)
+    return planned_strategy(config, facts, USABLE * min(memories) * (1 << 20) / 1e9, layout)
 
 
 def _longest(job: Job) -> int:

@@ -7,7 +7,7 @@ nothing tells) stays None.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from erpd_hub.hub.client import Hub
 from erpd_hub.nodes import Node, Plan
 from erpd_hub.planning.bill_items import HUB_RATE, Clerk
 from erpd_hub.planning.devices import get_device
-from erpd_hub.planning.durations import Assumptions
+from erpd_hub.planning.durations import DEFAULTS, Assumptions
 from erpd_hub.planning.facts import ModelFacts
 from erpd_hub.planning.items import Item, Setting
 from erpd_hub.planning.shapes import KNOWN, facts_from_config, facts_of_repository, tiny_facts
@@ -93,10 +93,12 @@ def default_setting(
     """
     small = facts is not None and facts.params < 5e8
     device = get_device(gpu or ("cpu" if small and gpus is None else "h100"))
-    valid = [item.name for item in fields(Assumptions)]
-    if unknown := next((name for name in assume or {} if name not in valid), None):
-        raise ConfigError(f"--assume: expected one of {', '.join(valid)}, got {unknown!r}{suggestion(unknown, valid)}")
-    assumed = replace(Assumptions(), **(assume or {}))  # type: ignore[arg-type]
+    valid, asked = asdict(DEFAULTS), assume or {}
+    if unknown := next((name for name in asked if name not in valid), None):
+        raise ConfigError(
+            f"--assume: expected one of {', '.join(valid)}, got {unknown!r}{suggestion(unknown, list(valid))}"
+        )
+    assumed = Assumptions(**{name: type(valid[name])(number) for name, number in asked.items()})  # counts are whole
     return Setting(device, gpus or (1 if device.name == "cpu" else 8), assume=assumed)
 
 

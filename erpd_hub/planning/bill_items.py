@@ -84,7 +84,7 @@ class Clerk:
             samples=samples,
             mean_tokens=mean,
             longest=draw.limit,
-            gpus=self.setting.gpus if draw.most is None else 1,  # a race goes on by itself: see launch
+            gpus=self.setting.gpus if draw.most is None else 1,  # a race goes on by itself: see Launch.groups
             engine=draw.engine.type,
             batch_tokens=getattr(draw.engine, "batch_tokens", None),
             assume=self.setting.assume,
@@ -180,7 +180,7 @@ class Clerk:
         seconds = storage / HUB_RATE + storage / IO_RATE
         return replace(item, seconds=seconds, seconds_upper=seconds, storage_gb=storage)
 
-    def _push_dtype(self, node: Node) -> str:
+    def _push_dtype(self, node: Node) -> c.Dtype:
         source = next((edge.source for edge in node.inputs if edge.role in ("teacher", "candidates:0")), None)
         config = self.plan.node(source).config if isinstance(source, str) else None
         return config.push_dtype if isinstance(config, c.TrainingConfig) else "float32"

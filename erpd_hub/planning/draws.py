@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from erpd_hub import config as c
 from erpd_hub.evaluation.benchmarks import get_benchmark
 from erpd_hub.nodes import Node, Plan
+from erpd_hub.selection import Rules
 
 
 def rollout_prompts(plan: Plan, node: Node) -> int | None:
@@ -57,8 +58,6 @@ def draw_of(plan: Plan, node: Node) -> Draw | None:
 
 def _race(config: c.SelectConfig) -> Draw:
     """A race and the winner's fresh samples; half of the candidates are taken to leave at each look [I]."""
-    from erpd_hub.selection import Rules
-
     benchmark = get_benchmark(config.benchmark, config.definitions)
     problems, final = config.limit or benchmark.num_problems or 0, config.final_k or benchmark.k
     looks = len(Rules(config.k_start, config.k_max, config.alpha).schedule)

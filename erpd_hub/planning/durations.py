@@ -58,6 +58,7 @@ def training_flops(facts: ModelFacts, *, tokens: float, length: float) -> float:
 def training_time(
     facts: ModelFacts, device: Device, *, tokens: float, length: float, gpus: int, assume: Assumptions = DEFAULTS
 ) -> float:
+    """Of forward and backward over all tokens; `length` as for `ModelFacts.forward_flops`."""
     rate = device.tflops * 1e12 * assume.training_mfu * gpus
     return training_flops(facts, tokens=tokens, length=length) / rate
 
@@ -65,6 +66,7 @@ def training_time(
 def scoring_time(
     facts: ModelFacts, device: Device, *, tokens: float, length: float, gpus: int, assume: Assumptions = DEFAULTS
 ) -> float:
+    """Of a forward pass over all tokens; `length` as for `ModelFacts.forward_flops`."""
     return facts.forward_flops(tokens, length) / (device.tflops * 1e12 * assume.scoring_mfu * gpus)
 
 

@@ -5,10 +5,10 @@ Pure arithmetic, no torch: `plan` works where no weights are. The counts equal t
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
-Stored = Literal["float32", "bfloat16"]
-BYTES: dict[str, int] = {"float32": 4, "bfloat16": 2}
+from erpd_hub.config import Dtype
+
+BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2}
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class ModelFacts:
     """The query projection also makes an output gate (Qwen3.5)."""
     linear: LinearAttention | None = None
     linear_layers: int = 0
-    stored: Stored = "bfloat16"
+    stored: Dtype = "bfloat16"
     """Of the weights as published."""
     mean_response: int | None = None
     """Tokens of a mean response on contest mathematics, where a source says."""

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+from erpd_hub.config import Dtype
 from erpd_hub.errors import StageError
 from erpd_hub.planning.facts import ModelFacts
 from erpd_hub.planning.memory import Memory, scoring_memory, training_memory
@@ -15,7 +16,7 @@ class Comparing(NamedTuple):
     memory: Memory
 
 
-def comparing_memory(facts: ModelFacts, available: float, *, tokens: int, dtype: str = "bfloat16") -> Comparing:
+def comparing_memory(facts: ModelFacts, available: float, *, tokens: int, dtype: Dtype = "bfloat16") -> Comparing:
     """What a probe holds when it has drawn its samples: two models where they fit, else one.
 
     Args:
@@ -27,7 +28,7 @@ def comparing_memory(facts: ModelFacts, available: float, *, tokens: int, dtype:
     return Comparing(False, scoring_memory(facts, tokens=tokens, dtype=dtype))
 
 
-def require_comparable(where: str, facts: ModelFacts, available: float, *, tokens: int, dtype: str) -> Comparing:
+def require_comparable(where: str, facts: ModelFacts, available: float, *, tokens: int, dtype: Dtype) -> Comparing:
     """`comparing_memory`, if even one model fits.
 
     Raises:

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from erpd_hub.accelerate_configs import Preset
 from erpd_hub.config import TrainingConfig
 from erpd_hub.planning.facts import ModelFacts
-from erpd_hub.planning.memory import Strategy, training_memory
+from erpd_hub.planning.memory import training_memory
 
 
 def training_layout(config: TrainingConfig, *, tokens: int, gpus: int) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def training_layout(config: TrainingConfig, *, tokens: int, gpus: int) -> dict[s
     }
 
 
-def planned_strategy(config: TrainingConfig, facts: ModelFacts, available: float, layout: dict[str, Any]) -> Strategy:
+def planned_strategy(config: TrainingConfig, facts: ModelFacts, available: float, layout: dict[str, Any]) -> Preset:
     """How several GPUs share the model; `auto` is DDP where each can hold the whole training, else FSDP2.
 
     Args:

@@ -126,7 +126,7 @@ def _samples(record: LineageRecord) -> int | None:
 
 
 def _recorded_tokens(record: LineageRecord) -> int | None:
-    """What the record itself says of an artifact made before stage lines had tokens."""
+    """What the record itself says, where no line of its times does."""
     metrics = record.metrics
     if "response_tokens" in metrics:
         return int(metrics["response_tokens"])

@@ -4,11 +4,11 @@ Pure arithmetic over `ModelFacts`, no torch. Every constant that is not counted 
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
+from erpd_hub.accelerate_configs import Preset
+from erpd_hub.config import Dtype
 from erpd_hub.planning.facts import BYTES, ModelFacts
 
-Strategy = Literal["single", "ddp", "fsdp2", "zero3"]
 GB = 1e9
 
 MASTER, GRADIENT, ADAM = 4, 4, 8
@@ -52,11 +52,11 @@ def training_memory(
     *,
     tokens: int,
     gpus: int = 1,
-    strategy: Strategy = "single",
+    strategy: Preset = "single",
     gradient_checkpointing: bool = False,
     offload: bool = False,
     lora_rank: int | None = None,
-    dtype: str = "bfloat16",
+    dtype: Dtype = "bfloat16",
 ) -> Memory:
     """Peak of one optimizer step.
 
@@ -91,7 +91,7 @@ def _gathered(facts: ModelFacts) -> float:
     return MASTER * (2 * facts.layer + facts.embedding + facts.head)
 
 
-def _activations(facts: ModelFacts, tokens: int, dtype: str, checkpointing: bool) -> tuple[float, float]:
+def _activations(facts: ModelFacts, tokens: int, dtype: Dtype, checkpointing: bool) -> tuple[float, float]:
     """(kept from forward to backward, working set of one layer's backward) in bytes."""
     layer = _layer_bytes(facts, BYTES[dtype]) * tokens
     transient = 3 * BYTES[dtype] * facts.intermediate * tokens  # gradients of gate, up and their product
@@ -132,7 +132,7 @@ def _training_arithmetic(memory: Memory, trained: int, parts: int, tokens: int, 
     )
 
 
-def scoring_memory(facts: ModelFacts, *, tokens: int, dtype: str = "bfloat16", models: int = 1) -> Memory:
+def scoring_memory(facts: ModelFacts, *, tokens: int, dtype: Dtype = "bfloat16", models: int = 1) -> Memory:
     """Peak of a forward pass over `tokens`: fp32 weights, as in training, or log-ratios would not start at 0.
 
     Args:

@@ -5,7 +5,7 @@ model facts.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from erpd_hub.fields import identity
@@ -14,7 +14,10 @@ from erpd_hub.nodes import Node, Plan
 from erpd_hub.pipeline import open_hub
 from erpd_hub.planning import bill
 from erpd_hub.planning.cautions import cautions
+from erpd_hub.planning.cost import measured_rates
 from erpd_hub.planning.devices import get_device
+from erpd_hub.planning.facts import ModelFacts
+from erpd_hub.planning.items import Setting
 from erpd_hub.runner import Runner
 
 
@@ -43,7 +46,7 @@ def preview(
             endpoint.patient = False
     verdicts = Runner(plan, hub).preview(nodes)
     facts = bill.base_facts(plan, hub)
-    setting = _setting(plan, machine or Machine(), facts, hub)
+    setting = _setting(machine or Machine(), facts, hub)
     items = bill.bill_plan(plan, nodes, setting, facts)
     to_make = [item for item in items if verdicts[item.step].partition(":")[0] not in ("reuse", "skip")]
     return {
@@ -60,20 +63,11 @@ def preview(
     }
 
 
-def _setting(plan: Plan, machine: Machine, facts: Any, hub: Hub) -> bill.Setting:
-    rates: Mapping[str, float] = {}
-    if machine.measured is not None:
-        from erpd_hub.planning.cost import measured_rates
-
-        rates = measured_rates(hub, machine.measured)
+def _setting(machine: Machine, facts: ModelFacts | None, hub: Hub) -> Setting:
+    rates = measured_rates(hub, machine.measured) if machine.measured is not None else {}
     setting = bill.default_setting(facts, machine.gpu, machine.gpus, machine.assume)
-    return bill.Setting(
-        device=get_device(setting.device.name, memory=machine.gpu_memory),
-        gpus=setting.gpus,
-        mean_length=machine.mean_length,
-        rates=rates,
-        assume=setting.assume,
-    )
+    device = get_device(setting.device.name, memory=machine.gpu_memory)
+    return replace(setting, device=device, mean_length=machine.mean_length, rates=rates)
 
 
 def _describe(node: Node, verdict: str) -> dict[str, Any]:

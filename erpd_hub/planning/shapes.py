@@ -104,7 +104,7 @@ _QWEN35_9B = ModelFacts(
 KNOWN: dict[str, ModelFacts] = {
     facts.name: facts
     for facts in (
-        ModelFacts("tiny", 2, 96, 288, 3, 3, 32, _TINY_VOCABULARY, tied=True, stored="float32"),
+        tiny_facts(TinyBase(type="tiny")),
         ModelFacts("smollm2-135m", 30, 576, 1536, 9, 3, 64, 49_152, tied=True),
         # Mean responses: the bases' AIME 2024 in the paper's Table 10.
         ModelFacts("qwen3-4b", 36, 2560, 9728, 32, 8, 128, 151_936, tied=True, qk_norm=True, mean_response=19_800),

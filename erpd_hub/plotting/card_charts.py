@@ -104,6 +104,7 @@ def positions(table: Mapping[str, Any], title: str) -> Any:
 
 
 def scores(scored: Sequence[tuple[str, Mapping[str, Any]]]) -> Any:
+    """AVG@K in percent with its 95 % interval; (folder, metrics of its details), all with an `avg`."""
     figure, (axes,) = panels(1, height=_height(scored))
     averages = [100 * metrics["avg"] for _, metrics in scored]
     bounds = [metrics.get("interval") or (nan, nan) for _, metrics in scored]
@@ -114,6 +115,7 @@ def scores(scored: Sequence[tuple[str, Mapping[str, Any]]]) -> Any:
 
 
 def distances(probed: Sequence[tuple[str, Mapping[str, Any]]]) -> Any:
+    """KL to base and entropy, nats per token, with 1.96 standard errors; (folder, metrics of its probe)."""
     figure, axes = panels(2, columns=2, height=_height(probed))
     quantities = (("kl_checkpoint_to_base", "KL(checkpoint || base)"), ("entropy", "entropy"))
     for one, (key, title) in zip(axes, quantities, strict=True):

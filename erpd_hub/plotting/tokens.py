@@ -9,7 +9,8 @@ from erpd_hub.plotting.reading import RunData
 from erpd_hub.plotting.style import legend_below, panels, plain
 
 MOST_SIGNALS = 4
-_QUANTILES = ("0.01", "0.05", "0.5", "0.95", "0.99")
+_DRAWN = ("min", "max", "quantile_0.01", "quantile_0.05", "quantile_0.5", "quantile_0.95", "quantile_0.99")
+"""Of each tenth of the responses."""
 _LABELS = (("positive", RIGHT, "#0072B2", "o"), ("negative", WRONG, "#D55E00", "X"))
 
 Table = Mapping[str, Any]
@@ -57,8 +58,7 @@ def outliers(run: RunData) -> Drawn | Skipped:
 
 def is_finite(table: Table) -> bool:
     """Whether all that is drawn of a quantity is a number; a record has none for what is not finite."""
-    edges = ("min", "max", *(f"quantile_{quantile}" for quantile in _QUANTILES))
-    values = [table["std"], *(row[name] for row in table["by_label_and_position"] for name in edges)]
+    values = [table["std"], *(row[name] for row in table["by_label_and_position"] for name in _DRAWN)]
     values += [item["value"] for item in table["outliers"]]
     return all(value is not None and isfinite(value) for value in values)
 
@@ -66,18 +66,18 @@ def is_finite(table: Table) -> bool:
 def draw_positions(pair: Sequence[Any], table: Table) -> None:
     """Right responses into the first axes, wrong ones into the second, on the same scale."""
     for axes, (label, _, colour, mark) in zip(pair, _LABELS, strict=True):
-        labelled = [row for row in table["by_label_and_position"] if row["label"] == label]
-        rows, xs = [row for row in labelled if _middle(row)], [x for row in labelled if (x := _middle(row))]
-        ends = [end for x in xs for end in (x - 5, x + 5)]
-        column = {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
-        if rows:
+        labelled = (row for row in table["by_label_and_position"] if row["label"] == label)
+        tenths = {middle: row for row in labelled if (middle := _middle(row)) is not None}
+        if tenths:
+            ends = [end for middle in tenths for end in (middle - 5, middle + 5)]
+            column = {name: [row[name] for row in tenths.values()] for name in _DRAWN}
             for low, high, alpha, name in (("0.01", "0.99", 0.18, "1 to 99 %"), ("0.05", "0.95", 0.4, "5 to 95 %")):
                 edges = _twice(column[f"quantile_{low}"]), _twice(column[f"quantile_{high}"])
                 axes.fill_between(ends, *edges, color=colour, alpha=alpha, linewidth=0, label=name)
             axes.plot(ends, _twice(column["quantile_0.5"]), color="black", linewidth=1.1, label="median")
             marks = {"linestyle": "none", "marker": mark, "markersize": 3, "color": colour}
             for edge in ("min", "max"):
-                axes.plot(xs, column[edge], label="furthest of each tenth", **marks)
+                axes.plot(list(tenths), column[edge], label="furthest of each tenth", **marks)
         listed = [item for item in table["outliers"] if item["label"] == (label == "positive")]
         places = [100 * (item["position"] + 0.5) / item["length"] for item in listed]
         axes.plot(places, [item["value"] for item in listed], linestyle="none", marker="o", markersize=6.5,

@@ -1,11 +1,11 @@
 """Opens the engine a config names; each kind is imported only here, and only when it is asked for."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from erpd_hub.config import EngineConfig, EngineDtype, PromptFormat, ServerEngine, TransformersEngine
+from erpd_hub.config import Dtype, EngineConfig, EngineDtype, PromptFormat, ServerEngine, TransformersEngine
 from erpd_hub.fields import recorded
 from erpd_hub.sampling.engine import Engine
 from erpd_hub.sampling.server_chat import ChatSettings
@@ -14,10 +14,8 @@ from erpd_hub.sampling.stopping import model_config, stop_token_ids
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-ResolvedDtype = Literal["float32", "bfloat16"]
 
-
-def fast_dtype(dtype: EngineDtype) -> ResolvedDtype:
+def fast_dtype(dtype: EngineDtype) -> Dtype:
     """`auto` as what the machine multiplies fastest: bfloat16 on a GPU or CPU with instructions for it."""
     if dtype != "auto":
         return dtype

@@ -17,11 +17,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from erpd_hub.config import Decoding, VLLMEngine
+from erpd_hub.config import Decoding, Dtype, VLLMEngine
 from erpd_hub.errors import require_extra
 from erpd_hub.samples import FinishReason
 from erpd_hub.sampling.engine import Completion, Request, request_seed
-from erpd_hub.sampling.engines import ResolvedDtype
 from erpd_hub.sampling.stopping import StopRule
 
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
@@ -61,7 +60,7 @@ class InProcessEngine:
         tokenizer: PreTrainedTokenizerBase,
         stop_ids: frozenset[int],
         *,
-        dtype: ResolvedDtype,
+        dtype: Dtype,
         longest: int,
         scratch: Path,
     ) -> None:
@@ -119,7 +118,7 @@ class InProcessEngine:
             shutil.rmtree(self._merged)
 
 
-def _arguments(config: VLLMEngine, model: Path, dtype: ResolvedDtype, longest: int) -> EngineArgs:
+def _arguments(config: VLLMEngine, model: Path, dtype: Dtype, longest: int) -> EngineArgs:
     on_gpu = torch.cuda.is_available()
     optional: dict[str, Any] = {} if config.max_num_seqs is None else {"max_num_seqs": config.max_num_seqs}
     return EngineArgs(
@@ -150,7 +149,7 @@ def _completion(request: Request, output: Any, rule: StopRule) -> Completion:
     return Completion(whole, logprobs, reason, text)
 
 
-def _merged(checkpoint: Path, tokenizer: PreTrainedTokenizerBase, dtype: ResolvedDtype, scratch: Path) -> Path | None:
+def _merged(checkpoint: Path, tokenizer: PreTrainedTokenizerBase, dtype: Dtype, scratch: Path) -> Path | None:
     """An adapter merged into its base in a folder that vLLM reads; None for whole weights."""
     if not (checkpoint / "adapter_config.json").is_file():
         return None

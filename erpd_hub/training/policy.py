@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -19,19 +19,17 @@ from transformers import PreTrainedModel
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from trl.trainer.utils import disable_dropout_in_model
 
+from erpd_hub.accelerate_configs import Preset
 from erpd_hub.config import TrainingConfig
 from erpd_hub.errors import ConfigError
-from erpd_hub.layout import exact_layout
+from erpd_hub.layout import Wanted, exact_layout
 from erpd_hub.logprobs import Dtype, install_logprob_forward, unwrap
 from erpd_hub.models import free_bytes, load_model
 from erpd_hub.planning.fitting import require_fit
 from erpd_hub.planning.layouts import training_layout
-from erpd_hub.planning.memory import Strategy
 from erpd_hub.planning.shapes import facts_of_folder
 from erpd_hub.response_batch import Layout
 from erpd_hub.training.activations import checkpoint_activations
-
-Wanted = Literal["auto", "packed", "padded", "single"]
 
 _LOWEST_BF16_LEARNING_RATE = 1e-5
 """Below it an update of a bf16 weight is mostly rounded away: it has 8 bits."""
@@ -50,7 +48,7 @@ def processes() -> PartialState:
     return PartialState(cpu=cpu)
 
 
-def strategy(state: PartialState) -> Strategy:
+def strategy(state: PartialState) -> Preset:
     """How the processes at hand share a model: accelerate takes FSDP2 for DDP where there is no GPU."""
     if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
         return "zero3"

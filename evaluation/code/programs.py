@@ -7,7 +7,6 @@ Programs are graded in parallel; how many at once does not change a grade, since
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from erpd_hub.errors import StageError
 from erpd_hub.evaluation.code.matching import same_output, same_value
 from erpd_hub.evaluation.code.protection import protection
 from erpd_hub.evaluation.code.sandbox import Limits, Run, Sandbox
+from erpd_hub.launching.machine import available_cores
 
 Outcome = Literal[
     "passed",
@@ -195,10 +195,6 @@ def _call_case(given: str, expected: str) -> Case:
         except (ValueError, RecursionError):
             raise ValueError(f"expected JSON in the test of a function, got {text[:80]!r}") from None
     return Case(given, expected)
-
-
-def available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _outcome(run: Run, case: Case, kind: Kind) -> Outcome:

@@ -242,6 +242,11 @@ def test_measured_rates_take_the_place_of_the_model():
     assert item.seconds == pytest.approx(item.tokens / 8000 + 120 + item.storage_gb / 0.1)
 
 
+def test_assumed_counts_are_whole_as_the_rest_of_the_arithmetic():
+    assume = default_setting(QWEN, None, None, {"prompt_tokens": 300.0, "training_mfu": 0.3}).assume
+    assert (repr(assume.prompt_tokens), assume.training_mfu) == ("300", 0.3)
+
+
 def test_devices_and_assumptions_that_are_not_known_are_refused_with_the_nearest():
     with pytest.raises(ConfigError, match=r"--gpu: expected one of .*did you mean 'h200'"):
         get_device("h20")
