@@ -150,6 +150,8 @@ def test_verdicts_over_seeds_are_students_interval_of_paired_differences() -> No
     assert clear.interval == pytest.approx((0.25 - 4.30265 * 0.05 / 3**0.5, 0.25 + 4.30265 * 0.05 / 3**0.5), abs=1e-5)
     assert judge_over_seeds(claim, [seed(14, 10), seed(8, 10), seed(16, 10)]).verdict == "not shown"
     assert judge_over_seeds(claim, [seed(5, 10), seed(4, 10), seed(5, 10)]).verdict == "opposite"
+    two = judge_over_seeds(claim, [seed(14, 10), seed(14, 10)])
+    assert two.verdict == "not measured" and two.interval == pytest.approx((0.2, 0.2)), "two may agree by chance"
     single = judge_over_seeds(claim, [seed(14, 10), {"student": _measured(3)}])
     assert (single.verdict, single.interval, single.by_seed) == ("not measured", None, (pytest.approx(0.2), None))
 
@@ -174,7 +176,8 @@ def test_several_seeds_as_tables_for_a_document() -> None:
     text = markdown(about | {"claims": [judged], "checkpoints": rows})
     assert "`erpd-hub reproduce table1 --tiny --seeds 10,11`: C." in text
     assert (
-        "| better | `student` - `base` | 65.0 / 50.0 | +15.0 (-48.5 to +78.5) | +10.0, +20.0 | **not shown** |" in text
+        "| better | `student` - `base` | 65.0 / 50.0 | +15.0 (-48.5 to +78.5) | +10.0, +20.0 | **not measured** |"
+        in text
     )
     assert "| `student` | student | 65.0 (7.1) | 0.0100 | - | 30.0 |" in text
     assert "| `base` | base | 50.0 | 0.0100 | - | 30.0 |" in text
@@ -203,19 +206,22 @@ def _report(seeds: dict[int, dict[str, Measured]], summaries: list[dict[str, Any
 
 def test_seeds_measured_apart_make_the_report_that_they_make_together() -> None:
     base = _measured(10)
-    seeds = {seed: {"student": _measured(10 + seed), "base": base} for seed in (1, 2, 3, 4)}
-    seeds[2]["late"] = _measured(5)
-    seeds[4]["late"] = _measured(5)
+    seeds = {seed: {"student": _measured(10 + seed), "base": base} for seed in (1, 2, 3, 4, 5)}
+    for late in (2, 4, 5):
+        seeds[late]["late"] = _measured(5)
     other = {**_summary(0.5, "")["checkpoints"][0], "ref": "late"}
-    summaries = {seed: _summary(seed / 10, str(seed) * 64, *([other] if seed % 2 == 0 else [])) for seed in seeds}
+    summaries = {
+        seed: _summary(seed / 10, str(seed) * 64, *([other] if "late" in seeds[seed] else [])) for seed in seeds
+    }
 
     def report(*of: int) -> dict[str, Any]:
         return _report({seed: seeds[seed] for seed in of}, [summaries[seed] for seed in of])
 
-    whole = report(1, 2, 3, 4)
+    whole = report(1, 2, 3, 4, 5)
     assert [claim["verdict"] for claim in whole["claims"]] == ["shown", "opposite"]
-    assert whole["claims"][1]["by_seed"] == (None, pytest.approx(-0.25), None, pytest.approx(-0.25))
-    for first, second in [((1, 3), (2, 4)), ((3, 4, 2), (1,)), ((4,), (1, 2, 3))]:
+    late = pytest.approx(-0.25)
+    assert whole["claims"][1]["by_seed"] == (None, late, None, late, late)
+    for first, second in [((1, 3), (2, 4, 5)), ((3, 4, 2), (1, 5)), ((4,), (1, 2, 3, 5))]:
         joined = join(report(*first), report(*second))
         for claim, same in zip(joined.pop("claims"), whole["claims"], strict=True):
             assert claim == {name: _near(value) for name, value in same.items()}

@@ -13,6 +13,10 @@ from erpd_hub.evaluation.paired import LabelsByProblem, compare
 NO_GAIN = 0.01
 """[I] A gain of AVG@K that is at most this, in [0, 1], is none."""
 
+MIN_SEEDS = 3
+"""[I] Of fewer nothing is concluded: an accuracy is a multiple of 1 / samples, and two differences may agree to the
+last digit by chance, which Student's interval takes for certainty."""
+
 Verdict = Literal["shown", "not shown", "opposite", "not measured"]
 
 
@@ -61,7 +65,8 @@ def judge(claim: Claim, measured: Mapping[str, Measured]) -> Judged:
 def judge_over_seeds(claim: Claim, seeds: Sequence[Mapping[str, Measured]]) -> Judged:
     """The same over runs that differ by their seed, so that trainings vary too: Student's interval over the seeds.
 
-    Seeds that lack one of the two checkpoints are left out; a single one gives no interval and no verdict.
+    Seeds that lack one of the two checkpoints are left out; of fewer than MIN_SEEDS others there is no verdict, of a
+    single one no interval.
     """
     sides = [_sides(claim, seed) for seed in seeds]
     known = [item for item in sides if item is not None]
@@ -82,7 +87,8 @@ def judge_differences(claim: Claim, means: tuple[float, float] | None, by_seed: 
         return Judged(*named, None, None, None, None, "not measured", tuple(by_seed))
     over = t_interval(known)
     interval = None if over.low is None or over.high is None else (over.low, over.high)
-    verdict: Verdict = "not measured" if interval is None else _verdict(claim.expect, interval)
+    few = len(known) < MIN_SEEDS
+    verdict: Verdict = "not measured" if interval is None or few else _verdict(claim.expect, interval)
     return Judged(*named, *means, over.mean, interval, verdict, tuple(by_seed))
 
 

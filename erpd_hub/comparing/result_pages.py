@@ -56,7 +56,7 @@ _HEAD = """# The paper's claims on the tiny twins
 
 Written by `erpd-hub reproduce EXPERIMENT --tiny --seeds SEEDS --output DIR`, never by hand; seeds are added to those
 that a page has. A claim is *shown* or *opposite* where the 95 % interval of its difference (Student's, over seeds) lies
-on one side of zero; *not measured* where fewer than two seeds have both checkpoints. An interval is for one claim: of
+on one side of zero; *not measured* where fewer than three seeds have both checkpoints. An interval is for one claim: of
 twenty claims about nothing, one would be shown or opposite. The settings were chosen on other seeds. Each page names
 the artifacts behind its numbers by fingerprint: the command makes the same ones again on a machine of the same kind,
 and where the processor is of another kind other bits of the same plan.
