@@ -313,6 +313,21 @@ def test_a_twin_from_its_run_to_advice(tmp_path, micro_base) -> None:
     assert any(item["step"] == "r1/base" and item["reused"] for item in found["summary"]["artifacts"])
 
 
+def test_what_is_wrong_with_seeds_and_folder_is_said_before_anything_runs(tmp_path) -> None:
+    (tmp_path / "file").touch()
+    for arguments, said in [
+        (("--seeds", "1,1"), "--seeds: expected each seed once, got 1 twice"),
+        (("--seeds", "1,x"), "--seeds: expected whole numbers with commas"),
+        (("--seeds", "1", "--output", tmp_path / "file"), "expected a folder, got File exists"),
+        (("--output", tmp_path / "results"), "--output: expected --seeds beside it"),
+    ]:
+        refused = cli("reproduce", "fig7", "--tiny", *arguments, home=tmp_path / "home", expect=2)
+        assert said in refused.stderr
+    bill = json.loads(cli("reproduce", "fig7", "--tiny", "--seeds", "1,2", "--dry-run", "--json", home=tmp_path).stdout)
+    assert bill["run"] == "tiny-seed-1"
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "home" / "runs").exists()
+
+
 def test_seeds_are_added_to_the_report_that_a_folder_has(tmp_path, micro_base) -> None:
     twin = tmp_path / "twin.yaml"
     steps: dict[str, object] = dict.fromkeys(

@@ -1,13 +1,17 @@
 """`reproduce`: an experiment of the paper, its bill first, then measured beside reported; or its tiny twin.
 `advise`: a finished run on one page."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from erpd_hub.cli.options import AsJson, DryRun, Endpoint, Gpus, stdout_for_json
 from erpd_hub.errors import ConfigError
+
+if TYPE_CHECKING:
+    from erpd_hub.nodes import Plan
 
 
 def register(app: typer.Typer) -> None:
@@ -21,7 +25,9 @@ def reproduce(
     model: Annotated[str | None, typer.Option(help="Qwen3-4B, NBG4-3B, ...; with --tiny: tiny or long.")] = None,
     tiny: Annotated[bool, typer.Option("--tiny", help="The twin, which runs on two CPU cores.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Start it; without, only the bill is shown.")] = False,
-    seeds: Annotated[str | None, typer.Option(help="With --tiny: several, such as 10,11,12; each a run.")] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="With --tiny: several, such as 10,11,12; each a run. --dry-run is of one.")
+    ] = None,
     gpus: Gpus = None,
     gpu: Annotated[str | None, typer.Option(help="h100, h200, a100, b200, l40s: what the bill goes by.")] = None,
     dry_run: DryRun = False,
@@ -45,7 +51,11 @@ def reproduce(
         (display.print_json if as_json else reproduction.print_listing)(reproduction.listing())
         return
     if seeds is not None:
-        _over_seeds(experiment, model, seeds, overrides or [], tiny=tiny, gpus=gpus, as_json=as_json, output=output)
+        name, plans = reproduction.seed_plans(experiment, model, _seeds(seeds, tiny=tiny), overrides or [])
+        if dry_run:
+            reproduction.bill(plans[0], gpus=gpus, gpu=gpu, as_json=as_json, dry_run=True)
+        else:
+            _over_seeds(experiment, name, plans, gpus=gpus, as_json=as_json, output=output)
         return
     if output is not None:
         raise ConfigError("--output: expected --seeds beside it; a single run prints its report, --json for programs")
@@ -59,25 +69,24 @@ def reproduce(
     (display.print_json if as_json else reproduction.print_report)(found)
 
 
+def _seeds(text: str, *, tiny: bool) -> list[int]:
+    numbers = text.split(",")
+    if not tiny or not all(number.strip().isdigit() for number in numbers):
+        raise ConfigError(f"--seeds: expected whole numbers with commas, with --tiny, got {text!r}")
+    seeds = [int(number) for number in numbers]
+    twice = [seed for seed in seeds if seeds.count(seed) > 1]
+    if twice:
+        raise ConfigError(f"--seeds: expected each seed once, got {twice[0]} twice: it would count as two trainings")
+    return seeds
+
+
 def _over_seeds(
-    experiment: str,
-    model: str | None,
-    seeds: str,
-    overrides: list[str],
-    *,
-    tiny: bool,
-    gpus: int | None,
-    as_json: bool,
-    output: Path | None,
+    experiment: str, name: str, plans: "Sequence[Plan]", *, gpus: int | None, as_json: bool, output: Path | None
 ) -> None:
     from erpd_hub import display
     from erpd_hub.comparing import reproduction
     from erpd_hub.comparing.result_pages import read_report, write_pages
 
-    numbers = seeds.split(",")
-    if not tiny or not all(number.strip().isdigit() for number in numbers):
-        raise ConfigError(f"--seeds: expected whole numbers with commas, with --tiny, got {seeds!r}")
-    name, plans = reproduction.seed_plans(experiment, model, [int(number) for number in numbers], overrides)
     earlier = None if output is None else read_report(output, experiment, name)
     found: dict[str, Any]
     with stdout_for_json(as_json):

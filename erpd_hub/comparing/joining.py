@@ -65,37 +65,34 @@ def join(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
         first: A report of `reproduction.report_over_seeds`.
         second: Another, of the same plan and claims and of none of the same seeds; titles and notes are taken from it.
     """
+    counts = len(first["seeds"]), len(second["seeds"])
     seeds = [*first["seeds"], *second["seeds"]]
     order = sorted(range(len(seeds)), key=seeds.__getitem__)
 
-    def joined(values: Sequence[Any], others: Sequence[Any]) -> list[Any]:
-        return [[*values, *others][place] for place in order]
+    def joined(*lists: Sequence[Any] | None) -> list[Any]:
+        """One value a seed, None for each seed of a report that has no such list."""
+        values = [
+            value
+            for found, count in zip(lists, counts, strict=True)
+            for value in ([None] * count if found is None else found)
+        ]
+        return [values[place] for place in order]
 
-    missing = [None] * len(first["seeds"]), [None] * len(second["seeds"])
-    checkpoints, fingerprints = (
-        [report[name] for report in (first, second)] for name in ("checkpoints", "fingerprints")
-    )
-    rows = [{(row["ref"], row["benchmark"]): row for row in found} for found in checkpoints]
+    rows, others = ({(row["ref"], row["benchmark"]): row for row in of["checkpoints"]} for of in (first, second))
+    tags, more = first["fingerprints"], second["fingerprints"]
     return {
         **second,
-        "seeds": joined(first["seeds"], second["seeds"]),
+        "seeds": sorted(seeds),
         "runs": joined(first["runs"], second["runs"]),
         "claims": [
             _claim(one, other, joined(one["by_seed"], other["by_seed"]))
             for one, other in zip(first["claims"], second["claims"], strict=True)
         ],
         "checkpoints": [
-            (rows[0] | rows[1])[key]
-            | {
-                metric: joined(*(of.get(key, {}).get(metric, none) for of, none in zip(rows, missing, strict=True)))
-                for metric in METRICS
-            }
-            for key in rows[0] | rows[1]
+            row | {name: joined(rows.get(key, {}).get(name), others.get(key, {}).get(name)) for name in METRICS}
+            for key, row in (rows | others).items()
         ],
-        "fingerprints": {
-            step: joined(*(of.get(step, none) for of, none in zip(fingerprints, missing, strict=True)))
-            for step in fingerprints[0] | fingerprints[1]
-        },
+        "fingerprints": {step: joined(tags.get(step), more.get(step)) for step in tags | more},
     }
 
 

@@ -27,11 +27,15 @@ def write_pages(found: Mapping[str, Any], folder: Path) -> None:
 
 
 def read_report(folder: Path, experiment: str, model: str) -> dict[str, Any] | None:
-    """The report of an experiment that a folder has.
+    """The report of an experiment that a folder has; the folder is made where there is none, so that it can be written.
 
     Raises:
-        ConfigError: its file is no report.
+        ConfigError: it is no folder, or its file no report.
     """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--output {folder}: expected a folder, got {error.strerror}; name another") from None
     path = folder / f"{page_name({'experiment': experiment, 'model': model})}.json"
     try:
         found = json.loads(path.read_text())
