@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +268,16 @@ def test_the_documented_results_are_what_was_reported(tmp_path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in RESULTS.iterdir()}
     for path in tmp_path.iterdir():
         assert path.read_text() == (RESULTS / path.name).read_text(), path.name
+
+
+def test_the_readme_counts_the_verdicts_that_the_results_have() -> None:
+    verdicts = Counter(
+        claim["verdict"] for path in RESULTS.glob("*.json") for claim in json.loads(path.read_text())["claims"]
+    )
+    count = "Of {} claims {} show, {} come out opposite, {} are open".format(
+        verdicts.total(), verdicts["shown"], verdicts["opposite"], verdicts["not shown"] + verdicts["not measured"]
+    )
+    assert count in " ".join((RESULTS.parent.parent / "README.md").read_text().split())
 
 
 def _again(claim: dict[str, object]) -> dict[str, object]:
