@@ -352,6 +352,8 @@ def test_seeds_are_added_to_the_report_that_a_folder_has(tmp_path, micro_base) -
     }
     twin.write_text(json.dumps({"extends": str(MICRO_TWIN), "run": "micro", "steps": steps}))
     home, folder = shutil.copytree(micro_base, tmp_path / "home"), tmp_path / "results"
+    folder.mkdir()
+    (folder / "package.json").write_text("[]")  # not ours, and no report
     asked = ("reproduce", "fig7", "--tiny", "--model", twin, "--output", folder)
     first = json.loads(cli(*asked, "--seeds", "1", "--json", home=home).stdout)
     both = json.loads(cli(*asked, "--seeds", "0,1", "--json", home=home).stdout)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from erpd_hub.artifacts import write_json
 from erpd_hub.comparing.over_seeds import markdown, overview, page_name
 from erpd_hub.comparing.paper import experiments
 from erpd_hub.errors import ConfigError
@@ -21,7 +22,7 @@ def write_pages(found: Mapping[str, Any], folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     name = page_name(found)
-    (folder / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+    write_json(folder / f"{name}.json", json.dumps(found, indent=1) + "\n")  # whole or not: it may hold days of seeds
     (folder / f"{name}.md").write_text(markdown(found))
     (folder / OVERVIEW).write_text(overview_page(folder))
 
@@ -50,8 +51,11 @@ def read_report(folder: Path, experiment: str, model: str) -> dict[str, Any] | N
 
 def overview_page(folder: Path) -> str:
     """The overview of a folder of reports, in the order of the paper."""
-    reports = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     order = {name: place for place, name in enumerate(experiments())}
+    found = [
+        json.loads(path.read_text()) for path in sorted(folder.glob("*.json")) if path.stem.startswith(tuple(order))
+    ]
+    reports = [item for item in found if isinstance(item, dict) and item.get("experiment") in order]
     reports.sort(key=lambda found: (order[found["experiment"]], found["model"] != "tiny"))
     return _HEAD + overview(reports)
 
