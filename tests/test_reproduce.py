@@ -238,14 +238,16 @@ def _near(value: object) -> object:
     ("changed", "named"),
     [
         ({"plan": "other"}, "plan"),
-        ({"model": "long", "recipe": "x"}, "model and recipe"),
+        ({"schema": "older", "experiment": "table2"}, "schema and experiment"),
         ({"claims": []}, "claims"),
+        ({"claims": [{"says": "a claim of another version"}] * 2}, "claims"),
     ],
 )
 def test_a_report_of_another_plan_or_other_claims_is_not_added_to(changed: dict[str, Any], named: str) -> None:
     report = _report({7: {"student": _measured(10), "base": _measured(10)}}, [_summary(0.5, "a" * 64)])
     claims = [Claim(says="better", more="student", less="base"), Claim(says="late", more="late", less="base")]
     refuse_other(report, claims, report)
+    refuse_other(report | {"model": "./elsewhere/twin.yaml"}, claims, report)
     with pytest.raises(ConfigError, match=f"not of the same {named}, so its seeds 7 cannot be pooled"):
         refuse_other(report | changed, claims, report)
 

@@ -40,12 +40,12 @@ def reproduce(
     ] = None,
 ) -> None:
     """One of the paper's experiments: GPU-hours and GB first, then measured beside reported. Without one: all."""
-    from huggingface_hub.utils import disable_progress_bars
-
     from erpd_hub import display
     from erpd_hub.comparing import reproduction
 
     if tiny:
+        from huggingface_hub.utils import disable_progress_bars
+
         disable_progress_bars()  # a twin's files are small and many; a line for each artifact is the progress
     if experiment is None:
         (display.print_json if as_json else reproduction.print_listing)(reproduction.listing())

@@ -16,8 +16,8 @@ from erpd_hub.comparing.paper import Claim
 from erpd_hub.errors import ConfigError
 from erpd_hub.nodes import Edge, Plan
 
-_SAME = ("schema", "experiment", "model", "recipe", "plan")
-"""What two reports must share; and their claims."""
+_SAME = ("schema", "experiment", "plan")
+"""What two reports must share, and their claims; not the model's name, which for a user's own recipe is a path."""
 
 
 def plan_identity(plan: Plan) -> str:
@@ -45,17 +45,14 @@ def refuse_other(earlier: Mapping[str, Any], claims: Sequence[Claim], about: Map
         ConfigError: it is of another plan, or answers other claims.
     """
     differs = [name for name in _SAME if earlier.get(name) != about[name]]
-    differs += [] if [_asked(claim) for claim in earlier["claims"]] == list(claims) else ["claims"]
+    asked = [{name: claim.get(name) for name in Claim.model_fields} for claim in earlier["claims"]]
+    differs += [] if asked == [claim.model_dump() for claim in claims] else ["claims"]
     if differs:
         seeds = ", ".join(map(str, earlier["seeds"]))
         raise ConfigError(
             f"--output: the report of {about['experiment']} there is not of the same {' and '.join(differs)}, so its "
             f"seeds {seeds} cannot be pooled with others; take another folder, or remove it and measure them again"
         )
-
-
-def _asked(claim: Mapping[str, Any]) -> Claim:
-    return Claim.model_validate({name: claim[name] for name in Claim.model_fields})
 
 
 def join(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,4 +102,5 @@ def _claim(first: Mapping[str, Any], second: Mapping[str, Any], by_seed: Sequenc
         return sum(known) / sum(counts)
 
     means = (mean("value_more"), mean("value_less")) if any(counts) else None
-    return judge_differences(_asked(second), means, by_seed)._asdict()
+    asked = Claim.model_validate({name: second[name] for name in Claim.model_fields})
+    return judge_differences(asked, means, by_seed)._asdict()

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from erpd_hub import config as c
 from erpd_hub.artifacts import write_json
-from erpd_hub.comparing.claims import Measured, judge, judge_over_seeds
+from erpd_hub.comparing.claims import MIN_SEEDS, Measured, judge, judge_over_seeds
 from erpd_hub.comparing.joining import join, plan_identity, refuse_other
 from erpd_hub.comparing.over_seeds import checkpoints_over_seeds, fingerprints_over_seeds
 from erpd_hub.comparing.paper import experiments, get_experiment, recipe_of
@@ -187,10 +187,9 @@ def print_report(found: Mapping[str, Any]) -> None:
         console.print("* selected on: in no mean")
     if found["claims"]:
         console.print(_claims_table(found["claims"]))
-        several = len(found.get("seeds", ())) > 1
         console.print(
-            f"Student's intervals over {len(found['seeds'])} seeds of paired differences"
-            if several
+            f"Student's intervals of paired differences over {len(found['seeds'])} seeds; a verdict takes {MIN_SEEDS}"
+            if "seeds" in found
             else "intervals are of this one seed: over problems and samples, not over trainings"
         )
     for note in found["notes"]:
