@@ -111,8 +111,9 @@ class Tab:
         problems = self._problems(rows, benchmark, wanted)
         named = one(query, "problem", problems) or problem["value"]
         shown, slider, address = self.show(rows, benchmark, wanted, named, whole_number(query, "k") or 0, asked)
+        samples = range(slider["maximum"] + 1) if slider["interactive"] else (0,)
         missing = absent(query, {"benchmark": benchmarks, "checkpoint": names, "problem": problems,
-                                 "k": [str(k) for k in range(slider["maximum"] + 1)]})  # fmt: skip
+                                 "k": [str(k) for k in samples]})  # fmt: skip
         return [gr.update(choices=benchmarks, value=benchmark), gr.update(choices=names, value=wanted),
                 notice(missing) + Markup(overview), gr.update(choices=problem["choices"], value=named), asked,
                 shown, slider, address]  # fmt: skip
@@ -149,7 +150,7 @@ class Tab:
         """All samples of the problem below what it asks, the range of k, the link."""
         scores = _scores(rows, benchmark, names)
         if problem is None or not scores:
-            return "", gr.update(maximum=1, value=0), Markup("")
+            return "", gr.update(maximum=1, value=0, interactive=False), Markup("")
         problem = str(problem)
         last = min(max(int(score.get("k") or 1) for score in scores), MOST_K) - 1
         at = min(int(k), max(last, 0))

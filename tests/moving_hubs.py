@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from hub_process import running
 from huggingface_hub import CommitOperationAdd
 from published import as_input, push
-from test_hub_server_process import running
 
 from erpd_hub.artifacts import InputRecord, digest_files
 from erpd_hub.hub.client import Hub

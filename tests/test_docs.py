@@ -40,8 +40,8 @@ from documents import (
     unknown_words,
     untested,
 )
+from hub_process import running
 from rich.text import Text
-from test_hub_server_process import running
 from typer.testing import CliRunner
 
 from erpd_hub.cli import app

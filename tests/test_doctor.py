@@ -4,9 +4,9 @@ import json
 from importlib.metadata import version
 
 from conftest import cli
+from hub_process import running
 from moving_hubs import accounts
 from packaging.requirements import Requirement
-from test_hub_server_process import running
 
 from erpd_hub.doctor import diagnose
 from erpd_hub.doctor.machine import check_home

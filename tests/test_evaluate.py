@@ -14,8 +14,8 @@ import pytest
 from completions_server import CompletionsServer, serving
 from conftest import cli
 from evaluations import PROBLEMS, asked, at, by_sample, evaluate
+from hub_process import until
 from starlette.responses import Response
-from test_hub_server_process import until
 from tiny import save_policy
 
 from erpd_hub import lineage

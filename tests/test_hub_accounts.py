@@ -13,9 +13,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from hub_process import running, start, wait_ready
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
-from test_hub_server_process import running, start, wait_ready
 
 from erpd_hub.errors import ConfigError
 from erpd_hub.hub.server import app

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from hub_process import running
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi, get_session
 from huggingface_hub.errors import HfHubHTTPError, RevisionNotFoundError
 from huggingface_hub.lfs import _upload_multi_part
 from test_hub_accounts import TOKENS, write_accounts
-from test_hub_server_process import running
 
 from erpd_hub.hub import sessions
 from erpd_hub.hub.server.routes_multipart import action, part_bytes

@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import httpx
+from hub_process import REPO_ROOT, TOKEN, running, start, wait_ready
 from huggingface_hub import CommitOperationAdd, HfApi
-from test_hub_server_process import REPO_ROOT, TOKEN, running, start, wait_ready
 
 from erpd_hub.hub.server.fsck import check
 from erpd_hub.hub.server.gc import collect

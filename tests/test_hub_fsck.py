@@ -15,9 +15,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from hub_process import REPO_ROOT, TOKEN, running
 from huggingface_hub import HfApi
 from test_hub_durability import flip, large, problems, push
-from test_hub_server_process import REPO_ROOT, TOKEN, running
 
 from erpd_hub.errors import HubError
 from erpd_hub.hub.server import possession, repos, schema

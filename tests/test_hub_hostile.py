@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
+from hub_process import TOKEN, running
 from huggingface_hub import CommitOperationAdd, HfApi
-from test_hub_server_process import TOKEN, running
 
 SEEDS = range(6)
 REQUESTS_PER_SEED = 250

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import cli
 from faulty_proxy import FAULTS, FaultyProxy, faulty_proxy, silent_endpoint
+from hub_process import running, start, wait_ready
 from published import push_files
-from test_hub_server_process import running, start, wait_ready
 
 from erpd_hub.errors import ConfigError, HubError
 from erpd_hub.hub import retry, sessions

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import httpx
 import pytest
 from browser import BROWSER, Browser, browser
+from hub_process import running
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from published import as_input, push
-from test_hub_server_process import running
 
 from erpd_hub.artifacts import OriginRecord
 from erpd_hub.hub.client import Hub

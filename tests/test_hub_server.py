@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from hub_process import TOKEN, content_id, running
 from huggingface_hub import (
     CommitOperationAdd,
     CommitOperationCopy,
@@ -26,7 +27,6 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.file_download import http_get
-from test_hub_server_process import TOKEN, content_id, running
 
 LARGE = os.urandom(3_000_000)
 CARD = b"---\nlicense: mit\nlanguage: en\ntags: [erpd, 'erpd-stage:teacher']\nbase_model: local/base\n---\n# Card\n"

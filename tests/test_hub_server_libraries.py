@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_hub_server_process import TOKEN, running
+from hub_process import TOKEN, running
 
 DATASETS = """
 import datasets

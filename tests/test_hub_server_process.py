@@ -1,28 +1,24 @@
-"""The embedded Hub as a process: announcing itself, leaving when unused, refusing a served root, surviving SIGKILL.
-
-`running` is what the other files of this area start their servers with.
-"""
+"""The embedded Hub as a process: announcing itself, leaving when unused, refusing a served root, surviving SIGKILL."""
 
 import fcntl
 import gc
 import hashlib
 import json
 import os
-import resource
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Barrier
 
 import httpx
 import pytest
+from hub_process import TOKEN, running, start, until, wait_ready
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
@@ -30,8 +26,6 @@ from erpd_hub.hub.server.__main__ import MAX_CONNECTIONS
 from erpd_hub.hub.server.database import Database
 from erpd_hub.hub.server.fsck import check
 
-REPO_ROOT = Path(__file__).parent.parent
-TOKEN = "any-text"
 HOLD_SHARED = """
 import fcntl, sys, time
 file = open(sys.argv[1], "a")
@@ -39,36 +33,6 @@ fcntl.flock(file, fcntl.LOCK_SH)
 print("held", flush=True)
 time.sleep(60)
 """
-
-
-def start(root: Path, ready: Path, *arguments: str, max_file: int | None = None) -> subprocess.Popen[bytes]:
-    """A server process; with `max_file` its disk is full for files beyond that many bytes."""
-    command = [sys.executable, "-m", "erpd_hub.hub.server", "--root", str(root), "--ready-file", str(ready), *arguments]
-    limit = (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (max_file, max_file))) if max_file else None
-    return subprocess.Popen(command, cwd=REPO_ROOT, stderr=subprocess.PIPE, preexec_fn=limit)
-
-
-def wait_ready(process: subprocess.Popen[bytes], ready: Path) -> str:
-    """The URL of a server that belongs to this process."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and process.poll() is None:
-        with suppress(FileNotFoundError):
-            record = json.loads(ready.read_text())
-            if record["pid"] == process.pid:
-                return record["url"]
-        time.sleep(0.02)
-    pytest.fail(f"the server did not start: {process.stderr.read().decode() if process.poll() is not None else ''}")
-
-
-@contextmanager
-def running(folder: Path, *arguments: str) -> Iterator[str]:
-    """A server on `folder`/root for the length of the block; yields its URL."""
-    process = start(folder / "root", folder / "ready.json", *arguments)
-    try:
-        yield wait_ready(process, folder / "ready.json")
-    finally:
-        process.terminate()
-        assert process.wait(timeout=20) == 0, process.stderr.read().decode()
 
 
 def test_sigterm_leaves_cleanly_and_the_data_stays(tmp_path: Path) -> None:
@@ -90,14 +54,6 @@ def test_more_connections_than_it_takes_are_told_to_come_again(tmp_path: Path) -
         assert httpx.get(f"{url}/api/models").status_code == 503
         held.close()
         until(lambda: httpx.get(f"{url}/api/models").status_code == 200)
-
-
-def until(holds: Callable[[], bool]) -> None:
-    """Waits for it, and fails after a minute."""
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_a_served_root_is_refused(tmp_path: Path) -> None:
@@ -152,7 +108,7 @@ FULL_DISK = """
 import json, os, subprocess, sys
 from pathlib import Path
 import httpx
-from test_hub_server_process import start, wait_ready
+from hub_process import start, wait_ready
 
 def fill(folder):
     with (folder / "filler").open("wb", buffering=0) as file:

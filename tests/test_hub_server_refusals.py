@@ -11,9 +11,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from hub_process import TOKEN, running
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
-from test_hub_server_process import TOKEN, running
 
 from erpd_hub.hub.server.paging import MAX_PAGE_BYTES
 

@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 import uvicorn
+from hub_process import until
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.lfs import _upload_multi_part
 from test_hub_accounts import TOKENS, write_accounts
-from test_hub_server_process import until
 from test_hub_xet import chunk
 
 from erpd_hub.hub.server import (

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from hub_process import TOKEN, running, start, until, wait_ready
 from huggingface_hub import HfApi
 from test_hub_accounts import TOKENS, write_accounts
-from test_hub_server_process import TOKEN, running, start, until, wait_ready
 
 from erpd_hub.hub.server import app, bodies
 from erpd_hub.hub.server.accounts import Accounts

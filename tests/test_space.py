@@ -20,9 +20,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hub_process import running
 from huggingface_hub import HfApi, SpaceCard
 from huggingface_hub.hf_file_system import HfFileSystemFile
-from test_hub_server_process import running
 from tokenizers import Tokenizer, decoders
 from tokenizers.models import WordLevel
 
@@ -574,6 +574,7 @@ def test_a_menu_has_the_problems_that_differ_most_and_takes_the_id_of_another(sp
     shown, _, address = tab.show(rows, "b", names, "p003", 0, asked)
     assert shown.count("<section>") == 2 and "its text is not published" in shown and "problem=p003" in address
     assert "no column gold, extracted, verdict" in shown, "what a shard lacks is said"
+    assert "the address names the k 1, which is not among these" in tab.load(rows, {"k": ["1"]})[2]
 
 
 def test_one_of_many_samples_is_read_once(space, source, monkeypatch) -> None:

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from browser import BROWSER, browser
+from hub_process import running
 from huggingface_hub import CommitOperationAdd, HfApi
-from test_hub_server_process import running
 
 from erpd_hub import spaces
 from erpd_hub.hub.connecting import connect
