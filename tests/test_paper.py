@@ -188,6 +188,17 @@ def test_an_overlay_changes_the_model_and_nothing_of_the_experiment() -> None:
     assert load_recipe("table5-kl+nbg4-3b").run == "nbg4-3b"
 
 
+def test_evaluations_decode_as_the_model_does_by_default() -> None:
+    """The paper says no more than temperature, top-p and length; top-k is then the model's own, as in the rollouts."""
+    sampling = (c.RolloutConfig, c.OnlineConfig, c.EvaluateConfig, c.SelectConfig)
+    kept = {
+        name: {node.config.decoding.top_k for node in plan_of(name).nodes if isinstance(node.config, sampling)}
+        for name in [*sorted(shipped_recipes()), *OVERLAYS]
+    }
+    assert {name for name, found in kept.items() if len(found) > 1} == set()
+    assert (kept["table1"], kept["table1+nbg4-3b"], kept["table11-rounds"]) == ({20}, {0}, {20})
+
+
 def test_the_means_that_the_paper_prints_are_those_of_its_columns() -> None:
     """Every row with a `mean`: a slip of the pen in a column shows; one printed mean is a tenth off."""
     checked = 0

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections import Counter
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from erpd_hub.comparing.over_seeds import checkpoints_over_seeds, fingerprints_o
 from erpd_hub.comparing.paper import Claim, Experiment
 from erpd_hub.comparing.reproduce import beside
 from erpd_hub.comparing.reproduction import seed_plans
-from erpd_hub.comparing.result_pages import write_pages
+from erpd_hub.comparing.result_pages import add_to_report, read_report, write_pages
 from erpd_hub.errors import ConfigError
 
 MICRO_TWIN = Path(__file__).parent / "micro_twin.yaml"
@@ -174,8 +175,10 @@ def test_several_seeds_as_tables_for_a_document() -> None:
     judged = judge_over_seeds(claim, seeds)._asdict()
     about = {"title": "T", "experiment": "table1", "model": "tiny", "seeds": [10, 11], "claim": "C."}
     about |= {"runs": ["t-10", "t-11"], "fingerprints": fingerprints_over_seeds(summaries)}
+    about |= {"overrides": ["a.b=[1, 2]"], "notes": ["N."], "machines": ["CPU AVX2, 1 threads, torch 2", None]}
     text = markdown(about | {"claims": [judged], "checkpoints": rows})
-    assert "`erpd-hub reproduce table1 --tiny --seeds 10,11`: C." in text
+    assert "`erpd-hub reproduce table1 'a.b=[1, 2]' --tiny --seeds 10,11`: C." in text
+    assert "\n* N.\n" in text and "| made on | CPU AVX2, 1 threads, torch 2 | - |" in text
     assert (
         "| better | `student` - `base` | 65.0 / 50.0 | +15.0 (-48.5 to +78.5) | +10.0, +20.0 | **not measured** |"
         in text
@@ -196,9 +199,11 @@ def _report(seeds: dict[int, dict[str, Measured]], summaries: list[dict[str, Any
     """As `report_over_seeds` makes it, of what was measured at each seed."""
     claims = [Claim(says="better", more="student", less="base"), Claim(says="late", more="late", less="base")]
     return {
-        **{"schema": "s", "experiment": "table1", "model": "tiny", "recipe": "r", "plan": "p"},
+        **{"schema": "s", "experiment": "table1", "title": "T", "claim": "C.", "model": "tiny", "recipe": "r"},
+        **{"overrides": [], "plan": "p", "notes": [], "rows": []},
         "seeds": list(seeds),
         "runs": [f"t-{seed}" for seed in seeds],
+        "machines": [f"CPU {seed}" for seed in seeds],
         "claims": [judge_over_seeds(claim, list(seeds.values()))._asdict() for claim in claims],
         "checkpoints": checkpoints_over_seeds(summaries),
         "fingerprints": fingerprints_over_seeds(summaries),
@@ -229,6 +234,19 @@ def test_seeds_measured_apart_make_the_report_that_they_make_together() -> None:
         assert joined == {name: value for name, value in whole.items() if name != "claims"}
 
 
+def test_seeds_that_two_have_measured_at_once_are_all_kept(tmp_path) -> None:
+    def one(seed: int) -> dict[str, Any]:
+        return _report({seed: {"student": _measured(12), "base": _measured(10)}}, [_summary(0.6, str(seed) * 64)])
+
+    claims = [Claim(says="better", more="student", less="base"), Claim(says="late", more="late", less="base")]
+    assert add_to_report(tmp_path, one(2), claims)["seeds"] == [2]
+    assert add_to_report(tmp_path, one(1), claims)["seeds"] == [1, 2]
+    assert add_to_report(tmp_path, one(2), claims) == read_report(tmp_path, "table1", "tiny")
+    (tmp_path / "table10.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"table10.json: expected a report, got .*; remove it"):
+        read_report(tmp_path, "table1", "tiny")
+
+
 def _near(value: object) -> object:
     numbers = isinstance(value, float | tuple) and None not in (value if isinstance(value, tuple) else ())
     return pytest.approx(value) if numbers else value
@@ -256,6 +274,8 @@ def test_a_plan_is_the_same_at_every_seed_and_another_with_another_config() -> N
     _, plans = seed_plans("fig7", None, [1, 2], [])
     _, (other,) = seed_plans("fig7", None, [1], ["defaults.teacher.learning_rate=1e-5"])
     assert plan_identity(plans[0]) == plan_identity(plans[1]) != plan_identity(other)
+    _, (fixed,) = seed_plans("fig7", None, [1], ["base.seed=3"])
+    assert plan_identity(fixed) != plan_identity(plans[0]), "one base for all seeds is another experiment"
 
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
@@ -280,6 +300,32 @@ def test_the_readme_counts_the_verdicts_that_the_results_have() -> None:
         verdicts.total(), verdicts["shown"], verdicts["opposite"], verdicts["not shown"] + verdicts["not measured"]
     )
     assert count in " ".join((RESULTS.parent.parent / "README.md").read_text().split())
+
+
+@pytest.mark.parametrize(
+    ("page", "experiment", "more", "less"),
+    [
+        ("README.md", "table7", "recovered-student@step-8", "base"),
+        ("README.md", "table7", "recovered-student@step-16", "base"),
+        ("README.md", "table7", "recovered-student", "base"),
+        ("README.md", "table7", "recovered-student@step-16", "curr-denominator@step-16"),
+        ("README.md", "table1", "mse-student@step-16", "base"),
+        ("README.md", "table11", "r2/weak-student", "r1/weak-student"),
+        ("README.md", "table11", "r3/weak-student", "r2/weak-student"),
+        ("README.md", "table2", "r2/round-student", "r1/round-student"),
+        ("README.md", "table2", "r3/round-student", "r2/round-student"),
+        ("docs/evaluation.md", "table11-code", "student", "base"),
+        ("docs/evaluation.md", "table11-code", "student-fast", "base"),
+        ("docs/evaluation.md", "table11-code", "student-slow", "base"),
+        ("docs/evaluation.md", "table11-code", "ce", "base"),
+    ],
+)
+def test_documented_differences_follow_from_the_results(page: str, experiment: str, more: str, less: str) -> None:
+    rows = {row["ref"]: row["avg"] for row in json.loads((RESULTS / f"{experiment}.json").read_text())["checkpoints"]}
+    by_seed = [one - other for one, other in zip(rows[more], rows[less], strict=True)]
+    low, high = _again({"expect": "greater", "by_seed": by_seed})["interval"]
+    difference = f"{100 * fmean(by_seed):+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+    assert difference in " ".join((RESULTS.parent.parent / page).read_text().split())
 
 
 def _again(claim: dict[str, object]) -> dict[str, object]:
@@ -365,6 +411,9 @@ def test_seeds_are_added_to_the_report_that_a_folder_has(tmp_path, micro_base) -
     assert [row["avg"][1] for row in both["checkpoints"]] == [row["avg"][0] for row in first["checkpoints"]]
     refused = cli(*asked, "--seeds", "2", "defaults.evaluate.limit=4", home=home, expect=2)
     assert "seeds 0, 1 cannot be pooled" in refused.stderr
+    (home / "runs" / "micro-seed-4").touch()
+    cli(*asked, "--seeds", "3,4", home=home, expect=1)
+    assert json.loads(report.read_text())["seeds"] == [0, 1, 3], "what was measured before a failure is kept"
     report.write_text(report.read_text()[:-9])
     broken = cli(*asked, "--seeds", "2", home=home, expect=2)
     assert f"{report.name}: expected a report, got" in broken.stderr.replace("\n", "")

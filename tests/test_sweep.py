@@ -7,6 +7,8 @@ import pytest
 from conftest import MICRO, cli
 
 from erpd_hub.benchmarks.seeds import check_claims
+from erpd_hub.cli.options import read_seeds
+from erpd_hub.cli.sweep import read_sweep
 from erpd_hub.comparing.comparison import differences, sweep_rows
 from erpd_hub.comparing.grid import Setting, combine, parse_words, point_name, read_points
 from erpd_hub.comparing.sweep import make_sweep
@@ -93,6 +95,15 @@ def test_axes_are_multiplied_zipped_and_added_to_points(tmp_path):
 )  # fmt: skip
 def test_a_value_has_a_short_name(value, name):
     assert value_name(value) == name
+
+
+def test_seeds_are_numbers_each_of_which_is_there_once():
+    assert read_seeds("3, 4,0") == [3, 4, 0]
+    for wrong in ("", "3,", "x", "-1", "\u00b2"):
+        with pytest.raises(ConfigError, match="--seeds: expected whole numbers with commas"):
+            read_seeds(wrong)
+    with pytest.raises(ConfigError, match="--seeds: expected each seed once, got 3 twice"):
+        read_sweep(str(MICRO), [], seeds="3,4,03")
 
 
 def test_values_that_look_alike_have_different_names():

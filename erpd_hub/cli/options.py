@@ -20,6 +20,21 @@ def check_name(name: str) -> str:
     return name
 
 
+def read_seeds(text: str) -> list[int]:
+    """The seeds of `--seeds 3,4,5`, each a run.
+
+    Raises:
+        ConfigError: something that is no seed, or one that is there twice, which would count as two trainings.
+    """
+    words = text.split(",")
+    if not all(word.strip().isdecimal() for word in words):
+        raise ConfigError(f"--seeds: expected whole numbers with commas, got {text!r}")
+    seeds = [int(word) for word in words]
+    if twice := [seed for seed in seeds if seeds.count(seed) > 1]:
+        raise ConfigError(f"--seeds: expected each seed once, got {twice[0]} twice: it would count as two trainings")
+    return seeds
+
+
 Endpoint = Annotated[str, typer.Option(help="Hub endpoint: local (the embedded Hub) or a URL.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, everything else on stderr.")]
 Namespace = Annotated[str, typer.Option(help="User or organisation.")]

@@ -1,17 +1,13 @@
 """`reproduce`: an experiment of the paper, its bill first, then measured beside reported; or its tiny twin.
 `advise`: a finished run on one page."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from erpd_hub.cli.options import AsJson, DryRun, Endpoint, Gpus, stdout_for_json
+from erpd_hub.cli.options import AsJson, DryRun, Endpoint, Gpus, read_seeds, stdout_for_json
 from erpd_hub.errors import ConfigError
-
-if TYPE_CHECKING:
-    from erpd_hub.nodes import Plan
 
 
 def register(app: typer.Typer) -> None:
@@ -51,11 +47,18 @@ def reproduce(
         (display.print_json if as_json else reproduction.print_listing)(reproduction.listing())
         return
     if seeds is not None:
-        name, plans = reproduction.seed_plans(experiment, model, _seeds(seeds, tiny=tiny), overrides or [])
+        if not tiny:
+            raise ConfigError("--seeds: expected --tiny beside it; of a run without, the seed is a key: seed=1")
+        name, plans = reproduction.seed_plans(experiment, model, read_seeds(seeds), overrides or [])
         if dry_run:
             reproduction.bill(plans[0], gpus=gpus, gpu=gpu, as_json=as_json, dry_run=True)
         else:
-            _over_seeds(experiment, name, plans, gpus=gpus, as_json=as_json, output=output)
+            found: dict[str, Any]
+            with stdout_for_json(as_json):
+                found = reproduction.report_over_seeds(
+                    experiment, name, plans, overrides=overrides or [], folder=output, gpus=gpus
+                )
+            (display.print_json if as_json else reproduction.print_report)(found)
         return
     if output is not None:
         raise ConfigError("--output: expected --seeds beside it; a single run prints its report, --json for programs")
@@ -63,36 +66,8 @@ def reproduce(
     if dry_run or not (tiny or yes):
         reproduction.bill(plan, gpus=gpus, gpu=gpu, as_json=as_json, dry_run=dry_run)
         return
-    found: dict[str, Any]
     with stdout_for_json(as_json):
         found = reproduction.report(experiment, name, plan, tiny=tiny, gpus=gpus)
-    (display.print_json if as_json else reproduction.print_report)(found)
-
-
-def _seeds(text: str, *, tiny: bool) -> list[int]:
-    numbers = text.split(",")
-    if not tiny or not all(number.strip().isdigit() for number in numbers):
-        raise ConfigError(f"--seeds: expected whole numbers with commas, with --tiny, got {text!r}")
-    seeds = [int(number) for number in numbers]
-    twice = [seed for seed in seeds if seeds.count(seed) > 1]
-    if twice:
-        raise ConfigError(f"--seeds: expected each seed once, got {twice[0]} twice: it would count as two trainings")
-    return seeds
-
-
-def _over_seeds(
-    experiment: str, name: str, plans: "Sequence[Plan]", *, gpus: int | None, as_json: bool, output: Path | None
-) -> None:
-    from erpd_hub import display
-    from erpd_hub.comparing import reproduction
-    from erpd_hub.comparing.result_pages import read_report, write_pages
-
-    earlier = None if output is None else read_report(output, experiment, name)
-    found: dict[str, Any]
-    with stdout_for_json(as_json):
-        found = reproduction.report_over_seeds(experiment, name, plans, earlier=earlier, gpus=gpus)
-    if output is not None:
-        write_pages(found, output)
     (display.print_json if as_json else reproduction.print_report)(found)
 
 

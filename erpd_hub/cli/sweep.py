@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from erpd_hub.cli.options import AsJson, DryRun, Gpus, LaunchHow, stdout_for_json
+from erpd_hub.cli.options import AsJson, DryRun, Gpus, LaunchHow, read_seeds, stdout_for_json
 from erpd_hub.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -73,14 +73,7 @@ def read_sweep(
     fixed, axes = parse_words(words)
     origin, data = read_recipe(recipe, fixed)
     settings = combine(axes, read_points(points) if points else [()], zipped=zipped)
-    return make_sweep(origin, data, settings, seeds=_seeds(seeds), skip_refused=skip_refused)
-
-
-def _seeds(text: str | None) -> list[int]:
-    words = text.split(",") if text else []
-    if wrong := next((word for word in words if not word.strip().isdecimal()), None):
-        raise ConfigError(f"--seeds: expected numbers separated by commas, got {wrong!r}")
-    return list(dict.fromkeys(int(word) for word in words))
+    return make_sweep(origin, data, settings, seeds=read_seeds(seeds) if seeds else [], skip_refused=skip_refused)
 
 
 def _preview(planned: "Sweep", gpus: int | None, as_json: bool) -> None:

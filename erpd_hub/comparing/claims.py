@@ -52,7 +52,8 @@ class Measured(NamedTuple):
 
 
 def judge(claim: Claim, measured: Mapping[str, Measured]) -> Judged:
-    """What a twin says to a claim: shown or opposite where the 95 % interval of the difference lies on one side."""
+    """What a twin says to a claim, by the 95 % interval of the difference: shown or opposite where it lies on one side
+    of zero; a claim of no gain is shown where it ends below NO_GAIN, and opposite where it lies above zero."""
     found = _sides(claim, measured)
     named = (claim.says, claim.metric, claim.more, claim.less, claim.expect)
     if found is None:

@@ -80,7 +80,11 @@ def _grouped(ref: str, benchmark: str, points: Mapping[Settings, dict[int, Check
 
 
 def differences(row: Row, rows: Sequence[Row], recipe: Recipe) -> list[Difference]:
-    """To the base, to the first point, and to each of the checkpoint's controls at the same point."""
+    """To the base, to the first point, and to each of the checkpoint's controls at the same point.
+
+    Args:
+        recipe: That of the row's point, which may have controls that the first point's has not.
+    """
     same = [other for other in rows if other.benchmark == row.benchmark]
     here = [other for other in same if row.points[0] in other.points]
     first = next(other for other in same if other.checkpoint == row.checkpoint)
@@ -121,6 +125,7 @@ def report(
 ) -> dict[str, Any]:
     """The `--json` object: every point, every seed, nothing left out."""
     rows = sweep_rows(sweep, finished)
+    recipes = {point.settings: point.plan.recipe for point in sweep.points}
     artifacts = [artifact_entry(item) for item in finished.values()]
     return {
         "schema": SCHEMA,
@@ -129,7 +134,7 @@ def report(
         "seeds": list(dict.fromkeys(point.seed for point in sweep.points)),
         "seconds": round(seconds, 2),
         **describe_points(sweep),
-        "rows": [_row(row, rows, sweep.points[0].plan.recipe) for row in rows],
+        "rows": [_row(row, rows, recipes[row.points[0]]) for row in rows],
         "failures": [{"step": name, "reason": reason} for name, reason in failed.items()],
         "artifacts": artifacts,
         "made": sum(not item["reused"] for item in artifacts),

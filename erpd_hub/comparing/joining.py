@@ -21,9 +21,13 @@ _SAME = ("schema", "experiment", "plan")
 
 
 def plan_identity(plan: Plan) -> str:
-    """Hex SHA-256 of what a plan makes at any seed: each step's name, stage and its version, config and inputs."""
+    """Hex SHA-256 of what a plan makes at any seed: each step's name, stage and its version, config, inputs, and the
+    seed of a step that has one of its own: such a step is the same in all of the plan's runs."""
     steps = [
-        [node.name, node.config.stage, node.stage.version, node.identity, [_input(edge) for edge in node.inputs]]
+        [
+            *(node.name, node.config.stage, node.stage.version, node.identity, node.config.seed),
+            [_input(edge) for edge in node.inputs],
+        ]
         for node in plan.nodes
     ]
     return hashlib.sha256(json.dumps(steps, sort_keys=True).encode()).hexdigest()
@@ -59,7 +63,7 @@ def join(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
     """One report over the seeds of both, in their order.
 
     Args:
-        first: A report of `reproduction.report_over_seeds`.
+        first: A report as `reproduction.report_over_seeds` makes it.
         second: Another, of the same plan and claims and of none of the same seeds; titles and notes are taken from it.
     """
     counts = len(first["seeds"]), len(second["seeds"])
@@ -81,6 +85,7 @@ def join(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
         **second,
         "seeds": sorted(seeds),
         "runs": joined(first["runs"], second["runs"]),
+        "machines": joined(first["machines"], second["machines"]),
         "claims": [
             _claim(one, other, joined(one["by_seed"], other["by_seed"]))
             for one, other in zip(first["claims"], second["claims"], strict=True)

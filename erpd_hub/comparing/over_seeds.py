@@ -4,6 +4,7 @@ Pure: summaries of runs that differ by their seed in, rows out. Each number is o
 fingerprints name these (on one machine type and thread count the same recipe and seed make the same bytes again).
 """
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from statistics import fmean, stdev
 from typing import Any, get_args
 
 from erpd_hub.comparing.claims import Verdict
+from erpd_hub.lineage import LineageRecord
 
 METRICS = ("avg", "kl_to_base", "entropy", "mean_length")
 _SHOWN = 16
@@ -41,23 +43,37 @@ def fingerprints_over_seeds(summaries: Sequence[Mapping[str, Any]]) -> dict[str,
     return found
 
 
+def machine(records: Iterable[LineageRecord]) -> str | None:
+    """What a run's tensors were on, which decides their bits; of several all; None where no artifact's record says."""
+    used = [record.environment for record in records if "device" in record.environment]
+    kinds = (
+        f"{'CPU ' + item.get('instructions', '') if item['device'] == 'cpu' else item['device']}".strip()
+        + f", {item.get('threads')} threads, torch {item.get('torch')}"
+        for item in used
+    )
+    return "; ".join(dict.fromkeys(kinds)) or None
+
+
 # ------------------------------------------------------------------------------------------- markdown
 
 
 def markdown(found: Mapping[str, Any]) -> str:
     """The report of several seeds for a document; AVG@K in points, other metrics in their own units."""
-    model = "" if found["model"] == "tiny" else f" --model {found['model']}"
-    seeds = ",".join(map(str, found["seeds"]))
+    model = [] if found["model"] == "tiny" else ["--model", found["model"]]
+    seeds = ["--seeds", ",".join(map(str, found["seeds"]))]
+    command = shlex.join(["erpd-hub", "reproduce", found["experiment"], *found["overrides"], "--tiny", *model, *seeds])
     lines = [
         f"# {found['title']}",
         "",
-        f"`erpd-hub reproduce {found['experiment']} --tiny{model} --seeds {seeds}`: {found['claim']}",
+        f"`{command}`: {found['claim']}",
         "",
         *_claims(found["claims"]),
         "",
+        *(f"* {note}" for note in found["notes"]),
+        *([""] if found["notes"] else []),
         *_checkpoints(found["checkpoints"]),
         "",
-        *_artifacts(found["runs"], found["fingerprints"]),
+        *_artifacts(found),
     ]
     return "\n".join(lines) + "\n"
 
@@ -90,7 +106,7 @@ def _claims(claims: Iterable[Mapping[str, Any]]) -> list[str]:
     for claim in claims:
         cells = ["-"] * 3
         if claim["difference"] is not None:
-            scale, digits = _scale(claim)
+            scale, digits = scale_of(claim)
             means = (f"{scale * claim[side]:.{digits}f}" for side in ("value_more", "value_less"))
             each = ", ".join("-" if value is None else f"{scale * value:+.{digits}f}" for value in claim["by_seed"])
             cells = [" / ".join(means), _difference(claim), each]
@@ -104,7 +120,7 @@ def _measured_seeds(claim: Mapping[str, Any]) -> int:
     return sum(value is not None for value in claim["by_seed"])
 
 
-def _scale(claim: Mapping[str, Any]) -> tuple[int, int]:
+def scale_of(claim: Mapping[str, Any]) -> tuple[int, int]:
     """What to multiply with and how many digits to show: AVG@K in points, anything else in its own unit."""
     return (100, 1) if claim["metric"] == "avg" else (1, 4)
 
@@ -112,7 +128,7 @@ def _scale(claim: Mapping[str, Any]) -> tuple[int, int]:
 def _difference(claim: Mapping[str, Any]) -> str:
     if claim["difference"] is None:
         return "-"
-    scale, digits = _scale(claim)
+    scale, digits = scale_of(claim)
     shown = f"{scale * claim['difference']:+.{digits}f}"
     if claim["interval"] is None:
         return f"{shown} (one seed)" if _measured_seeds(claim) == 1 else shown
@@ -136,9 +152,11 @@ def _checkpoints(entries: Iterable[Mapping[str, Any]]) -> list[str]:
     return rows
 
 
-def _artifacts(runs: Sequence[str], fingerprints: Mapping[str, Sequence[str | None]]) -> list[str]:
+def _artifacts(found: Mapping[str, Any]) -> list[str]:
     """Every artifact behind the numbers: step `r1/x` of run RUN is the repository RUN-r1-x, the value is its tag."""
+    runs = found["runs"]
     rows = [f"| artifact | {' | '.join(f'`{run}`' for run in runs)} |", "|---" * (1 + len(runs)) + "|"]
-    for step, tags in fingerprints.items():
+    rows.append(f"| made on | {' | '.join(machine or '-' for machine in found['machines'])} |")
+    for step, tags in found["fingerprints"].items():
         rows.append(f"| `{step}` | {' | '.join(f'`fp-{tag}`' if tag else '-' for tag in tags)} |")
     return rows

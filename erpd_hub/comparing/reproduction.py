@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -10,9 +11,10 @@ from erpd_hub import config as c
 from erpd_hub.artifacts import write_json
 from erpd_hub.comparing.claims import MIN_SEEDS, Measured, judge, judge_over_seeds
 from erpd_hub.comparing.joining import join, plan_identity, refuse_other
-from erpd_hub.comparing.over_seeds import checkpoints_over_seeds, fingerprints_over_seeds
-from erpd_hub.comparing.paper import experiments, get_experiment, recipe_of
+from erpd_hub.comparing.over_seeds import checkpoints_over_seeds, fingerprints_over_seeds, machine, scale_of
+from erpd_hub.comparing.paper import Experiment, experiments, get_experiment, recipe_of
 from erpd_hub.comparing.reproduce import HOW, Beside, beside
+from erpd_hub.comparing.result_pages import add_to_report, read_report
 from erpd_hub.display import ProgressWatch, make_console, print_json
 from erpd_hub.home import run_folder
 from erpd_hub.hub.client import Hub
@@ -106,16 +108,21 @@ def report_over_seeds(
     model: str,
     plans: Sequence[Plan],
     *,
-    earlier: Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+    folder: Path | None = None,
     gpus: int | None = None,
 ) -> dict[str, Any]:
     """The twin at several seeds, each a run of its own, and every claim over all of them.
 
     Args:
-        earlier: A report to add to; the seeds that it has are not run again.
+        plans: As of `seed_plans`.
+        overrides: What they were made with, for the page that says how to repeat them.
+        folder: Of reports: each seed is added to the experiment's as soon as it is measured, and one that is there is
+            not run again.
 
     Raises:
-        ConfigError: the earlier report is of another plan or has other claims; nothing has run.
+        ConfigError: the folder's report is of another plan or has other claims; nothing has run.
+        StageError: a seed's run failed; those before it are in the folder.
     """
     about = get_experiment(experiment)
     head = {
@@ -125,29 +132,36 @@ def report_over_seeds(
         "claim": about.claim,
         "model": model,
         "recipe": plans[0].recipe.origin,
+        "overrides": list(overrides),
         "plan": plan_identity(plans[0]),
     }
-    if earlier is not None:
-        refuse_other(earlier, about.claims, head)
-        plans = [plan for plan in plans if plan.recipe.seed not in earlier["seeds"]]
-        if not plans:
-            return dict(earlier)
-    measured, summaries = [], []
+    found = None if folder is None else read_report(folder, experiment, model)
+    if found is not None:
+        refuse_other(found, about.claims, head)
     for plan in plans:
-        outcome = run_plan(plan, watch=ProgressWatch(plan), launch=Launch.from_options(gpus, None))
-        measured.append(_measured(outcome, open_hub(plan)))
-        summaries.append(outcome.summary)
-    found = {
-        **head,
-        "seeds": [plan.recipe.seed for plan in plans],
-        "runs": [plan.recipe.run for plan in plans],
+        if found is None or plan.recipe.seed not in found["seeds"]:
+            one = head | _one_seed(about, plan, gpus)
+            if folder is not None:
+                found = add_to_report(folder, one, about.claims)
+            else:
+                found = one if found is None else join(found, one)
+    assert found is not None, "a plan for each seed"
+    return found
+
+
+def _one_seed(about: Experiment, plan: Plan, gpus: int | None) -> dict[str, Any]:
+    outcome = run_plan(plan, watch=ProgressWatch(plan), launch=Launch.from_options(gpus, None))
+    measured = _measured(outcome, open_hub(plan))
+    return {
+        "seeds": [plan.recipe.seed],
+        "runs": [plan.recipe.run],
+        "machines": [machine([item.record for item in outcome.finished])],
         "notes": list(about.notes),
         "rows": [],
-        "claims": [judge_over_seeds(claim, measured)._asdict() for claim in about.claims],
-        "checkpoints": checkpoints_over_seeds(summaries),
-        "fingerprints": fingerprints_over_seeds(summaries),
+        "claims": [judge_over_seeds(claim, [measured])._asdict() for claim in about.claims],
+        "checkpoints": checkpoints_over_seeds([outcome.summary]),
+        "fingerprints": fingerprints_over_seeds([outcome.summary]),
     }
-    return found if earlier is None else join(earlier, found)
 
 
 def _row(item: Beside) -> dict[str, Any]:
@@ -216,7 +230,7 @@ def _claims_table(claims: Sequence[Mapping[str, Any]]) -> Table:
     table = Table("claim", "compared", "difference", "95 %", "verdict", box=None)
     for claim in claims:
         compared = f"{claim['metric']}: {claim['more']} - {claim['less']}"
-        scale, digits = (100, 1) if claim["metric"] == "avg" else (1, 4)
+        scale, digits = scale_of(claim)
         difference = "-" if claim["difference"] is None else f"{scale * claim['difference']:+.{digits}f}"
         interval = claim["interval"]
         limits = "-" if interval is None else f"{scale * interval[0]:+.{digits}f} to {scale * interval[1]:+.{digits}f}"

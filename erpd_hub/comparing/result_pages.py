@@ -1,16 +1,57 @@
 """The measured results as documents: one page and one JSON file an experiment, and an overview of a folder of them."""
 
+import fcntl
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from erpd_hub.artifacts import write_json
+from erpd_hub.comparing.joining import join, refuse_other
 from erpd_hub.comparing.over_seeds import markdown, overview, page_name
-from erpd_hub.comparing.paper import experiments
+from erpd_hub.comparing.paper import Claim, experiments
 from erpd_hub.errors import ConfigError
 
 OVERVIEW = "README.md"
+_FIELDS = {
+    *("schema", "experiment", "title", "claim", "model", "overrides", "plan", "seeds", "runs", "machines"),
+    *("notes", "claims", "checkpoints", "fingerprints"),
+}
+"""What a report over seeds has at least."""
+
+
+def add_to_report(folder: Path, one: Mapping[str, Any], claims: Sequence[Claim]) -> dict[str, Any]:
+    """Add newly measured seeds to the report that the folder has by now: others may have written to it meanwhile.
+
+    Args:
+        one: A report; seeds that the folder's has too are not added.
+        claims: Of the experiment.
+
+    Raises:
+        ConfigError: the folder's report is of another plan or other claims.
+    """
+    with _alone_in(folder):
+        found = read_report(folder, one["experiment"], one["model"])
+        if found is None:
+            found = dict(one)
+        else:
+            refuse_other(found, claims, one)
+            if not set(found["seeds"]) & set(one["seeds"]):
+                found = join(found, one)
+        write_pages(found, folder)
+        return found
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(place)
 
 
 def write_pages(found: Mapping[str, Any], folder: Path) -> None:
@@ -31,32 +72,48 @@ def read_report(folder: Path, experiment: str, model: str) -> dict[str, Any] | N
     """The report of an experiment that a folder has; the folder is made where there is none, so that it can be written.
 
     Raises:
-        ConfigError: it is no folder, or its file no report.
+        ConfigError: it is no folder, or a file of a report's name in it is no report.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--output {folder}: expected a folder, got {error.strerror}; name another") from None
-    path = folder / f"{page_name({'experiment': experiment, 'model': model})}.json"
-    try:
-        found = json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise ConfigError(f"{path}: expected a report, got {error}; remove it, or take another folder") from None
-    if not isinstance(found, dict) or not {"seeds", "claims", "checkpoints", "fingerprints"} <= set(found):
-        raise ConfigError(f"{path}: expected a report over seeds, got other JSON; remove it, or take another folder")
+    name = page_name({"experiment": experiment, "model": model})
+    found = _reports(folder)
+    if name not in found and (folder / f"{name}.json").exists():
+        raise ConfigError(
+            f"{folder / name}.json: expected a report over seeds as this version writes it, got other JSON; remove it, "
+            "or take another folder"
+        )
+    return found.get(name)
+
+
+def _reports(folder: Path) -> dict[str, dict[str, Any]]:
+    """The folder's reports by the names of their pages; other JSON is passed over.
+
+    Raises:
+        ConfigError: a file of an experiment's name is no JSON.
+    """
+    found = {}
+    for path in sorted(folder.glob("*.json")):
+        if path.stem.partition("-")[0] in experiments():
+            try:
+                content = json.loads(path.read_text())
+            except ValueError as error:
+                raise ConfigError(
+                    f"{path}: expected a report, got {error}; remove it, or take another folder"
+                ) from None
+            if isinstance(content, dict) and set(content) >= _FIELDS and content["experiment"] in experiments():
+                found[path.stem] = content
     return found
 
 
 def overview_page(folder: Path) -> str:
     """The overview of a folder of reports, in the order of the paper."""
     order = {name: place for place, name in enumerate(experiments())}
-    found = [
-        json.loads(path.read_text()) for path in sorted(folder.glob("*.json")) if path.stem.startswith(tuple(order))
-    ]
-    reports = [item for item in found if isinstance(item, dict) and item.get("experiment") in order]
-    reports.sort(key=lambda found: (order[found["experiment"]], found["model"] != "tiny"))
+    reports = sorted(
+        _reports(folder).values(), key=lambda found: (order[found["experiment"]], found["model"] != "tiny")
+    )
     return _HEAD + overview(reports)
 
 
@@ -64,9 +121,14 @@ _HEAD = """# The paper's claims on the tiny twins
 
 Written by `erpd-hub reproduce EXPERIMENT --tiny --seeds SEEDS --output DIR`, never by hand; seeds are added to those
 that a page has. A claim is *shown* or *opposite* where the 95 % interval of its difference (Student's, over seeds) lies
-on one side of zero; *not measured* where fewer than three seeds have both checkpoints. An interval is for one claim: of
-twenty claims about nothing, one would be shown or opposite. The settings were chosen on other seeds. Each page names
-the artifacts behind its numbers by fingerprint: the command makes the same ones again on a machine of the same kind,
-and where the processor is of another kind other bits of the same plan.
+on one side of zero; one of no gain is *shown* where it ends below a gain of one point, *opposite* where it lies above
+zero. *Not measured*: fewer than three seeds have both checkpoints. An interval is for one claim: of twenty claims about
+nothing, one would be shown or opposite. Claims with `control:` or `ours:` are not the paper's; some ask what
+another page asks too. The settings were chosen on other seeds, unless a page's notes say otherwise.
+
+Each page names the artifacts behind its numbers by fingerprint, which is that of the plan: the command makes the same
+ones again on a machine of the same kind, and on another processor other bits of the same plan. The row *made on* says
+which it was, `-` where that was not recorded: there one page may have made a seed on another machine than the next
+page, and the base of that seed scores differently on the two.
 
 """
