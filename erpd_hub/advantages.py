@@ -23,7 +23,7 @@ def group_advantages(labels: Tensor, group: Tensor, *, scale: bool = False) -> T
     """
     graded = ~labels.isnan()
     outcome = torch.where(graded, labels, 0.0)
-    size = int(group.max()) + 1
+    size = int(group.max()) + 1 if len(group) else 0
     counts = _sums(graded.to(labels.dtype), group, size)
     means = _sums(outcome, group, size) / counts.clamp(min=1)
     centred = torch.where(graded, outcome - means[group], 0.0)
@@ -41,6 +41,8 @@ def gae(values: Tensor, outcome: float, *, lambda_: float) -> Tensor:
     Args:
         values: (T,) V_t of the state before token t.
     """
+    if not len(values):
+        return values
     deltas = torch.cat([values[1:], values.new_tensor([outcome])]) - values
     # A reversed linear recurrence, in blocks: responses have tens of thousands of tokens.
     distance = torch.arange(_BLOCK, dtype=deltas.dtype)
@@ -57,7 +59,7 @@ def gae(values: Tensor, outcome: float, *, lambda_: float) -> Tensor:
 
 def length_adaptive_lambda(length: int, alpha: float = LAMBDA_ALPHA) -> float:
     """1 - 1 / (alpha l), and 0 for responses so short that it would be negative: 100 tokens 0.8, 20,000 0.999."""
-    return max(0.0, 1.0 - 1.0 / (alpha * length))
+    return max(0.0, 1.0 - 1.0 / (alpha * max(length, 1)))
 
 
 def _sums(values: Tensor, group: Tensor, size: int) -> Tensor:

@@ -17,7 +17,10 @@ def masked_mean(values: Tensor, mask: Tensor, axis: int | None = None) -> Tensor
 
 
 def log_ratio(logprobs: Tensor, reference: Tensor) -> Tensor:
-    """log pi / pi_reference of the taken tokens, bounded so that its exp is finite."""
+    """log pi / pi_reference of the taken tokens, bounded at 20 nats on both sides so that its exp is finite.
+
+    Beyond the bound it has no gradient.
+    """
     return (logprobs - reference).clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO)
 
 
@@ -32,6 +35,10 @@ def kl_k2(logprobs_p: Tensor, logprobs_q: Tensor) -> Tensor:
 
 
 def kl_k3(logprobs_p: Tensor, logprobs_q: Tensor) -> Tensor:
-    """k3 estimate of KL(p || q) a token, q/p - 1 - log q/p, for tokens drawn from p: unbiased and never negative."""
+    """k3 estimate of KL(p || q) a token, q/p - 1 - log q/p, for tokens drawn from p: unbiased and never negative.
+
+    So it is within the bound of `log_ratio`, which verl's k3 has too (and bounds the value at 10 besides). A token that
+    q makes less likely than p by more than 20 nats counts as 19 nats, and beyond the bound none has a gradient.
+    """
     ratio = log_ratio(logprobs_q, logprobs_p)
     return ratio.exp() - 1 - ratio

@@ -15,7 +15,7 @@ def least_floor(measured: float) -> float:
 def drowned(deviation: float, floor: float, ratio: float) -> bool:
     """Whether a signal of this standard deviation does not stand `ratio` times above the measured floor, or above
     rounding where that is higher."""
-    return deviation < ratio * least_floor(floor) or deviation == 0
+    return not deviation >= ratio * least_floor(floor) or deviation == 0  # so that NaN does not stand above anything
 
 
 def signal_to_noise(deviation: float, floor: float) -> float | None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from erpd_hub.columns import ShardReader, list_column, row_arrays
 from erpd_hub.config import Dtype, ScoreConfig
-from erpd_hub.errors import ArtifactError
+from erpd_hub.errors import ArtifactError, StageError
 from erpd_hub.layout import cut_batches, exact_layout
 from erpd_hub.logprobs import body_dtype, install_logprob_forward, response_logprobs
 from erpd_hub.models import load_model
@@ -121,14 +121,35 @@ def lay_out(
 
 
 def score_shard(scorer: Scorer, shard: Path, out: Path) -> None:
-    """Write the log-probs of one shard of rollouts, block by block."""
+    """Write the log-probs of one shard of rollouts, block by block.
+
+    Raises:
+        StageError: a log-prob is not finite.
+    """
 
     def scored(block: pa.Table) -> pa.Table:
-        values = list_column(scorer.logprobs(block["prompt_ids"], block["response_ids"]), LOGPROB_SCHEMA.field(2))
+        rows = scorer.logprobs(block["prompt_ids"], block["response_ids"])
+        require_finite(scorer.config.checkpoint, rows, block)
+        values = list_column(rows, LOGPROB_SCHEMA.field(2))
         return pa.Table.from_arrays([block["problem_id"], block["k"], values], schema=LOGPROB_SCHEMA)
 
     blocks = ShardReader(shard, ["problem_id", "k", "prompt_ids", "response_ids"]).blocks()
     write_tables(out, map(scored, blocks), LOGPROB_SCHEMA)
+
+
+def require_finite(checkpoint: str, rows: Sequence[np.ndarray], samples: pa.Table) -> None:
+    """Raises:
+    StageError: a log-prob is NaN or infinite; -inf too is of no use, since a signal is a difference.
+    """
+    for row, values in enumerate(rows):
+        finite = np.isfinite(values)
+        if not finite.all():
+            at = int(finite.argmin())
+            key = samples["problem_id"][row].as_py(), samples["k"][row].as_py()
+            raise StageError(
+                f"{checkpoint}: expected finite log-probs, got {values[at]} for token {at + 1} of {len(values)} of "
+                f"sample {key}; its weights are damaged or too large, take another checkpoint"
+            )
 
 
 def noise_rows_by_shard(shards: Sequence[Path], wanted: int) -> dict[Path, list[int]]:
@@ -148,6 +169,9 @@ def rescore_rows(scorer: Scorer, shard: Path, scored: Path, rows: Sequence[int],
 
     Args:
         scored: The shard's log-probs.
+
+    Raises:
+        StageError: a log-prob is not finite.
     """
     taken = _rows(ShardReader(shard, ["problem_id", "k", "prompt_ids", "response_ids"]), rows)
     first = _rows(ShardReader(scored, ["logprobs"]), rows)["logprobs"]
@@ -155,6 +179,8 @@ def rescore_rows(scorer: Scorer, shard: Path, scored: Path, rows: Sequence[int],
     layout = scorer.logprobs(*ids, scorer.other_layout)
     with scorer.in_other_dtype():
         dtype = scorer.logprobs(*ids, "single")
+    for values in (layout, dtype):
+        require_finite(scorer.config.checkpoint, values, taken)
     again = [list_column(values, NOISE_SCHEMA.field("logprobs")) for values in (layout, dtype)]
     table = pa.Table.from_arrays([taken["problem_id"], taken["k"], first, *again], schema=NOISE_SCHEMA)
     write_tables(out, [table], NOISE_SCHEMA)

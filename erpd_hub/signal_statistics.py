@@ -66,9 +66,9 @@ class Moments:
             whole._merge(part)
         return whole
 
-    def deviation(self, *, unbiased: bool = True) -> float:
-        """Standard deviation of the only cell."""
-        return math.sqrt(self.squares[0] / max(self.count[0] - unbiased, 1))
+    def deviation(self) -> float:
+        """Standard deviation of the only cell, unbiased."""
+        return math.sqrt(self.squares[0] / max(self.count[0] - 1, 1))
 
     def _merge(self, added: "Moments") -> None:
         count = self.count + added.count
@@ -101,7 +101,7 @@ def describe_signal(blocks: Iterable[SignalBlock]) -> dict[str, Any]:
     for label in ("positive", "negative"):
         moments = first.moments.of(_cells_of(label))
         if moments.count[0]:
-            summary |= {f"mean_{label}": float(moments.mean[0]), f"std_{label}": moments.deviation(unbiased=False)}
+            summary |= {f"mean_{label}": float(moments.mean[0]), f"std_{label}": moments.deviation()}
     for bound, beyond in second.beyond.items():
         summary[f"share_beyond_{bound}_std"] = float(beyond[_cells_of()].sum()) / count
     summary |= {f"quantile_{quantile:g}": value for quantile, value in second.quantiles(None).items()}

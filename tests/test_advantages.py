@@ -41,7 +41,14 @@ def test_gae_with_lambda_one_is_outcome_minus_value() -> None:
     torch.testing.assert_close(gae(values, 0.0, lambda_=1.0), -values)
 
 
+def test_nothing_has_no_advantages() -> None:
+    nothing = torch.empty(0)
+    assert gae(nothing, 1.0, lambda_=0.9).shape == (0,)
+    assert all(group_advantages(nothing, nothing.long(), scale=scale).shape == (0,) for scale in (False, True))
+
+
 def test_lambda_grows_with_the_length() -> None:
+    assert length_adaptive_lambda(0) == 0.0
     assert length_adaptive_lambda(100) == pytest.approx(0.8)
     assert length_adaptive_lambda(20_000) == pytest.approx(0.999)
     assert length_adaptive_lambda(10) == 0.0

@@ -2,9 +2,11 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from test_cards import a_dataset
 from tiny import context, folder_digest, save_policy, write_rollouts
@@ -14,7 +16,7 @@ from erpd_hub.config import ScoreConfig, SignalConfig
 from erpd_hub.errors import ArtifactError, StageError
 from erpd_hub.noise import Noise, Scored, measure, noise_rows
 from erpd_hub.noise_floor import ROUNDING, drowned, signal_to_noise
-from erpd_hub.samples import noise_paths, read_rows, shard_path
+from erpd_hub.samples import LOGPROB_SCHEMA, noise_paths, read_rows, shard_path, write_rows
 from erpd_hub.stages import score, signal
 
 ROLES = ("numerator", "denominator", "old")
@@ -73,6 +75,7 @@ def test_what_drowns_in_noise() -> None:
     assert drowned(0.0, 0.0, 3)
     assert drowned(3.4e-7, 0.0, 3), "both layouts agreed to the last bit: that is rounding"
     assert not drowned(4 * ROUNDING, 0.0, 3)
+    assert drowned(math.nan, 0.1, 3) and drowned(0.3, math.nan, 3), "what is no number stands above nothing"
     assert signal_to_noise(0.3, 0.1) == pytest.approx(3)
     assert signal_to_noise(0.3, 0.0) is None
 
@@ -114,8 +117,6 @@ def rows_by_key(folder: Path) -> dict[tuple[str, int], dict]:
 
 
 def noise_by_key(folder: Path) -> dict[tuple[str, int], dict]:
-    import pyarrow.parquet as pq
-
     rows = [row for path in noise_paths(folder) for row in pq.read_table(path).to_pylist()]
     return {(row["problem_id"], row["k"]): row for row in rows}
 
@@ -173,6 +174,16 @@ def test_a_signal_within_its_noise_is_warned_of_or_refused(tmp_path, parts, capl
     ratio = 2 * join(tmp_path / "ratio", parts, *good)["signal_to_noise"]
     with pytest.raises(StageError, match=r"score in float32 \(scoring.dtype\), or take checkpoints"):
         join(tmp_path / "high", parts, *good, on_noise="refuse", noise_ratio=ratio)
+
+
+def test_a_signal_that_is_no_number_is_refused(tmp_path, parts) -> None:
+    broken = shutil.copytree(parts["teacher-float32-32"], tmp_path / "broken")
+    rows = pq.read_table(shard_path(broken, 0)).to_pylist()
+    rows[0]["logprobs"][0] = math.nan
+    write_rows(shard_path(broken, 0), rows, LOGPROB_SCHEMA)
+    sides = parts | {"broken": broken}
+    with pytest.raises(StageError, match=r"noise floor of its scoring, .* nats, got nan"):
+        join(tmp_path / "out", sides, "broken", "policy-float32-32", on_noise="refuse")
 
 
 def test_without_noise_samples_or_with_one_side_a_signal_still_works(tmp_path, parts) -> None:

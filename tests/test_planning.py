@@ -20,6 +20,7 @@ from erpd_hub.errors import ConfigError, StageError
 from erpd_hub.plan import make_plan
 from erpd_hub.planning.bill import base_facts, bill_plan, default_setting
 from erpd_hub.planning.devices import DEVICES, get_device
+from erpd_hub.planning.draws import draw_of
 from erpd_hub.planning.durations import sampling_time, training_flops, weighted_length
 from erpd_hub.planning.fitting import comparing_memory, require_comparable, require_fit
 from erpd_hub.planning.memory import training_memory
@@ -222,6 +223,13 @@ def test_the_big_recipes_have_a_whole_bill_and_fit_on_eight_of_the_gpus_they_nam
     teacher = next(item for item in items if item.stage == "teacher")
     steps = next(node.config.steps for node in plan.nodes if node.config.stage == "teacher")
     assert teacher.tokens == int(rollouts.tokens * 32 * steps / 1000)
+
+
+def test_no_more_problems_are_billed_than_there_are():
+    """`long` evaluates on the first 100 of chain's 64 problems, four samples each."""
+    plan = make_plan(load_recipe("tiny-race+long", ["rollouts.limit=1000"]))
+    drawn = {name: draw_of(plan, plan.node(f"r1/{name}")) for name in ("rollouts", "evaluate/base/chain")}
+    assert {name: draw.samples for name, draw in drawn.items()} == {"rollouts": 128 * 4, "evaluate/base/chain": 64 * 4}
 
 
 def test_one_gpu_is_told_what_to_change():

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from test_losses import example, gradient
+from test_losses import example, gradient, some_rows
 
 from erpd_hub import losses as pg
 from erpd_hub.losses import TokenBatch
@@ -146,7 +146,19 @@ def test_dual_clip_bounds_wrong_tokens_that_became_likely() -> None:
     assert clipped.tolist() == [1.0, 1.0, 0.0]
 
 
-def test_sft_is_the_mean_of_what_it_is_given() -> None:
-    output = pg.sft_loss(example())
+@pytest.mark.parametrize("level", ["sequence", "token"])
+def test_topr_learns_nothing_from_what_could_not_be_graded(level: str) -> None:
+    batch = replace(example(), labels=torch.tensor([1.0, 0.0, math.nan, 0.0], dtype=torch.float64))
+    loss = partial(pg.topr_loss, ratio_level=level)
+    assert (gradient(loss, batch)[2] == 0).all()
+    torch.testing.assert_close(loss(batch).sum, loss(some_rows(batch, [0, 1, 3])).sum)
+
+
+@pytest.mark.parametrize("other", [0.0, math.nan])
+def test_sft_imitates_right_responses_alone(other: float) -> None:
+    batch = replace(example(), labels=torch.tensor([1.0, other, 1.0, other], dtype=torch.float64))
+    output = pg.sft_loss(batch)
     assert output.reduction == "token"
-    assert output.sum.item() == pytest.approx(-sum(p for _, seq in rows(example()) for p, _, _ in seq))
+    assert output.sum.item() == pytest.approx(-sum(p for label, seq in rows(batch) if label == 1 for p, _, _ in seq))
+    right = some_rows(batch, [0, 2])
+    torch.testing.assert_close(gradient(pg.sft_loss, right), torch.where(right.mask, -1.0, 0.0).double())

@@ -11,12 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from safetensors.torch import load_file, save_file
 from tiny import context, folder_digest, save_policy, write_rollouts
 
 from erpd_hub import columns
 from erpd_hub.columns import ShardReader, flat_values, list_column, row_arrays, row_lengths
 from erpd_hub.config import ScoreConfig, SignalConfig
-from erpd_hub.errors import ArtifactError
+from erpd_hub.errors import ArtifactError, StageError
 from erpd_hub.samples import (
     LOGPROB_SCHEMA,
     SAMPLE_SCHEMA,
@@ -27,6 +28,7 @@ from erpd_hub.samples import (
     write_rows,
     write_tables,
 )
+from erpd_hub.scoring import require_finite
 from erpd_hub.stages import score, signal
 
 CONFIG = ScoreConfig(rollouts="rollouts", checkpoint="policy", micro_batch_tokens=200)
@@ -145,6 +147,27 @@ def test_rows_without_token_ids_are_refused(tmp_path, inputs) -> None:
     write_rows(shard_path(tmp_path / "text", 0), rows, SAMPLE_SCHEMA)
     with pytest.raises(ArtifactError, match="token ids in each row"):
         run(tmp_path / "out", inputs | {"rollouts": tmp_path / "text"})
+
+
+def test_a_checkpoint_that_gives_no_number_is_named_with_the_sample(tmp_path, inputs) -> None:
+    (first, *_), broken = read_rows(inputs["rollouts"]), save_policy(tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    weights["model.embed_tokens.weight"][first["response_ids"][0]] = np.nan
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        StageError, match=rf"^policy: expected finite log-probs, got nan .* \('{first['problem_id'][0]}"
+    ):
+        run(tmp_path / "out", inputs | {"checkpoint": broken})
+    assert not shard_paths(tmp_path / "out")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_log_prob_has_to_be_finite(value: float) -> None:
+    samples = pa.table({"problem_id": ["a", "b"], "k": [0, 3]})
+    rows = [np.array([-1.0], np.float32), np.array([-1.0, value, -2.0], np.float32)]
+    require_finite("teacher@step-5", [rows[0], rows[1][:1]], samples)
+    with pytest.raises(StageError, match=rf"^teacher@step-5: .* got {value} for token 2 of 3 of sample \('b', 3\);"):
+        require_finite("teacher@step-5", rows, samples)
 
 
 def join(out: Path, rollouts: Path, **sides: Path):

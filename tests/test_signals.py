@@ -148,10 +148,12 @@ def test_description_tells_labels_positions_and_outliers_apart() -> None:
     assert summary["tokens"] == 30
     assert summary["mean_positive"] == pytest.approx(3 / 20)
     assert summary["mean_negative"] == pytest.approx(-0.5)
+    assert summary["std_negative"] == pytest.approx(wrong.std(ddof=1))
     assert summary["share_positive"] == pytest.approx(2 / 30)
     assert summary["quantiles_negative"] | {"0.5": 0} == summary["quantiles_negative"]
     rows = {(row["label"], row["position"]): row for row in summary["by_label_and_position"]}
     assert len(rows) == 3 * (1 + len(POSITIONS))
+    assert rows["negative", None]["std"] == pytest.approx(summary["std_negative"], rel=1e-4)
     assert (rows["positive", "first"]["mean"], rows["positive", "last"]["mean"]) == (2, 1)
     assert (rows[None, "first"]["min"], rows[None, "first"]["max"]) == (-4, 2)
     assert (rows["negative", "0-10 %"]["tokens"], rows["positive", "0-10 %"]["tokens"]) == (1, 2)
@@ -202,7 +204,7 @@ def test_description_is_that_of_the_sorted_values_however_it_is_cut() -> None:
         ordered = np.sort(chosen)
         for quantile in QUANTILES:
             assert cut[f"quantiles_{name}"][f"{quantile:g}"] == ordered[round(quantile * (len(ordered) - 1))]
-        assert cut[f"std_{name}"] == pytest.approx(chosen.astype(np.float64).std(), rel=1e-9)
+        assert cut[f"std_{name}"] == pytest.approx(chosen.astype(np.float64).std(ddof=1), rel=1e-9)
     assert cut["quantile_0.5"] == np.sort(values)[round(0.5 * (len(values) - 1))]
     assert cut["std"] == pytest.approx(exact.std(ddof=1), rel=1e-9)
     assert cut["share_beyond_5_std"] == (np.abs(exact - exact.mean()) > 5 * exact.std(ddof=1)).mean()

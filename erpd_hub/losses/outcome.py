@@ -45,6 +45,7 @@ def mse_loss(batch: TokenBatch, *, negative_weight: float) -> LossOutput:
 def sft_loss(batch: TokenBatch) -> LossOutput:
     """-log pi, mean over the tokens of right responses: the recovery of Table 9.
 
-    The batch holds right responses only, so that the denominator is theirs: whoever makes it leaves the others out.
+    Others add nothing to the sum; whoever makes a step leaves them out of it, so that its denominator is theirs too.
     """
-    return LossOutput(aggregate(-batch.logprobs, batch, "token"), "token", shared_metrics(batch))
+    losses = torch.where((batch.labels == 1)[:, None], -batch.logprobs, 0.0)
+    return LossOutput(aggregate(losses, batch, "token"), "token", shared_metrics(batch))

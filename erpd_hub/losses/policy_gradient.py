@@ -31,7 +31,8 @@ def grpo_loss(batch: TokenBatch, *, clip_low: float, clip_high: float) -> LossOu
 def dr_grpo_loss(batch: TokenBatch, *, clip_low: float, clip_high: float) -> LossOutput:
     """GRPO divided by sequences * longest response, so that a long wrong answer is not blamed less a token [S TRL].
 
-    The longest response is that of the optimizer step; the originals take the limit of the sampler, which only scales.
+    The longest response is that of the optimizer step, so the divisor changes from step to step; the originals take a
+    constant, the limit of the sampler.
     """
     return _clipped(_ratio(batch), batch, clip_low=clip_low, clip_high=clip_high, reduction="max_len")
 
@@ -90,12 +91,13 @@ def vespo_loss(
 def topr_loss(batch: TokenBatch, *, ratio_level: Literal["sequence", "token"]) -> LossOutput:
     """Right responses: -log pi. Wrong ones: +sg(min(rho, 1)) log pi; token mean [S Trinity-RFT, ROLL].
 
-    rho is the sequence's (the paper) or the token's (both codes). Outcomes of +1 and -1 stand for advantages.
+    rho is the sequence's (the paper) or the token's (both codes). Outcomes of +1 and -1 stand for advantages; one that
+    could not be graded has none.
     """
     logs = _raw_log_ratio(batch).detach()
     if ratio_level == "sequence":
         logs = torch.where(batch.mask, logs, 0.0).sum(-1, keepdim=True).expand_as(logs)
-    taper = logs.clamp(max=0.0).exp()
+    taper = torch.where((batch.labels == 0)[:, None], logs.clamp(max=0.0).exp(), 0.0)
     losses = torch.where((batch.labels == 1)[:, None], -1.0, taper) * batch.logprobs
     return LossOutput(aggregate(losses, batch, "token"), "token", shared_metrics(batch))
 

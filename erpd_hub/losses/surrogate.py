@@ -44,6 +44,7 @@ def clip_loss(
 
     Metrics:
         clip_fraction: share of tokens whose gradient the clip removes.
+        kl_penalty: KL(student || old) as above, before its weight.
     """
     assert batch.old_logprobs is not None, "the clipped loss needs old log-probs"
     advantages = batch.advantages if evolving is None else evolving(batch)

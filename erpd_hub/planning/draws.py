@@ -11,11 +11,14 @@ from erpd_hub.selection import Rules
 def rollout_prompts(plan: Plan, node: Node) -> int | None:
     """Prompts of a rollouts node, where the recipe says."""
     assert isinstance(node.config, c.RolloutConfig)
-    if node.config.limit:
-        return node.config.limit
     source = next((edge.source for edge in node.inputs if edge.role == "prompts"), None)
     config = plan.node(source).config if isinstance(source, str) else None
-    return config.count if isinstance(config, c.PromptSelection) else None
+    return _fewer(node.config.limit, config.count if isinstance(config, c.PromptSelection) else None)
+
+
+def _fewer(limit: int | None, available: int | None) -> int | None:
+    """What a limit leaves; None where neither is known."""
+    return min(filter(None, (limit, available)), default=None)
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ def draw_of(plan: Plan, node: Node) -> Draw | None:
         return Draw(config.num_prompts * config.k, config.max_new_tokens, config.max_new_tokens, config.engine)
     elif isinstance(config, c.EvaluateConfig):
         benchmark = get_benchmark(config.benchmarks[0], config.definitions)
-        count, k = config.limit or benchmark.num_problems, config.k or benchmark.k
+        count, k = _fewer(config.limit, benchmark.num_problems), config.k or benchmark.k
         decoding = config.decoding or benchmark.decoding
     elif isinstance(config, c.SelectConfig):
         return _race(config)
@@ -59,7 +62,7 @@ def draw_of(plan: Plan, node: Node) -> Draw | None:
 def _race(config: c.SelectConfig) -> Draw:
     """A race and the winner's fresh samples; half of the candidates are taken to leave at each look [I]."""
     benchmark = get_benchmark(config.benchmark, config.definitions)
-    problems, final = config.limit or benchmark.num_problems or 0, config.final_k or benchmark.k
+    problems, final = _fewer(config.limit, benchmark.num_problems) or 0, config.final_k or benchmark.k
     looks = len(Rules(config.k_start, config.k_max, config.alpha).schedule)
     expected = len(config.candidates) * config.k_start * (1 + (looks - 1) / 2) + final
     most = len(config.candidates) * config.k_max + final

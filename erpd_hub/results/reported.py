@@ -109,7 +109,7 @@ def _expected(name: str, recipe: Recipe) -> dict[str, Any]:
         benchmark = registered
     if benchmark is None:
         return {}
-    decoding = (step.decoding if step else None) or benchmark.decoding
+    decoding = benchmark.decoding.changed(step.decoding if step else None)
     return {
         "k": (step.k if step else None) or benchmark.k,
         "limit": step.limit if step else None,
