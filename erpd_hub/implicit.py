@@ -1,11 +1,14 @@
 """Recipes that a single command implies."""
 
+import sys
 from typing import Any
 
 from erpd_hub.artifacts import LineageRecord
+from erpd_hub.config import DistillConfig
 from erpd_hub.errors import ConfigError, ErpdError
 from erpd_hub.hub.connecting import connect
 from erpd_hub.lineage import locate
+from erpd_hub.refusals import check_part
 
 SIGNAL_KEYS = ("numerator", "denominator", "strategy", "on_noise", "noise_ratio")
 
@@ -17,7 +20,7 @@ def with_own_signal(data: dict[str, Any], step: str) -> dict[str, Any]:
     log-probs, and for `steps` one pass over their prompts.
 
     Raises:
-        ConfigError: a signal as well, or no rollouts.
+        ConfigError: a signal as well, no rollouts, or another key that does not fit.
     """
     round_ = data["rounds"][0]
     steps = round_["steps"]
@@ -33,7 +36,9 @@ def with_own_signal(data: dict[str, Any], step: str) -> dict[str, Any]:
     name = "signal" if step != "signal" else "signal-of-signal"
     signal = {"stage": "signal", "rollouts": rollouts, "numerator": "none", **own}
     round_["steps"] = {name: signal, step: {**steps[step], "signal": name}}
-    per_step = int(steps[step].get("prompts_per_step", 32))
+    written = round_["steps"][step]
+    whole = {"steps": sys.maxsize, **written}  # any number that no saved step is above
+    per_step = check_part(DistillConfig, whole, written, "erpd-hub distill", f"{step}.").prompts_per_step
     scoring = data.setdefault("scoring", {})
     if "policy" in round_ and "steps" in steps[step] and "logprob_temperature" in scoring:
         return data

@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
 _NO_REWARD = ("step", "advantage", "advantages", "k")
 _SUFFIXES = (".jsonl", ".json", ".parquet")
 _BLOCK_ROWS = 256
+_MAX_LOGPROB = 3.4028234e38
+"""In size: a rollouts artifact has them as float32."""
 
 
 class BadRow(Exception):
@@ -74,19 +77,24 @@ def data_files(source: Path) -> list[Path]:
         ArtifactError: none, or one of another kind.
     """
     if source.is_file() and source.suffix not in _SUFFIXES:
-        raise ArtifactError(f"source: expected a file named *.jsonl or *.parquet, got *{source.suffix}")
+        raise ArtifactError(f"source: expected a file named *.jsonl, *.json or *.parquet, got *{source.suffix}")
     found = [source] if source.is_file() else sorted(p for p in source.rglob("*") if p.suffix in _SUFFIXES)
     if not found:
-        raise ArtifactError("source: expected files named *.jsonl or *.parquet in the folder, got none")
+        raise ArtifactError("source: expected files named *.jsonl, *.json or *.parquet in the folder, got none")
     return found
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, Row | None]]:
-    """Number, from 1, and content of each row, a few at a time; None for a line that is no JSON object.
+    """Number, from 1, and content of each row, a few at a time; None for what is no JSON object.
+
+    A `.json` file has JSON lines, as datasets write it, or one array of rows, as others do, which is read whole.
 
     Raises:
-        ArtifactError: a parquet file that cannot be read.
+        ArtifactError: a parquet file or an array that cannot be read.
     """
+    if path.suffix == ".json" and (rows := _array(path)) is not None:
+        yield from enumerate((row if isinstance(row, dict) else None for row in rows), 1)
+        return
     if path.suffix != ".parquet":
         with path.open(encoding="utf-8", errors="replace") as stream:
             yield from ((number, _object(line)) for number, line in enumerate(stream, 1) if line.strip())
@@ -94,7 +102,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row | None]]:
     try:
         blocks = pq.ParquetFile(path).iter_batches(_BLOCK_ROWS)
         yield from enumerate((row for block in blocks for row in block.to_pylist()), 1)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # the last two: a text, a date
         raise ArtifactError(f"source: expected a parquet file, got one that cannot be read ({error})") from None
 
 
@@ -112,8 +120,9 @@ def parse(row: Row | None, format: str, columns: Mapping[str, str]) -> Drawn:
     if found["reward"] is None and format == "trl" and "reward" not in columns:
         found["reward"] = _only_number(row, [name for theirs in names.values() for name in theirs])
     prompt_ids, response_ids = (_ids(found[name], name) for name in ("prompt_ids", "response_ids"))
+    logprobs = found["sampler_logprobs"]
     if format == "verl" and row.get("attention_mask") is not None and prompt_ids and response_ids:
-        prompt_ids, response_ids = _unpadded(prompt_ids, response_ids, row["attention_mask"])
+        prompt_ids, response_ids, logprobs = _unpadded(row["attention_mask"], prompt_ids, response_ids, logprobs)
     if found["response_ids"] is not None and response_ids is None and not _completion(found["response"]):
         raise BadRow("response: expected at least one token, got none")
     return Drawn(
@@ -121,14 +130,31 @@ def parse(row: Row | None, format: str, columns: Mapping[str, str]) -> Drawn:
         prompt_ids=prompt_ids,
         response=_completion(found["response"]),
         response_ids=response_ids,
-        gold="" if found["gold"] is None else str(found["gold"]).strip(),
+        gold=(_text(found["gold"], "gold") or "").strip(),
         reward=_number(found["reward"], "reward"),
-        problem_id=None if found["problem_id"] is None else str(found["problem_id"]),
+        problem_id=_text(found["problem_id"], "problem_id"),
         k=_index(found["k"]),
-        benchmark=None if found["benchmark"] is None else str(found["benchmark"]),
+        benchmark=_text(found["benchmark"], "benchmark"),
         finish_reason=_finish(found["finish_reason"]),
-        sampler_logprobs=_logprobs(found["sampler_logprobs"], response_ids),
+        sampler_logprobs=_logprobs(logprobs, response_ids),
     )
+
+
+def _array(path: Path) -> list[Any] | None:
+    """The elements of a file that is one JSON array, None of another.
+
+    Raises:
+        ArtifactError: it begins as an array and is none.
+    """
+    with path.open(encoding="utf-8", errors="replace") as stream:
+        if not stream.read(80).lstrip().startswith("["):
+            return None
+        stream.seek(0)
+        try:
+            found: list[Any] = json.load(stream)
+        except (ValueError, RecursionError) as error:
+            raise ArtifactError(f"source: expected JSON lines or an array, got neither ({error})") from None
+    return found
 
 
 def _object(line: str) -> Row | None:
@@ -147,22 +173,35 @@ def _ids(value: Any, name: str) -> list[int] | None:
     return value
 
 
-def _unpadded(prompt: list[int], response: list[int], mask: Any) -> tuple[list[int], list[int]]:
+def _unpadded(mask: Any, prompt: list[int], response: list[int], logprobs: Any) -> tuple[list[int], list[int], Any]:
+    """Ids, and log-probs that are as long as the response, without padding."""
     if not isinstance(mask, list) or len(mask) != len(prompt) + len(response):
         raise BadRow("attention_mask: expected a value for each token of prompts and responses")
-    kept = [[i for i, there in zip(ids, part, strict=True) if there]
-            for ids, part in ((prompt, mask[: len(prompt)]), (response, mask[len(prompt) :]))]  # fmt: skip
-    return kept[0], kept[1]
+    of_prompt, of_response = mask[: len(prompt)], mask[len(prompt) :]
+    if isinstance(logprobs, list) and len(logprobs) == len(response):
+        logprobs = list(compress(logprobs, of_response))
+    return list(compress(prompt, of_prompt)), list(compress(response, of_response)), logprobs
+
+
+def _text(value: Any, name: str) -> str | None:
+    text = None if value is None else str(value)
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError:
+        raise BadRow(f"{name}: expected text that is UTF-8, got half of a surrogate pair") from None
+    return text
 
 
 def _prompt(value: Any) -> str | Messages | None:
     if value is None or isinstance(value, str):
-        return value
+        return _text(value, "prompt")
     if (
         isinstance(value, list)
         and value
         and all(isinstance(m, dict) and isinstance(m.get("content"), str) for m in value)
     ):
+        for message in value:
+            _text(message["content"], "prompt")
         return value
     raise BadRow("prompt: expected a text or a list of messages with text")
 
@@ -170,20 +209,24 @@ def _prompt(value: Any) -> str | Messages | None:
 def _completion(value: Any) -> str | None:
     """The text of a completion; TRL's conversational ones are a list of one message."""
     if value is None or isinstance(value, str):
-        return value
+        return _text(value, "completion")
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
         content = value[0].get("content")
         if isinstance(content, str):
-            return content
+            return _text(content, "completion")
     raise BadRow("completion: expected a text or one message; several turns are not one response")
 
 
 def _number(value: Any, name: str) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool | int | float):
-        return None if math.isnan(value) else float(value)
-    raise BadRow(f"{name}: expected a number, got {type(value).__name__}")
+    if not isinstance(value, bool | int | float):
+        raise BadRow(f"{name}: expected a number, got {type(value).__name__}")
+    try:
+        number = float(value)
+    except OverflowError:
+        raise BadRow(f"{name}: expected a number that a float can hold, got one that is larger") from None
+    return None if math.isnan(number) else number
 
 
 def _only_number(row: Row, taken: list[str]) -> float | None:
@@ -216,6 +259,6 @@ def _logprobs(value: Any, response_ids: list[int] | None) -> list[float] | None:
     if value is None:
         return None
     good = isinstance(value, list) and response_ids is not None and len(value) == len(response_ids)
-    if not good or not all(isinstance(x, int | float) and math.isfinite(x) for x in value):
+    if not good or not all(isinstance(x, int | float) and abs(x) <= _MAX_LOGPROB for x in value):
         raise BadRow("sampler_logprobs: expected a number for each response token")
     return [float(x) for x in value]

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from erpd_hub import config as c
+from erpd_hub.cli.stages import single_step
 from erpd_hub.errors import ConfigError
 from erpd_hub.fields import identity, roles
+from erpd_hub.implicit import with_own_signal
 from erpd_hub.plan import make_plan
 from erpd_hub.planning.cautions import cautions
 from erpd_hub.recipe import load_recipe
@@ -38,6 +40,9 @@ def test_every_shipped_recipe_parses_and_plans(name):
         ("techer.steps=3", "'techer' is neither a key of the recipe nor a step; did you mean 'teacher'?"),
         ("teacher.stage=teachr", "did you mean 'teacher'?"),
         ("teacher.rollouts=a b", "'a b': expected a reference"),
+        ("student.old=base", "student: old: expected nothing with a signal, which brings its own, got base"),
+        ("student.anchor=base", "student: anchor: expected nothing without an exact KL"),
+        ("student.control_learning_rates=[1e-5]", "expected nothing without the control tuned"),
         ("teacher.save_steps=[40]", "save_steps: expected steps up to 32, got 40"),
         ("signal.strategy=3", "strategy 3 expects an earlier, weaker student, got 'policy'"),
         ("student.signal=null", "signal: expected a signal step"),
@@ -164,6 +169,21 @@ def test_a_key_that_stands_twice_is_refused(tmp_path):
     path.write_text("run: t\nsteps:\n  a: {stage: base, type: tiny}\n  a: {stage: base, type: tiny}\n")
     with pytest.raises(ConfigError, match="the key 'a' stands twice"):
         load_recipe(str(path))
+
+
+def test_what_a_distillation_uses_is_accepted_and_its_controls_take_it_over() -> None:
+    given = ["controls=[tuned,no-teacher]", "control_learning_rates=[1e-5]"]
+    given += ["kl_weight=0.1", "kl_estimator=exact", "anchor=base"]
+    steps = load_recipe("quickstart", [f"student.{word}" for word in given]).rounds[0].steps
+    assert steps["student-tuned-1e-5"].learning_rate == 1e-5
+    assert steps["student-no-teacher"].control_learning_rates == (1e-5,)
+
+
+@pytest.mark.parametrize(("value", "expected"), [("abc", "a whole number"), ("0", "greater than 0")])
+def test_a_distillation_without_a_recipe_is_checked_before_its_rollouts_are_looked_up(value, expected) -> None:
+    words = ["rollouts=a/b", "numerator=a/c", "save_steps=[2]"]
+    with pytest.raises(ConfigError, match=f"^erpd-hub distill: mine.prompts_per_step: expected {expected}, got"):
+        with_own_signal(single_step("distill", "mine", [*words, f"prompts_per_step={value}"]), "mine")
 
 
 @pytest.mark.parametrize("override", ["base.heads=5", "base.min_digits=9", "teacher.learning_rate=.inf"])

@@ -1,4 +1,5 @@
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from tiny import FORMAT, context, make_policy, save_policy, write_rollouts
 
 from erpd_hub.config import Decoding, ImportedRollouts, ScoreConfig
-from erpd_hub.errors import ConfigError, StageError
+from erpd_hub.errors import ArtifactError, ConfigError, StageError
 from erpd_hub.plan import make_plan
 from erpd_hub.recipe import build_recipe, parse_step
 from erpd_hub.samples import read_rows
@@ -88,6 +89,15 @@ def test_bad_rows_are_named_and_counted_or_refused(tmp_path, bring, caplog) -> N
         ({**good, "k": 0}, "sample 0 of problem p is there already"),
         ({**good, "sampler_logprobs": [0.0, 1.0]}, "sampler_logprobs: expected a number for each"),
         ({**good, "finish_reason": "eos"}, "finish_reason: expected stop or length"),
+        ({**good, "text": "\ud800"}, "completion: expected text that is UTF-8"),
+        ({**good, "prompt": "\ud800"}, "prompt: expected text that is UTF-8"),
+        ({**good, "prompt": [{"role": "user", "content": "\ud800"}]}, "prompt: expected text that is UTF-8"),
+        ({**good, "problem_id": "\ud800"}, "problem_id: expected text that is UTF-8"),
+        ({**good, "benchmark": "\ud800"}, "benchmark: expected text that is UTF-8"),
+        ({**good, "gold": "\ud800"}, "gold: expected text that is UTF-8"),
+        ({**good, "label": 10**400}, "reward: expected a number that a float can hold"),
+        ({**good, "sampler_logprobs": [-(10**400)]}, "sampler_logprobs: expected a number for each"),
+        ({**good, "sampler_logprobs": [-1e39]}, "sampler_logprobs: expected a number for each"),
     ]
     file = lines(tmp_path / "rows.jsonl", good, *(row for row, _ in bad), good)
     metrics, rows, out = bring(file)
@@ -100,6 +110,45 @@ def test_bad_rows_are_named_and_counted_or_refused(tmp_path, bring, caplog) -> N
         bring(file, on_bad_row="refuse")
     with pytest.raises(StageError, match="expected samples, got none; 1 bad rows, the first: no JSON"):
         bring(lines(tmp_path / "none.jsonl", "{"))
+
+
+def test_messages_that_the_chat_template_does_not_take_are_a_bad_row(tmp_path, bring) -> None:
+    policy = tmp_path / "policy"
+    file = lines(
+        tmp_path / "rows.jsonl",
+        *(
+            {"prompt": [{"role": role, "content": "1+1?"}], "completion": "2", "reward": 1}
+            for role in ("user", "\ud800")
+        ),
+    )
+    assert bring(file, "trl", retokenize=True)[0]["bad_rows"] == 0, "this template does not show roles it does not know"
+    template = "{% for m in messages %}{{ m.role }}{{ m.content }}{% endfor %}"
+    for strict in (template, "{{ raise_exception('no') if messages[0].role != 'user' }}" + template):
+        (policy / "chat_template.jinja").write_text(strict)
+        metrics, _, out = bring(file, "trl", retokenize=True)
+        assert metrics["bad_rows"] == 1
+        assert "prompt: expected messages that the chat template takes" in (out / "rejected.jsonl").read_text()
+
+
+def test_a_json_file_has_json_lines_or_an_array(tmp_path, bring) -> None:
+    row = {"prompt_ids": ids("1+1?"), "response_ids": ids("2"), "label": 1}
+    assert len(bring(lines(tmp_path / "lines.json", row, {**row, "k": 1}))[1]) == 2
+    file = tmp_path / "array.json"
+    file.write_text(json.dumps([row, "no row", {**row, "label": 0}], indent=2))
+    metrics, rows, out = bring(file)
+    assert [found["label"] for found in rows] == [1, 0] and metrics["bad_rows"] == 1
+    assert json.loads((out / "rejected.jsonl").read_text())["row"] == "2"
+    file.write_text(json.dumps([row, row])[:-1])
+    with pytest.raises(ArtifactError, match="source: expected JSON lines or an array, got neither"):
+        bring(file)
+
+
+def test_a_parquet_file_with_text_that_is_none_is_refused(tmp_path, bring) -> None:
+    offsets = pa.py_buffer(struct.pack("<2i", 0, 1))
+    text = pa.Array.from_buffers(pa.string(), 1, [None, offsets, pa.py_buffer(b"\xff")])
+    pq.write_table(pa.table({"text": text}), tmp_path / "rows.parquet")
+    with pytest.raises(ArtifactError, match="source: expected a parquet file, got one that cannot be read"):
+        bring(tmp_path / "rows.parquet")
 
 
 def test_rewards_that_are_no_outcomes_are_refused_and_not_chosen_among(tmp_path, bring) -> None:
@@ -176,6 +225,12 @@ def test_a_batch_of_verls_loses_its_padding(tmp_path, bring) -> None:
     row = {"prompts": [0, 0, 5], "responses": [6, 7, 0], "attention_mask": [0, 0, 1, 1, 1, 0], "score": 1.0}
     _, rows, _ = bring(lines(tmp_path / "rows.jsonl", row), "verl")
     assert (rows[0]["prompt_ids"], rows[0]["response_ids"]) == ([5], [6, 7])
+    columns = {"sampler_logprobs": "rollout_log_probs"}
+    for logprobs in ([-0.5, -0.25, -1.0], [-0.5, -0.25]):
+        file = lines(tmp_path / "rows.jsonl", {**row, "rollout_log_probs": logprobs})
+        assert bring(file, "verl", columns=columns)[1][0]["sampler_logprobs"] == [-0.5, -0.25]
+    with pytest.raises(StageError, match="sampler_logprobs: expected a number for each response token"):
+        bring(lines(tmp_path / "rows.jsonl", {**row, "rollout_log_probs": [-0.5]}), "verl", columns=columns)
 
 
 def test_a_step_of_the_recipe() -> None:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from erpd_hub.artifacts import digest_files, payload_files
 from erpd_hub.cli import app
 from erpd_hub.config import DistillConfig, ScoreConfig, SignalConfig
-from erpd_hub.errors import ArtifactError, ConfigError
+from erpd_hub.errors import ArtifactError, ConfigError, StageError
 from erpd_hub.export import export_signal, load_trl, load_verl
 from erpd_hub.models import load_model, load_tokenizer
 from erpd_hub.signals import Shaping
@@ -106,6 +106,19 @@ def test_an_export_is_refused_over_files_and_from_other_rollouts(tmp_path, parts
     other = {**parts, "rollouts": write_rollouts(tmp_path / "other", prompts=4)}
     with pytest.raises(ArtifactError, match="other rollouts"):
         export(other, tmp_path / "second")
+
+
+def test_a_signal_no_more_than_rounding_is_refused_as_in_distill(tmp_path, parts) -> None:
+    signal.run(
+        SignalConfig(rollouts="r", numerator="teacher", denominator="teacher"), tmp_path / "signal",
+        context=context(tmp_path), rollouts=parts["rollouts"], old=parts["policy-scored"],
+        numerator=parts["other-scored"], denominator=parts["other-scored"],
+    )  # fmt: skip
+    same = {**parts, "signal": tmp_path / "signal"}
+    with pytest.raises(StageError, match=r"signal: expected one that varies by more than rounding.*--no-whiten"):
+        export(same, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert export(same, tmp_path / "out", shaping=Shaping(whiten=False))["samples"] == 18
 
 
 def grpo(parts: dict[str, Path], folder: Path, data, *, num_generations: int, prompts: int, steps: int):

@@ -245,6 +245,41 @@ def test_truncated_responses_are_trained_on_masked_or_dropped(cut_short, parts) 
     assert found["masked"][1] != found["dropped"][1], "a dropped response is not in its prompt's mean either"
 
 
+def two_prompts(out: Path, parts: dict[str, Path], *, right: set[int], cut: set[int]) -> dict[str, Path]:
+    """The parts with two prompts of two responses: those that are right, and those that ended by length."""
+    rows = [row for row in read_rows(parts["rollouts"]) if row["k"] < 2][:4]
+    for at, row in enumerate(rows):
+        row |= {"label": int(at in right), "finish_reason": "length" if at in cut else "stop"}
+    write_rows(shard_path(out / "rollouts", 0), rows, SAMPLE_SCHEMA)
+    score.run(ScoreConfig(rollouts="r", checkpoint="policy"), out / "logprobs", context=context(out),
+              rollouts=out / "rollouts", checkpoint=parts["policy"])  # fmt: skip
+    return {**parts, "rollouts": out / "rollouts", "policy-logprobs": out / "logprobs"}
+
+
+def test_imitation_of_right_responses_that_are_all_masked_is_refused(tmp_path, parts) -> None:
+    found = two_prompts(tmp_path, parts, right={0}, cut={0})
+    with pytest.raises(StageError, match="expected right responses to imitate, got none of 3; draw"):
+        teach(tmp_path / "sft", found, {"type": "sft"}, steps=1, truncated="masked")
+
+
+@pytest.mark.parametrize(
+    ("truncated", "right", "cut", "counts"),
+    [
+        ("dropped", {0, 2}, {0, 3}, "1 all right, 1 all wrong and 0 mixed of 2 prompts"),
+        ("masked", {0}, {0, 1}, "0 all right, 1 all wrong and 0 mixed of 1 prompts"),
+    ],
+)
+def test_prompts_are_counted_by_what_is_trained_on(tmp_path, parts, truncated, right, cut, counts) -> None:
+    found = two_prompts(tmp_path, parts, right=right, cut=cut)
+    with pytest.raises(StageError, match=counts):
+        teach(tmp_path / "grpo", found, {"type": "grpo"}, steps=1, truncated=truncated)
+    with pytest.raises(StageError, match=counts):
+        distill.run(
+            DistillConfig(rollouts="r", advantage="outcome", steps=1, truncated=truncated), tmp_path / "student",
+            context=context(tmp_path), rollouts=found["rollouts"], init=parts["policy"], old=found["policy-logprobs"],
+        )  # fmt: skip
+
+
 def test_a_student_leaves_truncated_responses_out(cut_short, parts) -> None:
     for truncated, samples in (("negative", 18), ("masked", 17), ("dropped", 17)):
         config = DistillConfig(rollouts="r", advantage="outcome", steps=1, truncated=truncated)

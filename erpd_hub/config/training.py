@@ -220,3 +220,21 @@ class DistillConfig(TrainingConfig):
                 "got step"
             )
         return self
+
+    @model_validator(mode="after")
+    def _uses_what_it_is_given(self) -> "DistillConfig":
+        if self.signal is not None and self.old is not None:
+            raise ValueError(f"old: expected nothing with a signal, which brings its own, got {self.old}")
+        if self.control_of is not None:  # it has all keys of the step that it is a control of
+            return self
+        if self.anchor is not None and not self.needs_anchor:
+            raise ValueError(
+                "anchor: expected nothing without an exact KL (kl_weight above 0 and kl_estimator: exact), got "
+                f"{self.anchor}"
+            )
+        if self.control_learning_rates and "tuned" not in self.controls:
+            raise ValueError(
+                "control_learning_rates: expected nothing without the control tuned, which alone has them; add tuned "
+                "to controls"
+            )
+        return self

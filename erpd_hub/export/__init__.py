@@ -45,10 +45,12 @@ def export_signal(
     Raises:
         ConfigError: `out` holds something already.
         ArtifactError: the signal is of other rollouts, or not there for every sample.
-        StageError: every response ended by length, and they are to be left out.
+        StageError: every response ended by length, and they are to be left out; or a signal no more than rounding is
+            to be whitened.
     """
+    from erpd_hub.stages.distill import refuse_rounding
     from erpd_hub.stages.score import check_rollouts, read_score_info
-    from erpd_hub.training.advantages import shaped
+    from erpd_hub.training.advantages import fit_shaping, shaped
     from erpd_hub.training.data import finished, join, read_columns, read_trajectories
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -60,7 +62,11 @@ def export_signal(
     rows = join(read_trajectories(rollouts), advantages=columns["signal"], old_logprobs=columns["old"])
     if any(row.advantages is None or row.old_logprobs is None for row in rows):
         raise ArtifactError("signal: expected signal and old log-probs of every sample, got a null")
-    rows = shaped(rows if truncated == "negative" else finished(rows), shaping)
+    if truncated != "negative":
+        rows = finished(rows)
+    whitening = fit_shaping(rows, shaping).whitening
+    refuse_rounding(shaping, whitening)
+    rows = shaped(rows, shaping, whitening)
     _write_rows(rows, out)
     report = {
         "schema": SCHEMA,

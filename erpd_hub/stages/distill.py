@@ -54,7 +54,7 @@ def run(
     trajectories, scored = _raw(config, rollouts=rollouts, init=init, signal=signal, old=old)
     shaping = _shaping(config)
     fitted = fit_shaping(trajectories, shaping)
-    _refuse_rounding(config, fitted.whitening)
+    refuse_rounding(shaping, fitted.whitening)
     evolving = config.denominator == "evolving"
     if not evolving and config.whiten != "step":
         trajectories = shaped(trajectories, shaping, fitted.whitening)
@@ -83,19 +83,19 @@ def _facts(config: DistillConfig, fitted: "FittedShaping") -> dict[str, float]:
     return facts
 
 
-def _refuse_rounding(config: DistillConfig, whitening: "Whitening") -> None:
+def refuse_rounding(shaping: "Shaping", whitening: "Whitening") -> None:
     """Refuse a signal that whitening takes for rounding: every advantage would be zero.
 
     Raises:
         StageError: it does.
     """
     if whitening.scale == 0:
-        masked = (config.keep_on_right, config.keep_on_wrong) != ("all", "all")
+        masked = (shaping.right, shaping.wrong) != ("all", "all")
         raise StageError(
             "signal: expected one that varies by more than rounding, 1e-4 nats, got less: nothing would be trained on; "
             "take a numerator and a denominator that are further apart, push and score them in float32"
             + (", or keep other signs" if masked else "")
-            + ", or set whiten: none to use it as it is"
+            + ", or use it as it is (whiten: none, --no-whiten of an export)"
         )
 
 
@@ -181,5 +181,7 @@ def _from_outcome(rollouts: Path, old: Path, truncated: str) -> list["Trajectory
 
     trajectories = join(read_trajectories(rollouts), old_logprobs=read_columns(old, "logprobs")["logprobs"])
     found = from_outcomes(finished(trajectories) if truncated == "dropped" else trajectories, scale=False)
-    refuse_uniform(found, rollouts)
-    return finished(found) if truncated == "masked" else found
+    if truncated == "masked":
+        found = finished(found)
+    refuse_uniform(found)
+    return found

@@ -160,8 +160,10 @@ def _token_ids(state: _Import, drawn: Drawn) -> tuple[list[int], list[int]]:
     """The row's own, or made from its text.
 
     Raises:
-        BadRow: neither ids nor text, or no token at all.
+        BadRow: neither ids nor text, no token at all, or messages that the chat template does not take.
     """
+    from jinja2 import TemplateError
+
     prompt, response = drawn.prompt_ids, drawn.response_ids
     state.counts["retokenized"] += prompt is None or response is None
     tokenizer = state.tokenizer
@@ -169,9 +171,12 @@ def _token_ids(state: _Import, drawn: Drawn) -> tuple[list[int], list[int]]:
         prompt = list(tokenizer(drawn.prompt)["input_ids"])
     elif prompt is None and drawn.prompt is not None:
         options = state.config.prompt_format.chat_template_kwargs
-        prompt = list(tokenizer.apply_chat_template(
-            drawn.prompt, add_generation_prompt=True, tokenize=True, return_dict=False, **options
-        ))  # fmt: skip
+        try:
+            prompt = list(tokenizer.apply_chat_template(
+                drawn.prompt, add_generation_prompt=True, tokenize=True, return_dict=False, **options
+            ))  # fmt: skip
+        except (TemplateError, TypeError, ValueError) as error:
+            raise BadRow(f"prompt: expected messages that the chat template takes, got others ({error})") from None
     if response is None and drawn.response is not None:
         response = list(tokenizer(drawn.response, add_special_tokens=False)["input_ids"])
         if drawn.finish_reason == "stop" and tokenizer.eos_token_id is not None:

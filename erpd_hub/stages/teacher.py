@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from erpd_hub.config import CustomLoss, LossConfig, PPOLoss, TeacherConfig
 from erpd_hub.errors import ArtifactError, ConfigError, StageError
-from erpd_hub.sample_statistics import describe_samples
 from erpd_hub.stage_context import StageContext, StageResult
 from erpd_hub.stages.score import ScoreInfo, read_score_info
 from erpd_hub.stages.training import Extras, check_scoring, loss_of, train_policy
@@ -51,7 +50,9 @@ def run(
     if config.truncated == "masked":
         trajectories = finished(trajectories)
     if config.loss.right_only:
-        trajectories = [row for row in trajectories if row.label == 1]
+        trajectories = _right(trajectories)
+    if config.loss.advantage_kind not in ("none", "critic"):
+        refuse_uniform(trajectories)
     return train_policy(
         config, out, context, init=init, trajectories=trajectories, loss=loss_of(config.loss), role="teacher",
         scored=scored, extras=Extras(old="sampler" if old is None else "old"),
@@ -99,9 +100,7 @@ def _with_advantages(
     if loss.advantage_kind == "none":
         return trajectories
     if loss.advantage_kind != "critic":
-        found = advantages.from_outcomes(trajectories, scale=loss.advantage_kind == "group")
-        refuse_uniform(found, rollouts)
-        return found
+        return advantages.from_outcomes(trajectories, scale=loss.advantage_kind == "group")
     assert isinstance(loss, PPOLoss)
     if critic is None:
         raise ConfigError("critic: expected a critic's values for the ppo loss, got none")
@@ -117,7 +116,22 @@ def _with_advantages(
     return found
 
 
-def refuse_uniform(trajectories: list["Trajectory"], rollouts: Path) -> None:
+def _right(trajectories: list["Trajectory"]) -> list["Trajectory"]:
+    """The right responses.
+
+    Raises:
+        StageError: none is.
+    """
+    found = [row for row in trajectories if row.label == 1]
+    if not found:
+        raise StageError(
+            f"rollouts: expected right responses to imitate, got none of {len(trajectories)}; draw problems that the "
+            "policy solves sometimes, or, where they ended by length, raise max_new_tokens or continue them (extend_to)"
+        )
+    return found
+
+
+def refuse_uniform(trajectories: list["Trajectory"]) -> None:
     """Refuse a batch in which no prompt has both right and wrong responses, so that all group advantages are zero.
 
     Raises:
@@ -125,11 +139,15 @@ def refuse_uniform(trajectories: list["Trajectory"], rollouts: Path) -> None:
     """
     if any(row.advantages is not None and bool(row.advantages[0]) for row in trajectories):
         return
-    found = describe_samples(rollouts)
+    outcomes: dict[str, set[float]] = {}
+    for row in trajectories:
+        outcomes.setdefault(row.problem_id, set()).add(row.label)
+    right, wrong, both = (
+        sum(labels & {0.0, 1.0} == wanted for labels in outcomes.values()) for wanted in ({1.0}, {0.0}, {0.0, 1.0})
+    )
     raise StageError(
-        f"rollouts: expected prompts with right and wrong responses, got {found['groups_all_right']} all right, "
-        f"{found['groups_all_wrong']} all wrong and {found['groups_mixed']} mixed of {found['prompts']} prompts; draw "
-        "problems that the policy solves sometimes"
+        f"rollouts: expected prompts with right and wrong responses, got {right} all right, {wrong} all wrong and "
+        f"{both} mixed of {len(outcomes)} prompts; draw problems that the policy solves sometimes"
     )
 
 
