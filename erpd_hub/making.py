@@ -51,7 +51,7 @@ def make(
     if is_made(node, work):
         return
     out = work / "out"
-    context = StageContext(seed=node.seed, work=work / "scratch")
+    context = StageContext(node.seed, work / "scratch", run=node.run, label=f"{node.name}-{value[:8]}")
     context.work.mkdir(parents=True, exist_ok=True)
     out.mkdir(exist_ok=True)
     job = Job(node.name, node.config, out, _stage_inputs(node, inputs), context, threads)

@@ -16,6 +16,10 @@ class StageContext:
     replicas: int = 1
     """This process is one of several that share the work: it does its part of the plan and leaves the rest, and the
     call with `replicas == 1` that follows finds all parts done and finishes the artifact."""
+    run: str = "erpd-hub"
+    """Name of the run, a tracker's project."""
+    label: str | None = None
+    """The artifact's name there, another for each fingerprint of a step."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ MEANINGS: dict[str, str | None] = {
     "share_removed": "share of tokens whose signal the sign mask set to 0",
     "whitening_shift": "mean of the masked signal, nats: the advantage is (signal - shift) x scale",
     "whitening_scale": "one over the standard deviation of the masked signal",
-    "kl_penalty": "of the loss, nats per token",
+    "kl_penalty": "KL(student || old) as the loss takes it on old samples, before its weight, nats per token",
     "value_positive": f"mean V of {_POSITIVE}",
     "value_negative": f"mean V of {_NEGATIVE}",
     "tokens": "response tokens that these figures are over",

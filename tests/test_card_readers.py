@@ -25,9 +25,11 @@ def test_a_reader_finds_results_and_use_before_the_config_which_is_folded() -> N
     assert "in `HF_ENDPOINT`" in card, "the same card stands on every Hub"
     assert "No licence is recorded" in model_cards.render(a_record(license=None))
     metrics = {"explained_variance": 0.5, "kl_old_to_student_k3": 0.25, "mine": 2, "layout": "padded"}
+    metrics |= {"kl_penalty": 0.1}
     card = model_cards.render(a_record(metrics=metrics))
     assert "| explained_variance | 0.5 | of the outcome R by" in card
     assert "| kl_old_to_student_k3 | 0.25 | KL(old \\|\\| student), nats per token, the k3 estimate" in card
+    assert "| kl_penalty | 0.1 | KL(student \\|\\| old)" in card
     assert "| mine | 2 |  |" in card and "padded" not in card
     critic = model_cards.render(a_record(kind="critic", stage="critic", metrics={"explained_variance": 0.5}))
     assert "| explained_variance | 0.5 | of R by V, as above |" in critic

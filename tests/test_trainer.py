@@ -6,19 +6,26 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import MICRO
 from tiny import folder_digest, make_policy, save_policy, write_rollouts
 
 from erpd_hub.config import CELoss, TeacherConfig
 from erpd_hub.config.training import LoRA
 from erpd_hub.errors import ArtifactError, ConfigError, StageError
+from erpd_hub.launching.options import Launch
 from erpd_hub.logprobs import response_logprobs, unwrap
 from erpd_hub.losses import LossOutput, TokenBatch, ce_loss, mse_loss
+from erpd_hub.making import make
 from erpd_hub.models import load_model
+from erpd_hub.plan import make_plan
+from erpd_hub.recipe import load_recipe
 from erpd_hub.samples import LOGPROB_SCHEMA, read_rows, shard_path, write_rows
+from erpd_hub.stage_context import StageContext
+from erpd_hub.training.arguments import training_arguments
 from erpd_hub.training.batches import Denominators, StepBatch, Trajectory, collate, deal, share
 from erpd_hub.training.checkpoints import RunFiles
 from erpd_hub.training.data import join, prompt_schedule, read_columns, read_trajectories, step_batches
-from erpd_hub.training.policy import check_fit, processes
+from erpd_hub.training.policy import check_fit, load_policy, processes
 from erpd_hub.training.trainer import PolicyTrainer, train
 
 CE = partial(ce_loss, beta=1.0, aggregate="sum")
@@ -37,15 +44,16 @@ def config(**changes) -> TeacherConfig:
 
 
 def make_trainer(
-    folder: Path, trajectories: list[Trajectory], loss=CE, *, model=None, role="teacher", **changes
+    folder: Path, trajectories: list[Trajectory], loss=CE, *, model=None, role="teacher", arguments=None, **changes
 ) -> PolicyTrainer:
     fresh, tokenizer = make_policy()
     settings = config(**changes)
     steps = step_batches(trajectories, settings.prompts_per_step, settings.steps, seed=1)
     files = RunFiles(folder / "out", folder / "work")
     return PolicyTrainer(
-        model or fresh, steps=steps, loss=loss, role=role, config=settings, seed=1, files=files, tokenizer=tokenizer
-    )
+        model or fresh, steps=steps, loss=loss, role=role, config=settings, seed=1, files=files, tokenizer=tokenizer,
+        arguments=arguments,
+    )  # fmt: skip
 
 
 def test_schedule_is_one_list_of_epochs() -> None:
@@ -322,7 +330,8 @@ def test_what_cannot_fit_is_refused_with_the_sum_before_it_is_loaded(tmp_path) -
     assert check_fit("teacher", save_policy(tmp_path / "tiny"), config(), 200, processes()).spare > 0
 
 
-def test_a_tracker_that_is_not_there_is_refused(tmp_path, trajectories) -> None:
+def test_a_tracker_that_is_not_there_is_refused(tmp_path, trajectories, monkeypatch) -> None:
+    monkeypatch.setattr("erpd_hub.training.arguments.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match="report_to: expected trackio to be installed"):
         make_trainer(tmp_path, trajectories, report_to="trackio")
 
@@ -336,6 +345,49 @@ def test_trackers_get_what_the_run_records(tmp_path, trajectories, monkeypatch) 
     assert [line["loss"] for line in seen[:2]] == [
         json.loads(line)["loss"] for line in (tmp_path / "out" / "dynamics.jsonl").read_text().splitlines()
     ]
+
+
+def test_trackers_are_told_the_run_and_no_folder_of_this_machine(tmp_path) -> None:
+    context = StageContext(0, tmp_path / "work", run="tiny", label="r1/ce-0123abcd")
+    arguments = training_arguments(config(), context)
+    policy = load_policy(save_policy(tmp_path / "base"), config(), processes())
+    assert (arguments.project, arguments.run_name) == ("tiny", "r1/ce-0123abcd")
+    assert arguments.output_dir == str(context.work)
+    assert str(tmp_path) not in arguments.to_json_string() + policy.config.to_json_string()
+    assert not policy.name_or_path, "peft would send it"
+
+
+def test_a_stage_is_told_its_run_and_its_name_there(tmp_path, monkeypatch) -> None:
+    contexts = []
+    monkeypatch.setattr("erpd_hub.making.run_stage", lambda job, *_: contexts.append(job.context) or 1 / 0)
+    node = make_plan(load_recipe(str(MICRO))).node("r1/teacher")
+    with pytest.raises(ZeroDivisionError):
+        make(node, [], "0123456789abcdef", tmp_path, launch=Launch(), threads=None)
+    assert (contexts[0].run, contexts[0].label) == ("micro", "r1/teacher-01234567")
+
+
+@pytest.mark.parametrize("tracker", ["trackio", "tensorboard", "wandb"])
+def test_a_real_tracker_has_a_run_for_each_training(tmp_path, trajectories, monkeypatch, tracker) -> None:
+    seen, local = tmp_path / "seen", tmp_path / "local"
+    for name in ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL", "TENSORBOARD_LOGGING_DIR", "WANDB_PROJECT"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("ERPD_HOME", "TRACKIO_DIR", "WANDB_DIR"):
+        monkeypatch.setenv(name, str(seen))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    seen.mkdir()
+    pytest.importorskip(tracker)
+    settings = {"steps": 2, "save_steps": (), "report_to": tracker, "lora": LoRA(r=2)}
+    for step in ("ce", "student"):
+        context = StageContext(1, local / step, run="a-recipe", label=f"r1/{step}-0123abcd")
+        model = load_policy(save_policy(local / "base"), config(), processes())
+        arguments = training_arguments(config(**settings), context)
+        train(make_trainer(local / step, trajectories, model=model, arguments=arguments, **settings))
+    files = [path for path in seen.rglob("*") if path.is_file()]
+    told = b"".join(str(path.relative_to(seen)).encode() + path.read_bytes() for path in files)
+    assert all(name in told for name in (b"a-recipe", b"r1/ce-0123abcd", b"r1/student-0123abcd", b"train/loss"))
+    assert str(local).encode() not in told
+    runs = {"trackio": ".db", "tensorboard": "0123abcd/events", "wandb": ".wandb"}
+    assert sum(runs[tracker] in str(path) for path in files) == (1 if tracker == "trackio" else 2)
 
 
 def test_bf16_products_keep_fp32_masters(tmp_path, trajectories) -> None:

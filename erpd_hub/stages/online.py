@@ -67,7 +67,7 @@ def make_online_trainer(
     layout = probe_sharded(init, config.layout, config, state)
     start = StartPolicy(init, config) if config.kl_to_start else None
     files = RunFiles(out, context.work)
-    arguments = training_arguments(config, context.seed, files.work)
+    arguments = training_arguments(config, context)
     model = load_policy(init, config, state)
     return OnlineTrainer(
         model,

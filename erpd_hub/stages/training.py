@@ -128,7 +128,7 @@ def make_trainer(
     wanted = config.layout if scored is None or config.layout != "auto" else cast("Layout", scored.layout)
     layout = probe_sharded(init, wanted, config, state)
     files = RunFiles(out, context.work)
-    arguments = training_arguments(config, context.seed, files.work)
+    arguments = training_arguments(config, context)
     model = load_policy(init, config, state)
     layout = agreed(layout or exact_layout(model, wanted, dtype=config.dtype))
     if scored is not None:

@@ -1,17 +1,25 @@
 """What Trainer is told of a run: its own arguments, from our config."""
 
 from importlib.util import find_spec
-from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import TrainingArguments
 
 from erpd_hub.config import TrainingConfig
 from erpd_hub.errors import ConfigError
+from erpd_hub.stage_context import StageContext
 from erpd_hub.training.policy import processes
 
 
-def training_arguments(config: TrainingConfig, seed: int, work: Path) -> TrainingArguments:
+class RunArguments(TrainingArguments):
+    """Those of a run, of which trackers are sent all but this machine's folder."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return super().to_dict() | {"output_dir": ""}
+
+
+def training_arguments(config: TrainingConfig, context: StageContext) -> TrainingArguments:
     """Settings of the run; making them also sets up the process group, and ZeRO-3's loading in parts.
 
     Raises:
@@ -23,8 +31,8 @@ def training_arguments(config: TrainingConfig, seed: int, work: Path) -> Trainin
             f"{config.report_to}`, or set report_to to none"
         )
     processes()
-    arguments = TrainingArguments(
-        output_dir=str(work),
+    arguments = RunArguments(
+        output_dir=str(context.work),
         max_steps=config.steps,
         per_device_train_batch_size=1,
         learning_rate=config.learning_rate,
@@ -34,11 +42,14 @@ def training_arguments(config: TrainingConfig, seed: int, work: Path) -> Trainin
         adam_beta1=config.adam_beta1,
         adam_beta2=config.adam_beta2,
         max_grad_norm=config.max_grad_norm,
-        seed=seed,
+        seed=context.seed,
         save_strategy="no",
         logging_strategy="no",
         logging_nan_inf_filter=False,
         report_to=config.report_to,
+        project=context.run,
+        run_name=context.label,
+        trackio_static_space_id=False,  # else each training leaves a copy of the Space it logs to
         disable_tqdm=True,
         dataloader_pin_memory=False,
         use_cpu=not torch.cuda.is_available(),

@@ -104,7 +104,9 @@ def check_fit(where: str, init: Path, config: TrainingConfig, longest: int, stat
 def load_policy(init: Path, config: TrainingConfig, state: PartialState) -> PreTrainedModel:
     """fp32 masters on the device, or where FSDP2 and ZeRO-3 want them to share them out."""
     placed = not _sharded(state)
-    return load_model(init, "float32", attn_implementation=config.attn_implementation, placed=placed)
+    model = load_model(init, "float32", attn_implementation=config.attn_implementation, placed=placed)
+    model.name_or_path = model.config.name_or_path = ""  # a folder of this machine, which trackers would be sent
+    return model
 
 
 def probe_sharded(init: Path, wanted: Wanted, config: TrainingConfig, state: PartialState) -> Layout | None:

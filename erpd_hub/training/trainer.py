@@ -28,6 +28,7 @@ from transformers import (
 from erpd_hub.config import TrainingConfig
 from erpd_hub.losses import summarise
 from erpd_hub.response_batch import Layout
+from erpd_hub.stage_context import StageContext
 from erpd_hub.training.arguments import training_arguments
 from erpd_hub.training.batches import Denominators, StepBatch, share
 from erpd_hub.training.callback import RunCallback
@@ -36,6 +37,7 @@ from erpd_hub.training.engine_sync import EngineSync
 from erpd_hub.training.finite import refuse_non_finite
 from erpd_hub.training.policy import Room, checkpoint_kind, prepare_policy, processes
 from erpd_hub.training.step import LOGPROBS, Anchor, Computation, Loss, Sync, forward_backward, sync_for
+from erpd_hub.training.trackers import tracked
 
 Role = Literal["teacher", "student", "online", "critic"]
 _NEW: dict[Role, str] = {"teacher": "teacher", "student": "student", "online": "policy", "critic": "critic"}
@@ -89,7 +91,7 @@ class PolicyTrainer(Trainer):
         stop: Callable[[Mapping[str, float]], bool] | None = None,
         computes: Computation = LOGPROBS,
     ) -> None:
-        arguments = arguments or training_arguments(config, seed, files.work)
+        arguments = arguments or training_arguments(config, StageContext(seed, files.work))
         room = room or Room()
         policy = prepare_policy(model, config, seed, keep_attention=room.keep_attention, install=computes.install)
         super().__init__(model=policy, args=arguments)
@@ -244,11 +246,12 @@ def train(trainer: PolicyTrainer) -> None:
     trainer.accelerator.wait_for_everyone()
     if checkpoint is not None:
         logger.info("resuming from %s", checkpoint.name)
-    try:
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    except _StoppedEarlyError as stopped:
-        logger.info("stopped before the update of step %d", stopped.step)
-        trainer.save_stopped(stopped.step)
+    with tracked(trainer):
+        try:
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        except _StoppedEarlyError as stopped:
+            logger.info("stopped before the update of step %d", stopped.step)
+            trainer.save_stopped(stopped.step)
 
 
 def _only(batch: list[StepBatch]) -> StepBatch:
