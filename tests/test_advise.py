@@ -75,6 +75,34 @@ def test_another_round_when_the_student_holds_its_teachers_gain() -> None:
     assert "+11.0" in advice.why
 
 
+TWO_ROUNDS = (
+    Made("r1/rollouts", "rollout", {}, {}, {"policy": "base"}),
+    *(item._replace(config=item.config | {"rollouts": "rollouts"}) for item in (CE, SIGNAL, STUDENT)),
+    Made("r2/rollouts", "rollout", {}, {}, {"policy": "r1/student"}),
+    *(
+        item._replace(step=item.step.replace("r1", "r2"), config=item.config | {"rollouts": "rollouts"})
+        for item in (CE, SIGNAL, STUDENT)
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student", "what", "why"),
+    [
+        (0.69, 0.702, "strategy 3 against", "r2/ce gains -1.0 ± 0.7 points over r1/student: no strong teacher"),
+        (0.72, 0.708, "strategy 3 against", "r2/student gains +0.8 ± 0.7 points over r1/student: no more than chance"),
+        (0.72, 0.69, "strategy 1 with more", "r2/student is 3.0 ± 0.7 points below r2/ce"),
+        (0.8, 0.8, "another round of strategy 1", "r2/student gains +10.0 ± 0.7 points over r1/student"),
+    ],
+)
+def test_a_later_round_is_judged_by_what_it_added(teacher: float, student: float, what: str, why: str) -> None:
+    rows = [row(ref, avg, role=role, digest=ref) for ref, avg, role in [
+        ("base", 0.5, "base"), ("r1/ce", 0.7, "teacher"), ("r1/student", 0.7, "student"),
+        ("r2/ce", teacher, "teacher"), ("r2/student", student, "student")]]  # fmt: skip
+    (advice,) = said(rows, *TWO_ROUNDS)
+    assert advice.what.startswith(what) and advice.why == why
+
+
 def test_more_steps_when_the_student_is_far_below_a_strong_teacher() -> None:
     (advice,) = said([row("base", 0.5), row("ce", 0.7), row("student", 0.55)], CE, SIGNAL, STUDENT)
     assert "more distillation steps" in advice.what
@@ -93,6 +121,16 @@ def test_the_gate_decides_before_the_gains() -> None:
     gate = Made("r1/gate", "gate", {}, {"teacher_better": False, "strategies": [2, 3], "reason": "p = 0.4"})
     (advice,) = said([row("base", 0.5), row("ce", 0.7), row("student", 0.7)], CE, SIGNAL, STUDENT, gate)
     assert (advice.what, advice.why) == ("strategy 2", "p = 0.4")
+
+
+def test_only_the_last_gate_decides() -> None:
+    gates = [
+        Made(f"r{number}/gate", "gate", {}, {"teacher_better": better, "strategies": [], "reason": f"round {number}"})
+        for number, better in ((1, False), (2, True))
+    ]
+    rows = [row("base", 0.5), row("ce", 0.6), row("student", 0.61)]
+    assert said(rows, CE, SIGNAL, STUDENT, *gates)[0].what.startswith("another round of strategy 1")
+    assert said(rows, CE, SIGNAL, STUDENT, *gates[::-1])[0].why == "round 1"
 
 
 def test_the_control_decides_before_the_gains() -> None:

@@ -28,7 +28,8 @@ def read_page(hub: Hub, run: str) -> Page:
         record = hub.lineage(item["repo_type"], item["repo"], item["revision"], item["folder"])
         if record is None:
             raise ArtifactError(f"{item['step']}: not on {hub.identity}; give the run's --endpoint")
-        made.append(Made(item["step"], item["stage"], record.config, record.metrics))
+        inputs = {one.role: one.digest for one in record.inputs}
+        made.append(Made(item["step"], item["stage"], record.config, record.metrics, inputs))
         sampling[f"{item['repo']}/{item['folder']}@{item['revision'][:10]}"] = record.metrics.get("stderr_sampling")
     rows = [row | {"stderr_sampling": sampling.get(row["details"])} for row in summary["checkpoints"]]
     return make_page(rows, made)

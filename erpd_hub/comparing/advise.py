@@ -8,6 +8,7 @@ teacher against the policy a `gate` is the sharper test.
 from collections.abc import Iterable, Mapping, Sequence
 from math import sqrt
 from statistics import fmean
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from erpd_hub import config as c
@@ -22,6 +23,8 @@ class Made(NamedTuple):
     stage: str
     config: Mapping[str, Any]
     metrics: Mapping[str, Any]
+    inputs: Mapping[str, str] = MappingProxyType({})
+    """Digests by role."""
 
 
 class Line(NamedTuple):
@@ -43,6 +46,8 @@ class Line(NamedTuple):
     length_ratio: float | None
     truncated: float | None
     truncated_rise: float | None
+    digest: str
+    """Of the checkpoint, by which later artifacts name it as an input; empty where the summary has none."""
 
 
 class Against(NamedTuple):
@@ -145,6 +150,7 @@ def _line(ref: str, found: Mapping[str, Mapping[str, Any]], base: Mapping[str, M
         length_ratio=_ratio(_mean(ours, "mean_length"), _mean(theirs, "mean_length")),
         truncated=truncated,
         truncated_rise=None if truncated is None or before is None else truncated - before,
+        digest=ours[0].get("digest", ""),
     )
 
 

@@ -32,11 +32,38 @@ class Pair(NamedTuple):
     student: Line
     teacher: Line
     strategy: int
+    start: Line | None
+    """The policy that both started from; None is the base, or one that was not evaluated."""
 
     @property
     def error(self) -> float:
         """Of the difference of the two gains."""
-        return sqrt(self.student.own_error**2 + self.teacher.own_error**2)
+        return _error(self.student, self.teacher)
+
+    def gain(self, line: Line) -> "Gain":
+        """What a line of the pair gains over its round's start."""
+        if self.start is None:
+            return Gain(line.ref, "the base", line.gain, line.error)
+        return Gain(line.ref, self.start.ref, line.gain - self.start.gain, _error(line, self.start))
+
+
+class Gain(NamedTuple):
+    ref: str
+    over: str
+    points: float
+    error: float
+
+    @property
+    def shown(self) -> bool:
+        return self.points > 2 * self.error
+
+    def __str__(self) -> str:
+        return f"{self.ref} gains {self.points:+.1f} ± {self.error:.1f} points over {self.over}"
+
+
+def _error(one: Line, other: Line) -> float:
+    """Of the difference of two checkpoints: the base's error cancels."""
+    return sqrt(one.own_error**2 + other.own_error**2)
 
 
 def advise(page: Page) -> list[Advice]:
@@ -102,10 +129,11 @@ def _is_numerator(step: str, page: Page) -> bool:
 
 
 def _next(page: Page) -> Advice:
-    """By the gate, else by the control, else by the teacher's and the student's gains."""
+    """By the last gate, else by the control, else by the teacher's and the student's gains."""
     weak = _weak_strategy(page)
-    if refused := [gate for gate in page.gates if gate["teacher_better"] is False]:
-        return Advice("next", weak, refused[-1]["reason"], "Table 2, rounds 4 to 6: a teacher that no longer gains")
+    if page.gates and page.gates[-1]["teacher_better"] is False:
+        evidence = "Table 2, rounds 4 to 6: a teacher that no longer gains"
+        return Advice("next", weak, page.gates[-1]["reason"], evidence)
     pair = best_pair(page)
     if pair is None:
         why = "no student was evaluated together with its teacher"
@@ -131,9 +159,9 @@ def _by_control(page: Page, pair: Pair, weak: str) -> Advice | None:
 
 
 def _by_gains(pair: Pair, weak: str) -> Advice:
-    student, teacher, strategy = pair
-    gain, of_teacher = _gain(student), _gain(teacher)
-    if strategy == 1 and teacher.gain <= 2 * teacher.error:
+    student, teacher, strategy = pair.student, pair.teacher, pair.strategy
+    gain, of_teacher = pair.gain(student), pair.gain(teacher)
+    if strategy == 1 and not of_teacher.shown:
         evidence = "Sec. 4.3 and Table 2: then weak-teacher strategies are preferable"
         return Advice("next", weak, f"{of_teacher}: no strong teacher", evidence)
     if strategy == 1 and student.gain < teacher.gain - 2 * pair.error:
@@ -141,23 +169,20 @@ def _by_gains(pair: Pair, weak: str) -> Advice:
         why = f"{student.ref} is {teacher.gain - student.gain:.1f} ± {pair.error:.1f} points below {teacher.ref}"
         evidence = "Table 5: 68.3 at 16 steps, 73.3 at 32; in the tiny setting bad teachers ruin the student past 16"
         return Advice("next", what, why, evidence)
-    if student.gain > 2 * student.error:
+    if gain.shown:
         what = f"another round of strategy {strategy} on fresh prompts, starting from {student.ref}"
-        return Advice("next", what, gain, "Table 2, rounds 1 to 3 (strategy 1); Table 11 (strategy 2)")
+        return Advice("next", what, str(gain), "Table 2, rounds 1 to 3 (strategy 1); Table 11 (strategy 2)")
     if strategy == 1:
         return Advice("next", weak, f"{gain}: no more than chance", "Table 2: the change of strategy in round 4")
     what = "an on-policy phase, then strategy 1 from there"
     return Advice("next", what, f"{gain}: no more than chance", "Fig. 8: offline rounds gain again after one")
 
 
-def _gain(line: Line) -> str:
-    return f"{line.ref} gains {line.gain:+.1f} ± {line.error:.1f} points"
-
-
 def best_pair(page: Page) -> Pair | None:
-    """The best student whose teacher was evaluated too."""
+    """The best student of the last round that has one whose teacher was evaluated too."""
     made = {item.step: item for item in page.made}
     lines = {line.ref: line for line in page.lines}
+    by_digest = {line.digest: line for line in page.lines if line.digest}
     pairs = []
     for student in (line for line in page.lines if line.role == "student"):
         at = place(student.ref)
@@ -169,8 +194,14 @@ def best_pair(page: Page) -> Pair | None:
         names = (numerator, place_in(numerator, signal.step))
         teacher = next((lines[name] for name in names if name in lines), None)
         if teacher is not None:
-            pairs.append(Pair(student, teacher, int(signal.config.get("strategy") or 1)))
-    return max(pairs, key=lambda pair: pair.student.avg, default=None)
+            drawn = made.get(place_in(str(config.get("rollouts") or "none"), at))
+            start = by_digest.get(drawn.inputs.get("policy", "")) if drawn else None
+            pairs.append(Pair(student, teacher, int(signal.config.get("strategy") or 1), start))
+    return max(pairs, key=lambda pair: (_round(pair.student), pair.student.avg), default=None)
+
+
+def _round(line: Line) -> int:
+    return int(place(line.ref).partition("/")[0].removeprefix("r"))
 
 
 # ------------------------------------------------------------------------------------------------ beside
