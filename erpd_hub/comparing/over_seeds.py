@@ -45,13 +45,14 @@ def fingerprints_over_seeds(summaries: Sequence[Mapping[str, Any]]) -> dict[str,
 
 def machine(records: Iterable[LineageRecord]) -> str | None:
     """What a run's tensors were on, which decides their bits; of several all; None where no artifact's record says."""
-    used = [record.environment for record in records if "device" in record.environment]
-    kinds = (
-        f"{'CPU ' + item.get('instructions', '') if item['device'] == 'cpu' else item['device']}".strip()
-        + f", {item.get('threads')} threads, torch {item.get('torch')}"
-        for item in used
-    )
+    kinds = (_kind(record.environment) for record in records if "device" in record.environment)
     return "; ".join(dict.fromkeys(kinds)) or None
+
+
+def _kind(environment: Mapping[str, Any]) -> str:
+    device, threads = environment["device"], environment.get("threads")
+    name = f"CPU {environment.get('instructions', '')}".strip() if device == "cpu" else device
+    return f"{name}, {threads} thread{'' if threads == 1 else 's'}, torch {environment.get('torch')}"
 
 
 # ------------------------------------------------------------------------------------------- markdown
