@@ -1,5 +1,6 @@
 """The embedded Hub as a process of its own, for the tests that talk to one."""
 
+import hashlib
 import json
 import resource
 import subprocess
@@ -51,3 +52,10 @@ def until(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def content_id(content: bytes, *, lfs: bool) -> str:
+    """The id git or git-lfs gives a content."""
+    return (
+        hashlib.sha256(content).hexdigest() if lfs else hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    )

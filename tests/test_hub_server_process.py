@@ -18,7 +18,7 @@ from threading import Barrier
 
 import httpx
 import pytest
-from hub_process import TOKEN, running, start, until, wait_ready
+from hub_process import TOKEN, content_id, running, start, until, wait_ready
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
@@ -195,13 +195,6 @@ def test_sigkill_during_commits_leaves_only_whole_ones(tmp_path: Path) -> None:
     assert not list((tmp_path / "root" / "incoming").iterdir())
     for blob in (tmp_path / "root" / "blobs").glob("*/*"):
         assert hashlib.sha256(blob.read_bytes()).hexdigest() == blob.name
-
-
-def content_id(content: bytes, *, lfs: bool) -> str:
-    """The id git or git-lfs gives a content."""
-    return (
-        hashlib.sha256(content).hexdigest() if lfs else hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-    )
 
 
 def test_bursts_of_requests_leave_no_open_files(tmp_path: Path) -> None:
