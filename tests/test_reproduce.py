@@ -382,6 +382,8 @@ def test_what_is_wrong_with_seeds_and_folder_is_said_before_anything_runs(tmp_pa
     ]:
         refused = cli("reproduce", "fig7", "--tiny", *arguments, home=tmp_path / "home", expect=2)
         assert said in refused.stderr
+    refused = cli("reproduce", "fig7", "--seeds", "1,2", home=tmp_path / "home", expect=2)
+    assert "--seeds: expected --tiny beside it" in refused.stderr
     bill = json.loads(cli("reproduce", "fig7", "--tiny", "--seeds", "1,2", "--dry-run", "--json", home=tmp_path).stdout)
     assert bill["run"] == "tiny-seed-1"
     assert not (tmp_path / "runs").exists() and not (tmp_path / "home" / "runs").exists()

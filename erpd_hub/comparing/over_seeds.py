@@ -11,8 +11,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, get_args
 
+from erpd_hub.artifacts import LineageRecord
 from erpd_hub.comparing.claims import Verdict
-from erpd_hub.lineage import LineageRecord
 
 METRICS = ("avg", "kl_to_base", "entropy", "mean_length")
 _SHOWN = 16

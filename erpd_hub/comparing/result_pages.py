@@ -23,10 +23,10 @@ _FIELDS = {
 
 
 def add_to_report(folder: Path, one: Mapping[str, Any], claims: Sequence[Claim]) -> dict[str, Any]:
-    """Add newly measured seeds to the report that the folder has by now: others may have written to it meanwhile.
+    """Add a newly measured seed to the report that the folder has by now: others may have written to it meanwhile.
 
     Args:
-        one: A report; seeds that the folder's has too are not added.
+        one: A report of one seed; where the folder's has it too, the folder's stays.
         claims: Of the experiment.
 
     Raises:
@@ -38,7 +38,7 @@ def add_to_report(folder: Path, one: Mapping[str, Any], claims: Sequence[Claim])
             found = dict(one)
         else:
             refuse_other(found, claims, one)
-            if not set(found["seeds"]) & set(one["seeds"]):
+            if one["seeds"][0] not in found["seeds"]:
                 found = join(found, one)
         write_pages(found, folder)
         return found
@@ -103,7 +103,7 @@ def _reports(folder: Path) -> dict[str, dict[str, Any]]:
                 raise ConfigError(
                     f"{path}: expected a report, got {error}; remove it, or take another folder"
                 ) from None
-            if isinstance(content, dict) and set(content) >= _FIELDS and content["experiment"] in experiments():
+            if isinstance(content, dict) and set(content) >= _FIELDS and str(content["experiment"]) in experiments():
                 found[path.stem] = content
     return found
 

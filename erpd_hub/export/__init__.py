@@ -48,9 +48,8 @@ def export_signal(
         StageError: every response ended by length, and they are to be left out; or a signal no more than rounding is
             to be whitened.
     """
-    from erpd_hub.stages.distill import refuse_rounding
     from erpd_hub.stages.score import check_rollouts, read_score_info
-    from erpd_hub.training.advantages import fit_shaping, shaped
+    from erpd_hub.training.advantages import fit_shaping, refuse_rounding, shaped
     from erpd_hub.training.data import finished, join, read_columns, read_trajectories
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from erpd_hub.config import DistillConfig
-from erpd_hub.errors import ArtifactError, ConfigError, StageError
+from erpd_hub.errors import ArtifactError, ConfigError
 from erpd_hub.stage_context import StageContext, StageResult
 from erpd_hub.stages.score import ScoreInfo, read_score_info
 from erpd_hub.stages.teacher import refuse_uniform
@@ -49,7 +49,7 @@ def run(
         StageError: the advantage is `outcome` and no prompt has both right and wrong responses; or a signal no more
             than rounding is to be whitened.
     """
-    from erpd_hub.training.advantages import ShapedSteps, fit_shaping, shaped
+    from erpd_hub.training.advantages import ShapedSteps, fit_shaping, refuse_rounding, shaped
 
     trajectories, scored = _raw(config, rollouts=rollouts, init=init, signal=signal, old=old)
     shaping = _shaping(config)
@@ -81,22 +81,6 @@ def _facts(config: DistillConfig, fitted: "FittedShaping") -> dict[str, float]:
     if config.whiten == "dataset":
         facts |= {"whitening_shift": fitted.whitening.shift, "whitening_scale": fitted.whitening.scale}
     return facts
-
-
-def refuse_rounding(shaping: "Shaping", whitening: "Whitening") -> None:
-    """Refuse a signal that whitening takes for rounding: every advantage would be zero.
-
-    Raises:
-        StageError: it does.
-    """
-    if whitening.scale == 0:
-        masked = (shaping.right, shaping.wrong) != ("all", "all")
-        raise StageError(
-            "signal: expected one that varies by more than rounding, 1e-4 nats, got less: nothing would be trained on; "
-            "take a numerator and a denominator that are further apart, push and score them in float32"
-            + (", or keep other signs" if masked else "")
-            + ", or use it as it is (whiten: none, --no-whiten of an export)"
-        )
 
 
 def _loss(

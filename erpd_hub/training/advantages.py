@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from erpd_hub.advantages import gae, group_advantages, length_adaptive_lambda
+from erpd_hub.errors import StageError
 from erpd_hub.signals import Shaping, Whitening, whiten
 from erpd_hub.training.batches import StepBatch, Trajectory
 
@@ -77,6 +78,22 @@ def fit_shaping(rows: Sequence[Trajectory], shaping: Shaping) -> FittedShaping:
     )
     whitening = Whitening.of_moments(mean, squares / max(tokens - 1, 1), shift_mean=shaping.shift_mean)
     return FittedShaping(whitening, removed / tokens)
+
+
+def refuse_rounding(shaping: Shaping, whitening: Whitening) -> None:
+    """Refuse a signal that whitening takes for rounding: every advantage would be zero.
+
+    Raises:
+        StageError: it does.
+    """
+    if whitening.scale == 0:
+        masked = (shaping.right, shaping.wrong) != ("all", "all")
+        raise StageError(
+            "signal: expected one that varies by more than rounding, 1e-4 nats, got less: nothing would be trained on; "
+            "take a numerator and a denominator that are further apart, push and score them in float32"
+            + (", or keep other signs" if masked else "")
+            + ", or use it as it is (whiten: none, --no-whiten of an export)"
+        )
 
 
 def shaped(rows: Sequence[Trajectory], shaping: Shaping, whitening: Whitening | None = None) -> list[Trajectory]:
