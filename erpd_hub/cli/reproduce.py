@@ -18,7 +18,9 @@ def register(app: typer.Typer) -> None:
 def reproduce(
     experiment: Annotated[str | None, typer.Argument(help="table1 to table12, fig2b, fig4 to fig10.")] = None,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
-    model: Annotated[str | None, typer.Option(help="Qwen3-4B, NBG4-3B, ...; with --tiny: tiny or long.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Qwen3-4B, NBG4-3B, ...; with --tiny: a recipe over the twin.")
+    ] = None,
     tiny: Annotated[bool, typer.Option("--tiny", help="The twin, which runs on two CPU cores.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Start it; without, only the bill is shown.")] = False,
     seeds: Annotated[
