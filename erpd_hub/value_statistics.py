@@ -23,12 +23,12 @@ def describe_values(rollouts: Path, folder: Path, held_out: Collection[str] = ()
         folder: With VALUE_SCHEMA shards that mirror those of the rollouts.
         held_out: Prompts that were not trained on.
     """
-    fits = {name: _Fit() for name in ("whole", "trained", "held_out")}
+    fits = {name: OutcomeFit() for name in ("whole", "trained", "held_out")}
     for block in _Values(rollouts, folder):
         out = np.isin(np.asarray(block.problem_ids), list(held_out))
         graded = ~np.isnan(block.labels)
         for name, rows in (("whole", graded), ("trained", graded & ~out), ("held_out", graded & out)):
-            fits[name].add(block, rows)
+            fits[name].add(block.values, block.lengths, np.where(rows, block.labels, np.nan))
     found = {"explained_variance": fits["whole"].explained_variance()}
     if held_out:
         found["explained_variance_trained"] = fits["trained"].explained_variance()
@@ -37,23 +37,35 @@ def describe_values(rollouts: Path, folder: Path, held_out: Collection[str] = ()
     return {**found, "values": values, "errors": describe_signal(_Errors(_Values(rollouts, folder)))}
 
 
-class _Fit:
-    """Moments of R and of R - V over tokens."""
+class OutcomeFit:
+    """How well values of tokens fit the outcome of their response: moments of R and of R - V over tokens."""
 
     def __init__(self) -> None:
-        self.outcomes, self.errors = Moments(), Moments()
+        self._outcomes, self._errors = Moments(), Moments()
 
-    def add(self, block: SignalBlock, rows: np.ndarray) -> None:
-        """Take in the tokens of some of the block's responses."""
-        kept: np.ndarray = np.repeat(rows, block.lengths)
-        outcomes = np.repeat(block.labels, block.lengths)[kept].astype(np.float64)
-        self.outcomes.add(outcomes)
-        self.errors.add(outcomes - block.values[kept])
+    def add(self, values: np.ndarray, lengths: np.ndarray, labels: np.ndarray) -> None:
+        """Take in responses.
+
+        Args:
+            values: (tokens,), those of one response after the other.
+            lengths: (B,), tokens of each response.
+            labels: (B,), outcomes; a response without one (NaN) is left out.
+        """
+        graded = ~np.isnan(labels)
+        kept: np.ndarray = np.repeat(graded, lengths)
+        outcomes = np.repeat(labels[graded].astype(np.float64), lengths[graded])
+        self._outcomes.add(outcomes)
+        self._errors.add(outcomes - values[kept])
 
     def explained_variance(self) -> float | None:
         """1 - Var(R - V) / Var(R); None where all outcomes are the same."""
-        variance = float(self.outcomes.squares[0])
-        return 1 - float(self.errors.squares[0]) / variance if variance else None
+        variance = float(self._outcomes.squares[0])
+        return 1 - float(self._errors.squares[0]) / variance if variance else None
+
+    def mean_squared_error(self) -> float | None:
+        """Mean of (R - V)^2; None of no tokens."""
+        count = float(self._errors.count[0])
+        return float(self._errors.squares[0] / count + self._errors.mean[0] ** 2) if count else None
 
 
 @dataclass(frozen=True)

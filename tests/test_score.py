@@ -31,6 +31,7 @@ from erpd_hub.samples import (
 from erpd_hub.scoring import require_finite
 from erpd_hub.stages import score, signal
 
+MEANS = ("mean_logprob", "logprob_positive", "logprob_negative")
 CONFIG = ScoreConfig(rollouts="rollouts", checkpoint="policy", micro_batch_tokens=200)
 
 
@@ -73,7 +74,7 @@ def test_shards_that_are_there_are_not_scored_again(tmp_path, inputs) -> None:
 def test_without_noise_samples_nothing_is_scored_again(tmp_path, inputs) -> None:
     metrics = run(tmp_path / "out", inputs, config=CONFIG.model_copy(update={"noise_samples": 0})).metrics
     assert not (tmp_path / "out" / "noise").exists()
-    assert set(metrics) == {"mean_logprob", "logprob_positive", "logprob_negative", "response_tokens"}
+    assert set(metrics) == {*MEANS, "response_tokens", "explained_variance", "mean_squared_error"}
     assert json.loads((tmp_path / "out" / "score.json").read_text())["other_layout"] is None
 
 
@@ -83,7 +84,7 @@ def test_blocks_change_neither_rows_nor_numbers(tmp_path, inputs, monkeypatch) -
     monkeypatch.setattr(columns, "_READ_ROWS", 2)
     cut = run(tmp_path / "cut", inputs)
     assert pq.ParquetFile(shard_path(tmp_path / "cut", 0)).num_row_groups > 2
-    for name in ("mean_logprob", "logprob_positive", "logprob_negative", "response_tokens"):
+    for name in (*MEANS, "response_tokens", "explained_variance", "mean_squared_error"):
         assert cut.metrics[name] == pytest.approx(whole.metrics[name])
     for row, other in zip(read_rows(tmp_path / "whole"), read_rows(tmp_path / "cut"), strict=True):
         assert (row["problem_id"], row["k"]) == (other["problem_id"], other["k"])
@@ -103,10 +104,16 @@ def test_right_and_wrong_responses_have_means_of_their_own_and_ungraded_ones_non
     for name, of in (("logprob_positive", {1}), ("logprob_negative", {0}), ("mean_logprob", {0, 1, None})):
         values = [value for row, label in zip(scored, labels, strict=True) if label in of for value in row]
         assert metrics[name] == pytest.approx(np.mean(values)), name
+    rated = [(values, label) for values, label in zip(scored, labels, strict=True) if label is not None]
+    errors = np.concatenate([label - np.exp(values) for values, label in rated])
+    outcomes = np.concatenate([np.full(len(values), label) for values, label in rated])
+    assert metrics["mean_squared_error"] == pytest.approx(np.mean(errors**2))
+    assert metrics["explained_variance"] == pytest.approx(1 - np.var(errors) / np.var(outcomes))
     right = [row | {"label": 1} for row in rows]
     write_rows(shard, right, SAMPLE_SCHEMA)
     only = run(tmp_path / "right", inputs | {"rollouts": graded}).metrics
     assert only["logprob_positive"] == only["mean_logprob"] and "logprob_negative" not in only
+    assert "explained_variance" not in only  # there is no variance to explain
 
 
 def test_the_record_of_a_scoring_says_how_it_was_done(tmp_path, inputs) -> None:

@@ -272,6 +272,20 @@ def test_a_sweep_makes_what_points_share_once_and_an_added_point_only_its_own():
 
 
 @pytest.mark.usefixtures("micro_copy")
+def test_a_control_that_only_one_point_has_is_compared_there():
+    points = [(Setting("student.kl_weight", "0"),),
+              (Setting("student.kl_weight", "1"), Setting("student.controls", "[no-teacher]"))]  # fmt: skip
+    outcome = run_sweep(sweep_of(*FEW, points=points))
+    compared = [(row["checkpoint"], [item["to"] for item in row["differences"]]) for row in outcome.report["rows"]]
+    assert compared == [
+        ("base", []),
+        ("student", ["base"]),
+        ("student", ["base", "first point", "no-teacher"]),
+        ("student-no-teacher", ["base"]),
+    ]
+
+
+@pytest.mark.usefixtures("micro_copy")
 def test_means_and_differences_are_over_seeds(monkeypatch):
     """The same artifacts under two seeds' names: what is computed from them does not depend on where they came from."""
     sweep = sweep_of(*FEW, seeds=(0,))

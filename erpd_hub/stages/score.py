@@ -177,26 +177,32 @@ def _temperature_warning(config: ScoreConfig, rollouts: Path) -> str | None:
 
 
 def _metrics(out: Path, rollouts: Path, temperature: float) -> dict[str, Any]:
-    """Mean log-prob of all tokens and of those of right and of wrong responses (Fig. 9's gap lies between these), and
-    |difference| to the sampler's own where those are at the same temperature and uncut.
+    """Mean log-prob of all tokens and of those of right and of wrong responses (Fig. 9's gap lies between these), how
+    well the probabilities fit the outcome (what MSE trains, Fig. 5), and |difference| to the sampler's own where those
+    are at the same temperature and uncut.
 
     For the checkpoint that sampled it is the mismatch of the two code paths; for any other, how far apart they are.
     """
     import numpy as np
     import pyarrow.compute as pc
 
-    from erpd_hub.columns import ShardReader, flat_values
+    from erpd_hub.columns import ShardReader, flat_values, row_lengths
     from erpd_hub.samples import shard_paths
     from erpd_hub.training.data import sampled_exactly
+    from erpd_hub.value_statistics import OutcomeFit
 
     comparable = sampled_exactly(rollouts, temperature)
     every, positive, negative, distance = (_Mean() for _ in range(4))
+    fit = OutcomeFit()
     largest = 0.0
     for shard in shard_paths(rollouts):
         sampled = ShardReader(shard, ["sampler_logprobs", "label"])
         for block in ShardReader(out / "data" / shard.name, ["logprobs"]).blocks():
             beside = sampled.take(len(block))
-            every.add(flat_values(block["logprobs"]))
+            logprobs = flat_values(block["logprobs"])
+            every.add(logprobs)
+            labels = beside["label"].cast("float32").to_numpy()  # a null becomes NaN
+            fit.add(np.exp(logprobs.astype(np.float64)), row_lengths(block["logprobs"]), labels)
             for mean, label in ((positive, 1), (negative, 0)):
                 mean.add(flat_values(block["logprobs"].filter(pc.equal(beside["label"], label))))
             own = beside["sampler_logprobs"]
@@ -208,6 +214,8 @@ def _metrics(out: Path, rollouts: Path, temperature: float) -> dict[str, Any]:
     metrics: dict[str, Any] = {"mean_logprob": every.value, "response_tokens": every.count}
     metrics |= {"logprob_positive": positive.value} if positive.count else {}
     metrics |= {"logprob_negative": negative.value} if negative.count else {}
+    fitted = {"explained_variance": fit.explained_variance(), "mean_squared_error": fit.mean_squared_error()}
+    metrics |= {name: value for name, value in fitted.items() if value is not None}
     if distance.count:
         metrics |= {"sampler_difference_mean": distance.value, "sampler_difference_max": largest}
     return metrics
