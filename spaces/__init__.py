@@ -43,7 +43,7 @@ def push(api: "HfApi", repo_id: str, *, private: bool = True) -> str:
 
 
 def serve(settings: Mapping[str, str], *, host: str, port: int) -> int:
-    """Run the Space here until it is interrupted, with these environment variables; returns its exit code.
+    """Run the Space here until it is interrupted, with these environment variables; returns its exit code, then 0.
 
     Raises:
         ConfigError: a package of the `space` extra is not installed, or the port is taken.
@@ -61,7 +61,8 @@ def serve(settings: Mapping[str, str], *, host: str, port: int) -> int:
             return process.wait()
         except KeyboardInterrupt:
             process.terminate()
-            return process.wait()
+            process.wait()
+            return 0
         finally:
             signal.signal(signal.SIGTERM, earlier)
 

@@ -170,6 +170,28 @@ def test_a_dead_hub_at_push_time_loses_nothing(served, tmp_path):
     assert [item["reused"] for item in done["artifacts"]] == [False]
 
 
+def test_an_interrupted_run_says_so_and_goes_on(tmp_path):
+    recipe = tmp_path / "prompts.yaml"
+    recipe.write_text(
+        "run: p\nsteps:\n  prompts: {type: generator, generator: addition, count: 16, decontaminate: []}\n"
+    )
+    code = (
+        "import os, signal\n"
+        "from erpd_hub.hub import client\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell has its background jobs ignore it
+        "client.Hub.push = lambda *a, **k: os.kill(os.getpid(), signal.SIGINT)\n"
+        "from erpd_hub.cli import main; main()\n"
+    )
+    home = tmp_path / "home"
+    done = cli("run", recipe, home=home, script=("-c", code), expect=128 + signal.SIGINT)
+    assert done.stderr.endswith(
+        "erpd-hub: interrupted; what is finished is kept, the same command goes on from it\n"
+    )
+    assert "Traceback" not in done.stderr
+    preview = json.loads(cli("run", recipe, "--dry-run", "--json", home=home).stdout)
+    assert [node["will"] for node in preview["nodes"]] == ["push"]
+
+
 def test_a_batch_of_one_outcome_is_refused_with_its_numbers(micro):
     words = ["prompts=local/micro-r1-prompts", "policy=local/micro-r1-unlearned", "k=2", "decoding.max_new_tokens=1"]
     cli("rollout", *words, "--name", "hopeless", home=micro.home)

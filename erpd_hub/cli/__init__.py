@@ -2,6 +2,7 @@
 needs it, so that help answers at once."""
 
 import errno
+import signal
 import sys
 from typing import Annotated
 
@@ -33,6 +34,9 @@ from erpd_hub.plain import PlainFormatter, plain_lines
 _PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """What the machine lacks for now: whoever frees it goes on."""
 
+_INTERRUPTED = 128 + signal.SIGINT
+"""What typer makes of Ctrl-C."""
+
 app = typer.Typer(
     name="erpd-hub",
     no_args_is_help=True,
@@ -46,6 +50,10 @@ def main() -> None:
     """Entry point: errors for people are one line on stderr and an exit code, without a traceback."""
     try:
         app()  # typer reports mistakes in the arguments by itself, with exit code 2
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:
+            print("erpd-hub: interrupted; what is finished is kept, the same command goes on from it", file=sys.stderr)
+        raise
     except ErpdError as error:
         print(plain_lines(f"erpd-hub: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
