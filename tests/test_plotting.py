@@ -97,7 +97,8 @@ def test_a_curve_stands_at_the_steps_that_had_been_taken_and_a_score_has_its_int
 def test_an_mse_teacher_is_in_figure_5_alone_with_where_it_had_unlearned() -> None:
     teacher = made("mse", "teacher", config={"loss": {"type": "mse"}}, curve=CURVE)
     unlearned = made("low", "unlearned", an_input("teacher", "digest of mse@step-2", "mse"), metrics={"step": 2})
-    run = a_run([BASE, a_row("mse@step-3", "teacher", 0.6, None)], teacher, unlearned)
+    critic = made("critic", "critic", curve=[{"step": step, "explained_variance": 0.2 * step} for step in (1, 2)])
+    run = a_run([BASE, a_row("mse@step-3", "teacher", 0.6, None)], teacher, unlearned, critic)
     with styled():
         found = curves.unlearning(run)
         assert isinstance(curves.teachers(run), Skipped)
@@ -105,12 +106,15 @@ def test_an_mse_teacher_is_in_figure_5_alone_with_where_it_had_unlearned() -> No
     probability, loss, explained, score = found.figure.axes
     assert points(loss, "mse") == [(0, 0.5), (1, 0.5), (2, 0.5)]
     assert list(explained.get_lines()[0].get_ydata()) == pytest.approx([0.1, 0.2, 0.3])
+    assert points(explained, "critic (linear head)") == [(0, 0.2), (1, 0.4)]
+    assert critic.place in found.artifacts and not found.missing
     assert "low (step 2)" in probability.get_legend_handles_labels()[1]
     assert points(score, "mse") == [(3, 60)]
     assert isinstance(curves.unlearning(a_run([BASE])), Skipped)
     with styled():
         unscored = curves.unlearning(a_run([BASE], teacher))
     assert isinstance(unscored, Drawn) and "AVG@K" in found.caption
+    assert unscored.missing[-1] == "the run has no `critic` to hold the teacher against"
     assert "AVG@K" not in unscored.caption and "intervals" not in unscored.caption, (
         "nothing of a panel that is not there"
     )

@@ -24,6 +24,7 @@ from erpd_hub.plotting.style import legend_below, looks, panels, plain
 
 FITTED = 0.9
 """Explained variance that the paper's MSE teacher exceeds."""
+_CRITIC_LOOK = {"color": "black", "linestyle": "-.", "linewidth": 0.8}
 _LABELS = (("positive", "-", RIGHT), ("negative", ":", WRONG))
 
 
@@ -58,7 +59,7 @@ def teachers(run: RunData) -> Drawn | Skipped:
 
 
 def unlearning(run: RunData) -> Drawn | Skipped:
-    """Fig. 5: probabilities fall and come back, the loss goes to zero, the outcome is explained."""
+    """Fig. 5: probabilities fall and come back, the loss goes to zero, the outcome is explained as by a critic."""
     found = [item for item in run.of_stage("teacher") if item.loss == "mse" and has_curve(item, "explained_variance")]
     if not found:
         return Skipped("the run has no MSE teacher whose steps were recorded")
@@ -74,6 +75,9 @@ def unlearning(run: RunData) -> Drawn | Skipped:
         draw_curve(axes[1], item, "loss", **look[item.name], label=plain(item.name))
         draw_curve(axes[2], item, "explained_variance", **look[item.name])
     axes[2].axhline(FITTED, color="grey", linestyle="--", linewidth=0.9, label=f"{FITTED:g}, which the paper's exceeds")
+    critics = [item for item in run.of_stage("critic") if has_curve(item, "explained_variance")][:1]
+    for item in critics:
+        draw_curve(axes[2], item, "explained_variance", **_CRITIC_LOOK, label=f"{plain(item.name)} (linear head)")
     if scored:
         _draw_score_panel(axes[3], run, scored, look)
     _say_labels(axes[0])
@@ -85,9 +89,10 @@ def unlearning(run: RunData) -> Drawn | Skipped:
         figure,
         "MSE teachers (Eq. 10): the probability of right (solid) and wrong (dotted) responses, token means on each "
         f"step's batch; loss; explained variance 1 - Var(R - p) / Var(R){_scores_said(rows)}"
+        + (" The critic's is of its values, V in the place of p." if critics else "")
         + (" A vertical line is where an unlearned checkpoint was taken." if picked else ""),
-        places([*found, *picked], rows),
-        _unscored(run, found),
+        places([*found, *critics, *picked], rows),
+        (*_unscored(run, found), *(() if critics else ("the run has no `critic` to hold the teacher against",))),
     )
 
 
