@@ -1,6 +1,7 @@
 """Measured beside reported, claims beside comparisons, and the whole command on a micro twin."""
 
 import json
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from conftest import cli
 
+from erpd_hub.benchmarks.seeds import check_claims
 from erpd_hub.comparing.claims import Measured, judge, judge_over_seeds
 from erpd_hub.comparing.joining import join, plan_identity, refuse_other
 from erpd_hub.comparing.over_seeds import checkpoints_over_seeds, fingerprints_over_seeds, markdown, overview
@@ -326,6 +328,21 @@ def test_documented_differences_follow_from_the_results(page: str, experiment: s
     low, high = _again({"expect": "greater", "by_seed": by_seed})["interval"]
     difference = f"{100 * fmean(by_seed):+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
     assert difference in " ".join((RESULTS.parent.parent / page).read_text().split())
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
+def test_the_tables_of_the_quick_start_are_those_of_its_report(page: str) -> None:
+    docs = RESULTS.parent
+    report = json.loads((docs / "quickstart.json").read_text())
+    expected = set()
+    for row in report["rows"]:
+        averages = " / ".join(f"{100 * item['avg']:.1f}" for item in row["seeds"])
+        distances = " / ".join(f"{item['kl_to_base']:.4f}" for item in row["seeds"])
+        expected.add(f"{averages} | {100 * row['avg']:.1f} | {distances} |")
+    tables = re.findall(r"^\| [^|]+ \| (\d[^|]* / .*)$", (docs.parent / page).read_text(), flags=re.M)
+    assert len(tables) >= 7 and set(tables) <= expected
+    failed = sum(not check["holds"] for check in check_claims(report))
+    assert failed == sum(not check["holds"] for check in report["checks"]) == 5, "as both pages say"
 
 
 def _again(claim: dict[str, object]) -> dict[str, object]:
