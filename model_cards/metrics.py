@@ -58,6 +58,7 @@ MEANINGS: dict[str, str | None] = {
     "count": "problems drawn: the rows",
     # scores and signals
     "mean_logprob": "of the response tokens, nats",
+    "mean_squared_error": "of the tokens' probabilities to the outcome: what the MSE loss makes small",
     "sampler_difference_mean": "mean absolute difference to the log-probs that the sampler gave, nats",
     "sampler_difference_max": "the largest of these",
     "mean": "of the log-ratio over all tokens, nats",
