@@ -26,8 +26,7 @@ def describe_values(rollouts: Path, folder: Path, held_out: Collection[str] = ()
     fits = {name: OutcomeFit() for name in ("whole", "trained", "held_out")}
     for block in _Values(rollouts, folder):
         out = np.isin(np.asarray(block.problem_ids), list(held_out))
-        graded = ~np.isnan(block.labels)
-        for name, rows in (("whole", graded), ("trained", graded & ~out), ("held_out", graded & out)):
+        for name, rows in (("whole", True), ("trained", ~out), ("held_out", out)):
             fits[name].add(block.values, block.lengths, np.where(rows, block.labels, np.nan))
     found = {"explained_variance": fits["whole"].explained_variance()}
     if held_out:

@@ -43,7 +43,7 @@ def push(api: "HfApi", repo_id: str, *, private: bool = True) -> str:
 
 
 def serve(settings: Mapping[str, str], *, host: str, port: int) -> int:
-    """Run the Space here until it is interrupted, with these environment variables; returns its exit code, then 0.
+    """Run the Space here until it is interrupted, with these environment variables; returns 0 then, else its exit code.
 
     Raises:
         ConfigError: a package of the `space` extra is not installed, or the port is taken.
@@ -56,15 +56,19 @@ def serve(settings: Mapping[str, str], *, host: str, port: int) -> int:
     print(f"http://{f'[{host}]' if ':' in host else host}:{port} in some seconds, until it is interrupted", flush=True)
     with as_file(files("erpd_hub.spaces")) as folder:
         process = subprocess.Popen([sys.executable, "app.py"], cwd=folder, env=environment)
-        earlier = signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # or it would be left behind
+        asked = []
+
+        def stop(number: int, _: object) -> None:
+            asked.append(number)
+            process.terminate()  # or it would be left behind
+
+        earlier = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            return process.wait()
-        except KeyboardInterrupt:
-            process.terminate()
-            process.wait()
-            return 0
+            code = process.wait()
         finally:
-            signal.signal(signal.SIGTERM, earlier)
+            for number, handler in earlier.items():
+                signal.signal(number, handler)
+        return 0 if asked else code
 
 
 def _refuse_taken(host: str, port: int) -> None:

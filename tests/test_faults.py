@@ -184,7 +184,7 @@ def test_an_interrupted_run_says_so_and_goes_on(tmp_path):
     )
     home = tmp_path / "home"
     done = cli("run", recipe, home=home, script=("-c", code), expect=128 + signal.SIGINT)
-    assert done.stderr.endswith("erpd-hub: interrupted; what is finished is kept, the same command goes on from it\n")
+    assert done.stderr.endswith("erpd-hub: interrupted; finished artifacts are kept\n")
     assert "Traceback" not in done.stderr
     preview = json.loads(cli("run", recipe, "--dry-run", "--json", home=home).stdout)
     assert [node["will"] for node in preview["nodes"]] == ["push"]

@@ -4,9 +4,12 @@ import ast
 import importlib
 import json
 import math
+import os
 import random
 import re
+import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -855,6 +858,33 @@ def test_what_the_command_cannot_do_is_refused() -> None:
         spaces.serve({}, host="127.0.0.1", port=taken.getsockname()[1])
     with pytest.raises(ConfigError, match="expected no --run, got micro"):
         space_command(run="micro", push=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_space_that_is_stopped_takes_its_server_along_and_ends_well(tmp_path: Path, number: signal.Signals) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    code = (
+        "import signal, subprocess, sys\n"
+        "from erpd_hub import spaces\n"
+        "start = subprocess.Popen\n"
+        "def started(*words, **options):\n"
+        "    process = start(*words, **options)\n"
+        "    print(process.pid, flush=True)\n"
+        "    return process\n"
+        "subprocess.Popen = started\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"sys.exit(spaces.serve({{}}, host='127.0.0.1', port={port}))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert process.stdout is not None
+    process.stdout.readline()  # the address
+    server = int(process.stdout.readline())
+    time.sleep(0.2)  # from there on it waits
+    process.send_signal(number)
+    assert process.wait(timeout=60) == 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(server, 0)
 
 
 def _put(space, hub: HfApi, repo: str, path: str, content: str | bytes, *, kind: str = "model") -> Any:

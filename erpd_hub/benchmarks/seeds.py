@@ -1,4 +1,4 @@
-"""The claims that the README makes of the quick start, checked on the seeds of a sweep."""
+"""What was expected of the quick start before it was measured, checked on the seeds of a sweep."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ class Claim(NamedTuple):
     value: Callable[[dict[str, dict[str, Any]]], float]
 
 
-# What the tiny setting shows, with room for seeds; that a student beats its teacher is not among them.
+# Fixed beforehand and kept whatever the seeds say; that a student beats its teacher is not among them.
 QUICKSTART_CLAIMS = (
     Claim("teacher at least 15 points above base", lambda r: r["teacher"]["avg"] - r["base"]["avg"] - 0.15),
     Claim("student at least 8 points above base", lambda r: r["student"]["avg"] - r["base"]["avg"] - 0.08),

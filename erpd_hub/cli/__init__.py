@@ -52,7 +52,7 @@ def main() -> None:
         app()  # typer reports mistakes in the arguments by itself, with exit code 2
     except SystemExit as end:
         if end.code == _INTERRUPTED:
-            print("erpd-hub: interrupted; what is finished is kept, the same command goes on from it", file=sys.stderr)
+            print("erpd-hub: interrupted; finished artifacts are kept", file=sys.stderr)
         raise
     except ErpdError as error:
         print(plain_lines(f"erpd-hub: {error}"), file=sys.stderr)

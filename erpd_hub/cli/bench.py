@@ -18,7 +18,7 @@ def seeds(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """`sweep --seeds`, and whether the README's claims of the quick start hold on every one of them."""
+    """`sweep --seeds`, and which expectations of the quick start, fixed beforehand, hold on every one of them."""
     from erpd_hub.benchmarks.seeds import check_claims
     from erpd_hub.comparing.sweep_run import run_sweep
     from erpd_hub.comparing.sweep_tables import print_checks, print_sweep
