@@ -52,7 +52,7 @@ class OutcomeFit:
         """
         graded = ~np.isnan(labels)
         kept: np.ndarray = np.repeat(graded, lengths)
-        outcomes = np.repeat(labels[graded].astype(np.float64), lengths[graded])
+        outcomes: np.ndarray = np.repeat(labels[graded].astype(np.float64), lengths[graded])
         self._outcomes.add(outcomes)
         self._errors.add(outcomes - values[kept])
 

@@ -15,7 +15,7 @@ from erpd_hub.recipe import load_recipe
 from erpd_hub.recipe_files import shipped_recipes
 from erpd_hub.summary import reference_of
 
-RECORDERS = {"explained_variance": {"teacher"}, "gap": {"score"}, "low_tail": {"signal", "critic"}}
+RECORDERS = {"explained_variance": {"teacher", "critic", "score"}, "gap": {"score"}, "low_tail": {"signal", "critic"}}
 """The stages whose records have such a metric; not every teacher sees the wrong responses that a gap needs."""
 OVERLAYS = sorted({name for item in experiments().values() for name in item.models.values() if "+" in name})
 

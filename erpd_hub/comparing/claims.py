@@ -11,7 +11,7 @@ from erpd_hub.evaluation.intervals import t_interval
 from erpd_hub.evaluation.paired import LabelsByProblem, compare
 
 NO_GAIN = 0.01
-"""[I] A gain of AVG@K that is at most this, in [0, 1], is none."""
+"""[I] A gain of AVG@K or of explained variance that is at most this is none."""
 
 MIN_SEEDS = 3
 """[I] Of fewer nothing is concluded: an accuracy is a multiple of 1 / samples, and two differences may agree to the

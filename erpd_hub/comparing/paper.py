@@ -19,7 +19,8 @@ from erpd_hub.recipe_files import suggestion
 Metric = Literal["avg", "kl_to_base", "entropy", "mean_length", "explained_variance", "gap", "low_tail"]
 """Of an evaluation, a probe, or a step's own record.
 
-`explained_variance` is that of a teacher's last step; `gap`, the log-prob of right minus that of wrong responses (nats
+`explained_variance` is that of a teacher's last step, or over all rollouts, of a critic's values or of the
+probabilities of a checkpoint that was scored on them; `gap`, the log-prob of right minus that of wrong responses (nats
 a token), that of a checkpoint scored on all rollouts; `low_tail` is how far the lowest 1 % on right responses lies
 below the median, in standard deviations: of a signal's log-ratios, or of a critic's values.
 """
