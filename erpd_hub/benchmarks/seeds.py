@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 
 class Claim(NamedTuple):
-    """A claim about one seed's checkpoints: `value` is positive where it holds."""
+    """A claim about one seed's checkpoints: `value` is not negative where it holds."""
 
     text: str
     value: Callable[[dict[str, dict[str, Any]]], float]
