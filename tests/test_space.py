@@ -28,10 +28,12 @@ from huggingface_hub import HfApi, SpaceCard
 from huggingface_hub.hf_file_system import HfFileSystemFile
 from tokenizers import Tokenizer, decoders
 from tokenizers.models import WordLevel
+from typer.testing import CliRunner
 
 from erpd_hub import spaces
 from erpd_hub.artifacts import FileRecord, digest_files
 from erpd_hub.checkpoint_role import weight_roles
+from erpd_hub.cli import app
 from erpd_hub.cli.space import space as space_command
 from erpd_hub.comparing.paper import experiments
 from erpd_hub.errors import ConfigError
@@ -858,6 +860,9 @@ def test_what_the_command_cannot_do_is_refused() -> None:
         spaces.serve({}, host="127.0.0.1", port=taken.getsockname()[1])
     with pytest.raises(ConfigError, match="expected no --run, got micro"):
         space_command(run="micro", push=True)
+    for port in ("0", "99999"):
+        done = CliRunner().invoke(app, ["space", "--port", port])
+        assert (done.exit_code, "--port" in done.output) == (2, True), done.output
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

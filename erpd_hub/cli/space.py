@@ -17,7 +17,7 @@ def space(
     endpoint: Endpoint = "local",
     namespace: Namespace = "local",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 7860,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
     push: Annotated[bool, typer.Option("--push", help="Put it on the Hub instead, as NAMESPACE/erpd-compare.")] = False,
     public: Public = False,
 ) -> None:
