@@ -103,7 +103,8 @@ def _collect(name_or_path: str, texts: dict[str, dict[str, Any]], within: tuple[
     data = parse_mapping(text, origin)
     above = data.pop("extends", None)
     for name in above if isinstance(above, list) else [] if above is None else [above]:
-        parent = name if name in shipped else str(folder / str(name))
+        named = isinstance(name, str) and all(part in shipped for part in name.split("+"))
+        parent = name if named else str(folder / str(name))
         if not isinstance(name, str) or parent in (*within, name_or_path):
             raise ConfigError(f"{origin}: extends: expected another recipe, got {name!r}")
         _collect(parent, texts, (*within, name_or_path))

@@ -222,3 +222,18 @@ def test_a_recipe_extends_another(tmp_path) -> None:
     parent.write_text("extends: ./child.yaml\nrun: x\n")
     with pytest.raises(ConfigError, match=r"extends: expected another recipe, got '\./child\.yaml'"):
         load_recipe(str(child))
+
+
+def test_a_file_extends_two_shipped_recipes_by_one_name_as_the_command_line_takes_them(tmp_path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("extends: table1+nbg4-3b\nrun: mine\n")
+    found, merged = load_recipe(str(mine)), load_recipe("table1+nbg4-3b")
+    assert found.run == "mine" and found.rounds == merged.rounds
+
+
+@pytest.mark.parametrize("value", ["[[quickstart]]", "{quickstart: 1}", "[3]"])
+def test_what_names_no_recipe_is_not_extended(tmp_path, value: str) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(f"extends: {value}\nrun: mine\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml: extends: expected another recipe, got"):
+        load_recipe(str(mine))
