@@ -31,6 +31,14 @@ def test_structure_is_probed_in_fp32_also_for_a_body_in_bf16() -> None:
     assert exact_layout(model, "packed", dtype="bfloat16") == "packed"
 
 
+@pytest.mark.parametrize(("change", "layout"), [(1e-4, "padded"), (1e-2, "single")])
+def test_rounding_of_another_batch_is_allowed_and_no_more(change: float, layout: str) -> None:
+    model = random_model("llama")
+    inner = model.model.norm.forward
+    model.model.norm.forward = lambda hidden: inner(hidden) * (1 + change * (len(hidden) > 1))
+    assert exact_layout(model, "auto", dtype="float32") == layout
+
+
 def test_an_unknown_change_of_the_logits_is_refused() -> None:
     model = random_model("llama")
     inner = model.lm_head.forward

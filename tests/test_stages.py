@@ -156,6 +156,13 @@ def test_log_probs_at_another_temperature_are_refused(tmp_path, parts) -> None:
         make_signal(tmp_path / "signal", parts, "warm", "policy-logprobs")
 
 
+def test_log_probs_in_another_layout_are_refused_with_the_remedy(tmp_path, parts) -> None:
+    parts["alone"] = tmp_path / "alone"
+    score_into(parts["alone"], parts["rollouts"], parts["other"], layout="single")
+    with pytest.raises(ArtifactError, match=r"expected layout padded .* got single; .*\(scoring.layout: single serves"):
+        make_signal(tmp_path / "signal", parts, "alone", "policy-logprobs")
+
+
 def test_log_probs_of_other_rollouts_are_refused(tmp_path, parts) -> None:
     parts["elsewhere"] = tmp_path / "elsewhere"
     score_into(parts["elsewhere"], write_rollouts(tmp_path / "others", label=1), parts["other"])

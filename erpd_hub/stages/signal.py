@@ -71,6 +71,7 @@ def run(
 
 _RAW = ("numerator", "denominator")
 """The sides that a signal is the difference of."""
+_REMEDY = {"layout": " (scoring.layout: single serves every model)"}
 
 
 def _common_score_info(infos: dict[str, ScoreInfo], rollouts_digest: str) -> ScoreInfo:
@@ -87,7 +88,7 @@ def _common_score_info(infos: dict[str, ScoreInfo], rollouts_digest: str) -> Sco
             if getattr(info, field) != getattr(expected, field):
                 raise ArtifactError(
                     f"{name}: expected {field} {getattr(expected, field)} as in old, got {getattr(info, field)}; "
-                    "score all checkpoints alike, their difference is the signal"
+                    f"score all checkpoints alike, their difference is the signal{_REMEDY.get(field, '')}"
                 )
     return expected
 
