@@ -1,5 +1,6 @@
 """Fully on-policy reinforcement learning between the offline rounds."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, PositiveFloat, PositiveInt, model_validator
@@ -8,6 +9,10 @@ from erpd_hub.config.losses import GRPOLoss, TeacherLoss
 from erpd_hub.config.sampling import Decoding, EngineConfig, ServerEngine, TransformersEngine, check_reward
 from erpd_hub.config.training import TrainingConfig
 from erpd_hub.fields import Later, LocalOnly, Operational, PromptsRef, UserCode
+
+_TRL_LOSSES = ("grpo", "sapo", "gspo", "cispo", "vespo")
+"""Those that GRPOTrainer has with our divisor; it divides Dr. GRPO's by the most tokens there may be, we by the longest
+response."""
 
 
 class OnlineConfig(TrainingConfig):
@@ -18,6 +23,9 @@ class OnlineConfig(TrainingConfig):
     """
 
     stage: Literal["online"] = "online"
+    backend: Annotated[Literal["own", "trl"], Later] = "own"
+    """`trl` samples and trains in TRL's GRPOTrainer, in one process: the same prompts, grading, loss and optimizer by
+    another program, whose samples are others. What it has not is refused."""
     prompts: PromptsRef
     """Gone through in random order, anew when all have been used."""
     loss: TeacherLoss = GRPOLoss(type="grpo")
@@ -65,3 +73,28 @@ class OnlineConfig(TrainingConfig):
         if self.loss.right_only:
             raise ValueError(f"loss.type: expected one that learns from wrong responses too, got {self.loss.type}")
         return self
+
+    @model_validator(mode="after")
+    def _trl_can(self) -> "OnlineConfig":
+        if self.backend == "trl" and (misfit := next(self._beyond_trl(), None)):
+            raise ValueError(f"{misfit}; or take backend: own")
+        return self
+
+    def _beyond_trl(self) -> Iterator[str]:
+        """What TRL's trainer cannot do as it is said here: the place, what would do, what was got."""
+        if self.loss.type not in _TRL_LOSSES:
+            yield f"loss.type: expected {', '.join(_TRL_LOSSES)} with backend: trl, got {self.loss.type}"
+        if not isinstance(self.engine, TransformersEngine):
+            yield f"engine.type: expected transformers with backend: trl, got {self.engine.type}"
+        elif self.engine.dtype not in ("auto", self.dtype):
+            yield f"engine.dtype: expected auto or {self.dtype}, as trained, with backend: trl, got {self.engine.dtype}"
+        elif self.engine.batch_tokens != TransformersEngine().batch_tokens:
+            yield "engine.batch_tokens: expected nothing with backend: trl, which samples a whole step in one batch"
+        if self.logprob_temperature != self.decoding.temperature:
+            drawn, scored = self.decoding.temperature, self.logprob_temperature
+            yield f"logprob_temperature: expected decoding's, {drawn:g}, with backend: trl, got {scored:g}"
+        if self.layout not in ("auto", "padded"):
+            yield f"layout: expected padded or auto with backend: trl, got {self.layout}"
+        for name, only in (("kl_to_start", False), ("lora", None), ("activation_offload", False), ("parallel", "auto")):
+            if (got := getattr(self, name)) != only:
+                yield f"{name}: expected {str(only).lower()} with backend: trl, got {str(got).lower()}"
