@@ -16,6 +16,16 @@ class ConfigError(ErpdError):
     exit_code = 2
 
 
+class UnknownRecipe(ConfigError):
+    """No recipe has this name."""
+
+    def __init__(self, name: str, message: str, hint: str) -> None:
+        """`hint` is what the name may have been meant to be, after the message."""
+        super().__init__(message + hint)
+        self.name = name
+        self.message = message
+
+
 class ArtifactError(ErpdError):
     """An artifact that is missing, unfinished, altered or of the wrong kind."""
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from erpd_hub.errors import ConfigError
+from erpd_hub.errors import ConfigError, UnknownRecipe
 
 
 class _Loader(yaml.SafeLoader):
@@ -95,11 +95,9 @@ def _collect(name_or_path: str, texts: dict[str, dict[str, Any]], within: tuple[
         origin, folder = name_or_path, Path()
         text = f"extends: [{name_or_path.replace('+', ', ')}]"
     else:
-        hint = suggestion(name_or_path, list(shipped))
-        raise ConfigError(
-            f"{name_or_path}: expected a recipe name ({', '.join(sorted(shipped))}), two with + between, or a "
-            f".yaml file{hint}"
-        )
+        names = ", ".join(sorted(shipped))
+        message = f"{name_or_path}: expected a recipe name ({names}), two with + between, or a .yaml file"
+        raise UnknownRecipe(name_or_path, message, suggestion(name_or_path, list(shipped)))
     data = parse_mapping(text, origin)
     above = data.pop("extends", None)
     for name in above if isinstance(above, list) else [] if above is None else [above]:

@@ -3,20 +3,30 @@
 from functools import cache
 
 import pytest
+from conftest import cli
 
 from erpd_hub import config as c
 from erpd_hub.comparing.claims import RECORDED
-from erpd_hub.comparing.paper import SELECTION_BENCHMARK, experiments, get_experiment, recipe_of
+from erpd_hub.comparing.paper import SELECTION_BENCHMARK, experiments, get_experiment, recipe_of, recipes_of
+from erpd_hub.comparing.paper_rows import paper_rows, print_paper_rows
 from erpd_hub.comparing.reproduce import METRICS
 from erpd_hub.errors import ConfigError
 from erpd_hub.nodes import Edge, Node, Plan
 from erpd_hub.plan import make_plan
+from erpd_hub.planning.bill import base_facts
 from erpd_hub.recipe import load_recipe
 from erpd_hub.recipe_files import shipped_recipes
 from erpd_hub.summary import reference_of
 
-RECORDERS = {"explained_variance": {"teacher", "critic", "score"}, "gap": {"score"}, "low_tail": {"signal", "critic"}}
+RECORDERS = {
+    "explained_variance": {"teacher", "critic", "score"},
+    "mean_squared_error": {"score"},
+    "gap": {"score"},
+    "low_tail": {"signal", "critic"},
+}
 """The stages whose records have such a metric; not every teacher sees the wrong responses that a gap needs."""
+PUBLISHED = {"nemotron-4b": 4.5, "acereason-7b": 7.6, "justrl-1.5b": 1.5}
+"""Billions of parameters of Minitron-4B-Width, Qwen2.5-Math-7B and Qwen2.5-Math-1.5B."""
 OVERLAYS = sorted({name for item in experiments().values() for name in item.models.values() if "+" in name})
 
 
@@ -40,7 +50,7 @@ def measured(recipe: str) -> tuple[set[tuple[str, str]], set[str]]:
 def test_every_table_and_figure_with_numbers_is_there() -> None:
     tables = {f"table{number}" for number in range(1, 13)}
     figures = {"fig2b", "fig4", "fig5", "fig6", "fig7", "fig8", "fig9", "fig10"}
-    assert set(experiments()) == tables | figures | {"table11-code"}
+    assert set(experiments()) == tables | figures | {"table11-code", "fig5-settings"}
     assert list(experiments())[:2] == ["table1", "table2"]
 
 
@@ -57,6 +67,38 @@ def test_every_row_is_measured_by_its_recipe(name: str) -> None:
                 for column in needed:
                     found = ref in probed if column in METRICS else (ref, column) in evaluated
                     assert found or (ref == "base" and column in METRICS), f"{model} {label}: {ref} {column}"
+
+
+@pytest.mark.parametrize("name", experiments())
+def test_every_row_has_a_counterpart_in_the_twin_or_a_note_says_why_not(name: str) -> None:
+    item = get_experiment(name)
+    rows = [row.tiny for rows in item.rows.values() for row in rows.values()]
+    checkpoints = {ref for ref, _ in measured(item.tiny)[0]}
+    assert {ref for ref in rows if ref is not None} <= checkpoints
+    assert (None in rows) == any(note.startswith("no counterpart in the twin") for note in item.notes)
+
+
+def test_fig5s_recipe_has_every_checkpoint_that_its_claims_name() -> None:
+    item = get_experiment("fig5")
+    plan = plan_of(item.models["Qwen3-4B"])
+    evaluated = {ref for ref, benchmark in measured(item.models["Qwen3-4B"])[0] if benchmark == SELECTION_BENCHMARK}
+    steps = {node.name.removeprefix("r1/"): node.config for node in plan.nodes}
+    sides = {side for claim in item.claims for side in (claim.more, claim.less) if isinstance(side, str)}
+    assert sides <= evaluated | steps.keys()
+    assert {f"mse@step-{step}" for step in steps["mse"].save_steps} | {"mse"} <= evaluated
+    assert (steps["critic"].stage, steps["critic"].steps) == ("critic", steps["mse"].steps)
+
+
+def test_the_bill_says_which_row_is_which_step_and_how_to_ask_for_the_other_models(capsys) -> None:
+    found = paper_rows("table4", "NBG4-3B distillation")
+    distilled = {row["row"]: (row["reported"], row["ref"], row["tiny"]) for row in found["rows"]}
+    assert distilled["Distill, step 32"] == ([73.3], ["sapo-120-student"], "r1/round-student")
+    assert {row["model"] for row in paper_rows("table4", "tiny")["rows"]} == {"NBG4-3B", "NBG4-3B distillation"}
+    print_paper_rows(paper_rows("table4", "NBG4-3B"))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "NBG4-3B On-policy, step 50 67.2 r1/online-1@step-50 r1/online-1@step-16" in shown
+    assert "note: no counterpart in the twin" in shown
+    assert "table5-kl+nbg4-3b: erpd-hub reproduce table4 --model 'NBG4-3B distillation'" in shown
 
 
 @pytest.mark.parametrize("name", experiments())
@@ -78,7 +120,8 @@ def test_every_claim_is_measured_by_the_twin(name: str) -> None:
 
 def test_every_twin_has_a_control_and_the_rounds_of_its_table() -> None:
     for name, item in experiments().items():
-        assert any(claim.says.startswith("control: ") for claim in item.claims), name
+        of_paper = [claim for claim in item.claims if not claim.says.startswith("ours: ")]
+        assert not of_paper or any(claim.says.startswith("control: ") for claim in of_paper), name
     for name in ("table2", "table6", "table11"):
         item = get_experiment(name)
         named = {side for claim in item.claims for side in (claim.more, claim.less) if claim.metric == "avg"}
@@ -125,6 +168,13 @@ def test_numbers_are_those_of_the_paper() -> None:
 def test_the_selection_benchmark_selects_in_the_recipes_too() -> None:
     select = [node.config for node in plan_of("table1").nodes if isinstance(node.config, c.SelectConfig)]
     assert {item.benchmark for item in select} == {SELECTION_BENCHMARK}
+
+
+def test_an_experiment_that_is_asked_for_as_a_recipe_is_told_its_recipes(tmp_path) -> None:
+    said = cli("plan", "table3", home=tmp_path, expect=2).stderr
+    assert said.endswith("or a .yaml file; table3 is an experiment: its recipes are table3-online, tiny-online\n")
+    assert "fig10 is an experiment: its recipes are table12-masks, tiny-masks" in recipes_of("fig10+nbg4-3b")
+    assert recipes_of("tabel") == ""
 
 
 def test_models_and_twins_by_name() -> None:
@@ -180,6 +230,25 @@ def test_the_race_has_the_papers_settings() -> None:
     assert strategies == [1, 1, 1, 3, 2, 2]
 
 
+def test_online_training_starts_from_the_rounds_of_table_2_in_any_namespace() -> None:
+    plan = make_plan(load_recipe("table3-online", ["namespace=you"]))
+    assert all(node.repo_id.startswith("you/") for node in plan.nodes)
+    sources = {str(edge.source) for node in plan.nodes for edge in node.inputs}
+    assert not any(source.startswith("local/") for source in sources)
+    rounds, shared = (load_recipe(name).rounds for name in ("table3-online", "table2-rounds"))
+    for ours, theirs in zip(rounds[:4], shared, strict=False):
+        assert {"student", "rollouts"} <= ours.steps.keys() and ours.policy == theirs.policy
+    assert (rounds[0].steps["online"].steps, rounds[4].steps["late"].steps) == (50, 60)
+    assert "rollouts" not in rounds[4].steps, "an online phase samples by itself"
+
+
+def test_every_model_has_a_bill_without_a_hub() -> None:
+    shapes = {name: base_facts(plan_of(name)) for item in experiments().values() for name in item.models.values()}
+    assert None not in shapes.values()
+    billions = {name: round(shapes[f"table10-models+{name}"].params / 1e9, 1) for name in PUBLISHED}
+    assert billions == PUBLISHED
+
+
 def test_an_overlay_changes_the_model_and_nothing_of_the_experiment() -> None:
     plain, other = (load_recipe(name).rounds[0].steps for name in ("table5-kl", "table5-kl+nbg4-3b"))
     assert other["base"].source == "Nanbeige/Nanbeige4-3B-Thinking-2511"
@@ -197,6 +266,10 @@ def test_evaluations_decode_as_the_model_does_by_default() -> None:
     }
     assert {name for name, found in kept.items() if len(found) > 1} == set()
     assert (kept["table1"], kept["table1+nbg4-3b"], kept["table11-rounds"]) == ({20}, {0}, {20})
+    for name in ("qwen3.5-9b-code", "table11-rounds", "table11-rounds+qwen3.5-27b"):
+        drawn = [node.config for node in plan_of(name).nodes if isinstance(node.config, sampling)]
+        penalties = {type(config): config.decoding.presence_penalty for config in drawn}
+        assert penalties == {c.RolloutConfig: 0.0, c.EvaluateConfig: 1.5}, "[S] of the reported numbers"
 
 
 def test_the_means_that_the_paper_prints_are_those_of_its_columns() -> None:

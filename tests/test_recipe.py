@@ -1,9 +1,12 @@
 """Recipes: what is accepted, what is refused, and how the refusal reads."""
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from erpd_hub import config as c
 from erpd_hub.cli.stages import single_step
@@ -17,12 +20,58 @@ from erpd_hub.recipe_files import shipped_recipes
 from erpd_hub.references import PathRef, RepoRef, ReservedRef, StepRef, parse_reference
 
 HERE = Path(__file__).parent
+TAG = re.compile(r"\[(?:P|S2?|D|I|U)\b")
+NUMBER = re.compile(r"[\d.]+(?:e[-+]?\d+)?")
+UNTAGGED = ("seed", "strategy", "checkpoint_every", "micro_batch_tokens")
+"""Of no evidence: names of a draw and of a preset (Fig. 3), and how a stage runs, which is no part of what it makes."""
 
 
 @pytest.mark.parametrize("name", sorted(shipped_recipes()))
 def test_every_shipped_recipe_parses_and_plans(name):
     plan = make_plan(load_recipe(name))
     assert plan.nodes and not cautions(plan)
+
+
+def _untagged(text: str) -> Iterator[str]:
+    """Numbers of a recipe without an evidence tag on their line, on a key's above them within the step, or in the
+    comment right over one of these."""
+    lines = text.splitlines()
+    seen: set[int] = set()
+
+    def tagged(line: int) -> bool:
+        first = line
+        while first and lines[first - 1].lstrip().startswith("#"):
+            first -= 1
+        return any(TAG.search(lines[number]) for number in range(first, line + 1))
+
+    def walk(node: yaml.Node, key: str, keys: tuple[int, ...]) -> Iterator[str]:
+        if id(node) in seen:  # an alias
+            return
+        seen.add(id(node))
+        line = node.start_mark.line
+        if isinstance(node, yaml.MappingNode):
+            for name, value in node.value:
+                section = name.value in ("steps", "defaults", "rounds")
+                yield from walk(value, name.value, () if section else (*keys, name.start_mark.line))
+        elif isinstance(node, yaml.SequenceNode):
+            for value in node.value:
+                yield from walk(value, key, keys)
+        elif NUMBER.fullmatch(node.value) and key not in UNTAGGED and not any(map(tagged, (*keys, line))):
+            yield f"line {line + 1}: {key} {node.value}"
+
+    return walk(yaml.compose(text), "", ())
+
+
+def test_numbers_without_a_tag_are_found() -> None:
+    text = "steps:\n  # [P]\n  a: {b: 1,\n    c: 2}\n  d:\n    e: 3  # [S]\n    f: [4]\n  g: {strategy: 1, h: 1e-6}\n"
+    assert list(_untagged(text)) == ["line 7: f 4", "line 8: h 1e-6"]
+
+
+def test_every_number_of_a_recipe_for_gpus_has_its_evidence() -> None:
+    engines = {name: load_recipe(name).rounds[0].steps["rollouts"].engine for name in shipped_recipes()}
+    on_gpus = [name for name, engine in engines.items() if isinstance(engine, c.VLLMEngine)]
+    assert len(on_gpus) > 20
+    assert {name: found for name in on_gpus if (found := list(_untagged(shipped_recipes()[name])))} == {}
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,19 @@ from conftest import cli
 
 from erpd_hub.benchmarks.seeds import check_claims
 from erpd_hub.comparing.claims import Measured, judge, judge_over_seeds
-from erpd_hub.comparing.joining import join, plan_identity, refuse_other
-from erpd_hub.comparing.over_seeds import checkpoints_over_seeds, fingerprints_over_seeds, markdown, overview
+from erpd_hub.comparing.joining import join, plan_identity, renew
+from erpd_hub.comparing.over_seeds import (
+    METRICS,
+    checkpoints_over_seeds,
+    fingerprints_over_seeds,
+    markdown,
+    overview,
+    page_name,
+)
 from erpd_hub.comparing.paper import Claim, Experiment, get_experiment
 from erpd_hub.comparing.reproduce import beside
 from erpd_hub.comparing.reproduction import seed_plans
-from erpd_hub.comparing.result_pages import add_to_report, read_report, write_pages
+from erpd_hub.comparing.result_pages import OVERVIEW, add_to_report, overview_page, read_report
 from erpd_hub.errors import ConfigError
 
 MICRO_TWIN = Path(__file__).parent / "micro_twin.yaml"
@@ -240,36 +247,60 @@ def test_seeds_that_two_have_measured_at_once_are_all_kept(tmp_path) -> None:
     def one(seed: int) -> dict[str, Any]:
         return _report({seed: {"student": _measured(12), "base": _measured(10)}}, [_summary(0.6, str(seed) * 64)])
 
-    claims = [Claim(says="better", more="student", less="base"), Claim(says="late", more="late", less="base")]
-    assert add_to_report(tmp_path, one(2), claims)["seeds"] == [2]
-    assert add_to_report(tmp_path, one(1), claims)["seeds"] == [1, 2]
-    assert add_to_report(tmp_path, one(2), claims) == read_report(tmp_path, "table1", "tiny")
+    about = _asking(Claim(says="better", more="student", less="base"), Claim(says="late", more="late", less="base"))
+    assert add_to_report(tmp_path, about, one(2))["seeds"] == [2]
+    assert add_to_report(tmp_path, about, one(1))["seeds"] == [1, 2]
+    kept = add_to_report(tmp_path, about, one(2))
+    assert json.loads(json.dumps(kept)) == read_report(tmp_path, "table1", "tiny")
     (tmp_path / "table10.json").write_text("{")
     with pytest.raises(ConfigError, match=r"table10.json: expected a report, got .*; remove it"):
         read_report(tmp_path, "table1", "tiny")
 
 
 def _near(value: object) -> object:
-    numbers = isinstance(value, float | tuple) and None not in (value if isinstance(value, tuple) else ())
-    return pytest.approx(value) if numbers else value
+    if isinstance(value, list | tuple):
+        return tuple(map(_near, value))
+    return pytest.approx(value, abs=1e-9) if isinstance(value, float) else value
+
+
+def _asking(*claims: Claim) -> Experiment:
+    return get_experiment("table1").model_copy(update={"claims": claims})
 
 
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"plan": "other"}, "plan"),
-        ({"schema": "older", "experiment": "table2"}, "schema and experiment"),
-        ({"claims": []}, "claims"),
-        ({"claims": [{"says": "a claim of another version"}] * 2}, "claims"),
+        ({"plan": "other"}, "the same plan"),
+        ({"schema": "older", "experiment": "table2"}, "the same schema and experiment"),
+        ({"claims": [], "checkpoints": []}, "this version: it cannot answer 'better'"),
+        ({"claims": [{"says": "a claim of another version"}], "checkpoints": []}, "this version: it cannot answer"),
     ],
 )
-def test_a_report_of_another_plan_or_other_claims_is_not_added_to(changed: dict[str, Any], named: str) -> None:
+def test_a_report_of_another_plan_or_that_cannot_answer_is_not_added_to(changed: dict[str, Any], named: str) -> None:
     report = _report({7: {"student": _measured(10), "base": _measured(10)}}, [_summary(0.5, "a" * 64)])
-    claims = [Claim(says="better", more="student", less="base"), Claim(says="late", more="late", less="base")]
-    refuse_other(report, claims, report)
-    refuse_other(report | {"model": "./elsewhere/twin.yaml"}, claims, report)
-    with pytest.raises(ConfigError, match=f"not of the same {named}, so its seeds 7 cannot be pooled"):
-        refuse_other(report | changed, claims, report)
+    about = _asking(Claim(says="better", more="student", less="base"), Claim(says="late", more="late", less="base"))
+    renew(report, about, report)
+    renew(report | {"model": "./elsewhere/twin.yaml"}, about, report)
+    with pytest.raises(ConfigError, match=f"not of {named}.*, so its seeds 7 cannot be pooled"):
+        renew(report | changed, about, report)
+
+
+def test_a_report_answers_new_claims_from_what_it_has_measured() -> None:
+    summaries = [_summary(0.5, "a" * 64), _summary(0.6, "b" * 64), _summary(0.8, "c" * 64)]
+    report = _report({seed: {"student": _measured(10), "base": _measured(10)} for seed in (7, 8, 9)}, summaries)
+    base = report["checkpoints"][0]
+    report["checkpoints"].append(base | {"ref": "other", "avg": [0.4, None, 0.6], "kl_to_base": [0.25, 0.5, 0.25]})
+    avg = Claim(says="new", more=base["ref"], less="other")
+    kl = Claim(says="dearer", more="other", less="other", metric="kl_to_base", expect="no_gain")
+    renewed = renew(report, _asking(avg, kl), report)
+    one, two = renewed["claims"]
+    assert one["by_seed"] == (pytest.approx(0.1), None, pytest.approx(0.2)) and one["verdict"] == "not measured"
+    assert (one["value_more"], one["value_less"]) == (pytest.approx(0.65), pytest.approx(0.5)), "of the seeds with both"
+    assert two["by_seed"] == (0, 0, 0) and two["verdict"] == "shown"
+    assert renewed["title"] == get_experiment("table1").title and renewed["seeds"] == report["seeds"]
+    twice = report | {"checkpoints": [*report["checkpoints"], base | {"benchmark": "another"}]}
+    with pytest.raises(ConfigError, match="cannot answer 'new'"):
+        renew(twice, _asking(avg), report)
 
 
 def test_a_plan_is_the_same_at_every_seed_and_another_with_another_config() -> None:
@@ -283,15 +314,25 @@ def test_a_plan_is_the_same_at_every_seed_and_another_with_another_config() -> N
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 
 
-def test_the_documented_results_are_what_was_reported(tmp_path) -> None:
+def test_the_documented_results_are_what_was_reported() -> None:
     reports = [json.loads(path.read_text()) for path in RESULTS.glob("*.json")]
     assert reports
     for found in reports:
         assert found["claims"] == json.loads(json.dumps([_again(claim) for claim in found["claims"]]))
-        write_pages(found, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in RESULTS.iterdir()}
-    for path in tmp_path.iterdir():
-        assert path.read_text() == (RESULTS / path.name).read_text(), path.name
+        about = _derived(get_experiment(found["experiment"]))
+        kept = [claim for claim in found["claims"] if claim["metric"] in METRICS]
+        for claim, same in zip(renew(found | {"claims": []}, about, found)["claims"], kept, strict=True):
+            assert claim == {name: _near(value) for name, value in same.items()}
+        page = RESULTS / f"{page_name(found)}.md"
+        assert page.read_text() == markdown(found, page.with_suffix(".png").name)
+        assert page.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert len(list(RESULTS.iterdir())) == 3 * len(reports) + 1
+    assert (RESULTS / OVERVIEW).read_text() == overview_page(RESULTS)
+
+
+def _derived(about: Experiment) -> Experiment:
+    """With those claims that a report can answer from its checkpoints."""
+    return about.model_copy(update={"claims": tuple(claim for claim in about.claims if claim.metric in METRICS)})
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
@@ -325,6 +366,8 @@ def test_the_readme_counts_the_verdicts_that_the_results_have() -> None:
         ("docs/mse.md", "fig5", "student", "student-s1"),
         ("docs/mse.md", "fig5", "student", "control"),
         ("README.md", "table1", "ce-student@step-8", "ce-student-no-teacher@step-8"),
+        ("README.md", "table1", "ce-student", "ce-student-tuned-1-7e-4"),
+        ("README.md", "fig2b", "ce-student", "ce-student-single-stage@step-16"),
         ("README.md", "table7", "recovered-student@step-8", "base"),
         ("README.md", "table7", "recovered-student@step-16", "base"),
         ("README.md", "table7", "recovered-student", "base"),

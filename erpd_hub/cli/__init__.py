@@ -28,7 +28,7 @@ from erpd_hub.cli import (
     stages,
     sweep,
 )
-from erpd_hub.errors import ErpdError
+from erpd_hub.errors import ErpdError, UnknownRecipe
 from erpd_hub.plain import PlainFormatter, plain_lines
 
 _PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -55,13 +55,23 @@ def main() -> None:
             print("erpd-hub: interrupted; finished artifacts are kept", file=sys.stderr)
         raise
     except ErpdError as error:
-        print(plain_lines(f"erpd-hub: {error}"), file=sys.stderr)
+        print(plain_lines(f"erpd-hub: {_message(error)}"), file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         remedy = "; the same command goes on from here" if error.errno in _PASSING else ""
         print(f"erpd-hub: {place}{error.strerror or error}{remedy}", file=sys.stderr)
         sys.exit(1)
+
+
+def _message(error: ErpdError) -> str:
+    """What went wrong; where an experiment of the paper was asked for as a recipe, with the recipes that it has."""
+    if not isinstance(error, UnknownRecipe):
+        return str(error)
+    from erpd_hub.comparing.paper import recipes_of
+
+    found = recipes_of(error.name)
+    return f"{error.message}; {found}" if found else str(error)
 
 
 @app.callback()

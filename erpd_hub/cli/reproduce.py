@@ -53,7 +53,7 @@ def reproduce(
             raise ConfigError("--seeds: expected --tiny beside it; of a run without, the seed is a key: seed=1")
         name, plans = reproduction.seed_plans(experiment, model, read_seeds(seeds), overrides or [])
         if dry_run:
-            reproduction.bill(plans[0], gpus=gpus, gpu=gpu, as_json=as_json, dry_run=True)
+            reproduction.bill(experiment, name, plans[0], gpus=gpus, gpu=gpu, as_json=as_json, dry_run=True)
         else:
             found: dict[str, Any]
             with stdout_for_json(as_json):
@@ -66,7 +66,7 @@ def reproduce(
         raise ConfigError("--output: expected --seeds beside it; a single run prints its report, --json for programs")
     name, plan = reproduction.runs(experiment, model, tiny=tiny, overrides=overrides or [])
     if dry_run or not (tiny or yes):
-        reproduction.bill(plan, gpus=gpus, gpu=gpu, as_json=as_json, dry_run=dry_run)
+        reproduction.bill(experiment, name, plan, gpus=gpus, gpu=gpu, as_json=as_json, dry_run=dry_run)
         return
     with stdout_for_json(as_json):
         found = reproduction.report(experiment, name, plan, tiny=tiny, gpus=gpus)

@@ -121,6 +121,10 @@ def _explained_variance(record: Mapping[str, Any]) -> float | None:
     return record.get("explained_variance")
 
 
+def _mean_squared_error(record: Mapping[str, Any]) -> float | None:
+    return record.get("mean_squared_error")
+
+
 def _gap(record: Mapping[str, Any]) -> float | None:
     if "logprob_positive" not in record or "logprob_negative" not in record:
         return None
@@ -137,6 +141,7 @@ def _low_tail(record: Mapping[str, Any]) -> float | None:
 
 RECORDED: Mapping[str, Callable[[Mapping[str, Any]], float | None]] = {
     "explained_variance": _explained_variance,
+    "mean_squared_error": _mean_squared_error,
     "gap": _gap,
     "low_tail": _low_tail,
 }

@@ -8,16 +8,17 @@ is what `plan_identity` hashes and what a report says of itself; one of another 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from erpd_hub.comparing.claims import judge_differences
 from erpd_hub.comparing.over_seeds import METRICS
-from erpd_hub.comparing.paper import Claim
+from erpd_hub.comparing.paper import Claim, Experiment
 from erpd_hub.errors import ConfigError
 from erpd_hub.nodes import Edge, Plan
 
 _SAME = ("schema", "experiment", "plan")
-"""What two reports must share, and their claims; not the model's name, which for a user's own recipe is a path."""
+"""What two reports must share; not the model's name, which for a user's own recipe is a path."""
 
 
 def plan_identity(plan: Plan) -> str:
@@ -37,26 +38,46 @@ def _input(edge: Edge) -> list[Any]:
     return [edge.role, str(edge.source), edge.saved_step]
 
 
-def refuse_other(earlier: Mapping[str, Any], claims: Sequence[Claim], about: Mapping[str, Any]) -> None:
-    """Refuse a report that seeds of this plan may not be added to.
+def renew(earlier: Mapping[str, Any], about: Experiment, head: Mapping[str, Any]) -> dict[str, Any]:
+    """A report with the experiment's claims, title and notes as they are now, answered from what it has measured.
+
+    A claim is answered by one of the same comparison, or from the values of its two checkpoints.
 
     Args:
         earlier: The report.
-        claims: Of the experiment, as they are asked now.
-        about: The other things that must be the same: `_SAME`.
+        head: The other things that must be the same: `_SAME`.
 
     Raises:
-        ConfigError: it is of another plan, or answers other claims.
+        ConfigError: it is of another plan, or a claim asks for what it has not measured.
     """
-    differs = [name for name in _SAME if earlier.get(name) != about[name]]
-    asked = [{name: claim.get(name) for name in Claim.model_fields} for claim in earlier["claims"]]
-    differs += [] if asked == [claim.model_dump() for claim in claims] else ["claims"]
-    if differs:
+    differs = [name for name in _SAME if earlier.get(name) != head[name]]
+    answers = [_answer(earlier, claim) for claim in about.claims]
+    unknown = [claim.says for claim, answer in zip(about.claims, answers, strict=True) if answer is None]
+    if differs or unknown:
+        why = f"the same {' and '.join(differs)}" if differs else f"this version: it cannot answer {unknown[0]!r}"
         seeds = ", ".join(map(str, earlier["seeds"]))
         raise ConfigError(
-            f"--output: the report of {about['experiment']} there is not of the same {' and '.join(differs)}, so its "
+            f"--output: the report of {head['experiment']} there is not of {why}, so its "
             f"seeds {seeds} cannot be pooled with others; take another folder, or remove it and measure them again"
         )
+    return {**earlier, "title": about.title, "claim": about.claim, "notes": list(about.notes), "claims": answers}
+
+
+def _answer(report: Mapping[str, Any], claim: Claim) -> dict[str, Any] | None:
+    """The claim, judged over the report's seeds; None where it has not measured both sides."""
+    compared = (claim.metric, claim.more, claim.less)
+    for same in report["claims"]:
+        if (same.get("metric"), same.get("more"), same.get("less")) == compared:
+            known = None if same["value_more"] is None else (same["value_more"], same["value_less"])
+            return judge_differences(claim, known, same["by_seed"])._asdict()
+    sides = [[item for item in report["checkpoints"] if item["ref"] == ref] for ref in (claim.more, claim.less)]
+    if claim.metric not in METRICS or any(len(found) != 1 for found in sides):  # of several benchmarks: not said which
+        return None
+    pairs = list(zip(*(found[0][claim.metric] for found in sides), strict=True))
+    both = [pair for pair in pairs if None not in pair]
+    means = (fmean(more for more, _ in both), fmean(less for _, less in both)) if both else None
+    by_seed = [None if None in pair else pair[0] - pair[1] for pair in pairs]
+    return judge_differences(claim, means, by_seed)._asdict()
 
 
 def join(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:

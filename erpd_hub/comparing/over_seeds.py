@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 from erpd_hub.artifacts import LineageRecord
 from erpd_hub.comparing.claims import Verdict
+from erpd_hub.comparing.paper import get_experiment
 
 METRICS = ("avg", "kl_to_base", "entropy", "mean_length")
 _SHOWN = 16
@@ -58,8 +59,12 @@ def _kind(environment: Mapping[str, Any]) -> str:
 # ------------------------------------------------------------------------------------------- markdown
 
 
-def markdown(found: Mapping[str, Any]) -> str:
-    """The report of several seeds for a document; AVG@K in points, other metrics in their own units."""
+def markdown(found: Mapping[str, Any], picture: str | None = None) -> str:
+    """The report of several seeds for a document; AVG@K in points, other metrics in their own units.
+
+    Args:
+        picture: Name of the file with what each checkpoint gained against its KL, where there is one.
+    """
     model = [] if found["model"] == "tiny" else ["--model", found["model"]]
     seeds = ["--seeds", ",".join(map(str, found["seeds"]))]
     command = shlex.join(["erpd-hub", "reproduce", found["experiment"], *found["overrides"], "--tiny", *model, *seeds])
@@ -72,6 +77,8 @@ def markdown(found: Mapping[str, Any]) -> str:
         "",
         *(f"* {note}" for note in found["notes"]),
         *([""] if found["notes"] else []),
+        *([f"![Gain on the base against KL to the base, means over seeds]({picture})", ""] if picture else []),
+        *_paper_rows(found),
         *_checkpoints(found["checkpoints"]),
         "",
         *_artifacts(found),
@@ -137,20 +144,39 @@ def _difference(claim: Mapping[str, Any]) -> str:
     return f"{shown} ({scale * low:+.{digits}f} to {scale * high:+.{digits}f})"
 
 
+def _paper_rows(found: Mapping[str, Any]) -> list[str]:
+    """Each row of the paper, the step that measures it, and what its counterpart in the twin has."""
+    about = get_experiment(found["experiment"])
+    averages = {entry["ref"]: _average(entry) for entry in found["checkpoints"]}
+    rows = []
+    for model, recipe in about.models.items():
+        for label, row in about.rows.get(model, {}).items():
+            reported = " / ".join("-" if value is None else f"{value:g}" for value in row.reported)
+            steps = ", ".join(f"`{ref}`" for ref in row.ref)
+            twin = ("-", "-") if row.tiny is None else (f"`{row.tiny}`", averages.get(row.tiny, "-"))
+            rows.append(f"| {' | '.join((model, label, reported, f'{steps} of `{recipe}`', *twin))} |")
+    head = f"| model | row of the paper | reported: {' / '.join(about.columns)} | measured by | in the twin | AVG@K |"
+    return [head, "|---|---|---|---|---|---|", *rows, ""] if rows else []
+
+
 def _checkpoints(entries: Iterable[Mapping[str, Any]]) -> list[str]:
     rows = [
         "| checkpoint | role | AVG@K (sd over seeds) | KL to base | entropy | tokens |",
         "|---|---|---:|---:|---:|---:|",
     ]
     for entry in entries:
-        average = [100 * value for value in entry["avg"] if value is not None]
-        spread = f" ({stdev(average):.1f})" if len(average) > 1 else ""
-        cells = [f"{fmean(average):.1f}{spread}" if average else "-"]
+        cells = [_average(entry)]
         for metric, digits in (("kl_to_base", 4), ("entropy", 3), ("mean_length", 1)):
             values = [value for value in entry[metric] if value is not None]
             cells.append(f"{fmean(values):.{digits}f}" if values else "-")
         rows.append(f"| `{entry['ref']}` | {entry['role']} | {' | '.join(cells)} |")
     return rows
+
+
+def _average(entry: Mapping[str, Any]) -> str:
+    average = [100 * value for value in entry["avg"] if value is not None]
+    spread = f" ({stdev(average):.1f})" if len(average) > 1 else ""
+    return f"{fmean(average):.1f}{spread}" if average else "-"
 
 
 def _artifacts(found: Mapping[str, Any]) -> list[str]:

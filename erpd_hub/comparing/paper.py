@@ -16,13 +16,16 @@ from erpd_hub.errors import ConfigError
 from erpd_hub.fields import Config
 from erpd_hub.recipe_files import suggestion
 
-Metric = Literal["avg", "kl_to_base", "entropy", "mean_length", "explained_variance", "gap", "low_tail"]
+Metric = Literal[
+    "avg", "kl_to_base", "entropy", "mean_length", "explained_variance", "mean_squared_error", "gap", "low_tail"
+]
 """Of an evaluation, a probe, or a step's own record.
 
 `explained_variance` is that of a teacher's last step, or over all rollouts, of a critic's values or of the
-probabilities of a checkpoint that was scored on them; `gap`, the log-prob of right minus that of wrong responses (nats
-a token), that of a checkpoint scored on all rollouts; `low_tail` is how far the lowest 1 % on right responses lies
-below the median, in standard deviations: of a signal's log-ratios, or of a critic's values.
+probabilities of a checkpoint that was scored on them; `mean_squared_error` that of these probabilities from the
+outcome, which is MSE's loss; `gap`, the log-prob of right minus that of wrong responses (nats a token), that of a
+checkpoint scored on all rollouts; `low_tail` is how far the lowest 1 % on right responses lies below the median, in
+standard deviations: of a signal's log-ratios, or of a critic's values.
 """
 SELECTION_BENCHMARK = "hmmt_feb_2025"
 """[P] What the paper selects models on: biased, so in no mean."""
@@ -37,6 +40,8 @@ class Row(Config):
 
     ref: Annotated[tuple[str, ...], BeforeValidator(_alternatives)]
     """The checkpoint in the recipe; of several the one that is best on the selection benchmark."""
+    tiny: str | None = None
+    """Its counterpart in the twin; of a row that has none the notes say why."""
     reported: tuple[float | None, ...]
     """In the order of the experiment's columns; percent for benchmarks."""
 
@@ -91,6 +96,15 @@ def get_experiment(name: str) -> Experiment:
             f"{name}: expected one of the paper's experiments ({', '.join(known)}){suggestion(name, list(known))}"
         )
     return known[name]
+
+
+def recipes_of(name: str) -> str:
+    """What to ask for instead of a recipe where (a part of) the name is that of an experiment; empty otherwise."""
+    asked = next((part for part in name.split("+") if part in experiments()), None)
+    if asked is None:
+        return ""
+    item = experiments()[asked]
+    return f"{asked} is an experiment: its recipes are {', '.join([*item.models.values(), item.tiny])}"
 
 
 def recipe_of(name: str, model: str | None, *, tiny: bool) -> tuple[str, str]:

@@ -10,11 +10,12 @@ from rich.table import Table
 from erpd_hub import config as c
 from erpd_hub.artifacts import write_json
 from erpd_hub.comparing.claims import MIN_SEEDS, Measured, judge, judge_over_seeds
-from erpd_hub.comparing.joining import join, plan_identity, refuse_other
+from erpd_hub.comparing.joining import join, plan_identity
 from erpd_hub.comparing.over_seeds import checkpoints_over_seeds, fingerprints_over_seeds, machine, scale_of
 from erpd_hub.comparing.paper import Experiment, experiments, get_experiment, recipe_of
+from erpd_hub.comparing.paper_rows import paper_rows, print_paper_rows
 from erpd_hub.comparing.reproduce import HOW, Beside, beside
-from erpd_hub.comparing.result_pages import add_to_report, read_report
+from erpd_hub.comparing.result_pages import add_to_report, renew_report
 from erpd_hub.display import ProgressWatch, make_console, print_json
 from erpd_hub.home import run_folder
 from erpd_hub.hub.client import Hub
@@ -67,13 +68,17 @@ def seed_plans(
     return chosen, plans
 
 
-def bill(plan: Plan, *, gpus: int | None, gpu: str | None, as_json: bool, dry_run: bool) -> None:
-    """Print what it would take; nothing starts."""
+def bill(
+    experiment: str, model: str, plan: Plan, *, gpus: int | None, gpu: str | None, as_json: bool, dry_run: bool
+) -> None:
+    """Print what it would take, and for which rows of the paper; nothing starts."""
     found = preview(plan, machine=Machine(gpus=gpus, gpu=gpu))
+    rows = paper_rows(experiment, model)
     if as_json:
-        print_json(found)
+        print_json(found | {"paper": rows})
         return
     (print_preview if dry_run else print_plan)(found)
+    print_paper_rows(rows)
     make_console().print("nothing has started; --yes starts it, --tiny runs its twin on this machine's CPU")
 
 
@@ -118,10 +123,10 @@ def report_over_seeds(
         plans: As of `seed_plans`.
         overrides: What they were made with, for the page that says how to repeat them.
         folder: Of reports: each seed is added to the experiment's as soon as it is measured, and one that is there is
-            not run again.
+            not run again; claims that are new since are answered from what the report has.
 
     Raises:
-        ConfigError: the folder's report is of another plan or has other claims; nothing has run.
+        ConfigError: the folder's report is of another plan, or a new claim takes measuring; nothing has run.
         StageError: a seed's run failed; those before it are in the folder.
     """
     about = get_experiment(experiment)
@@ -135,14 +140,12 @@ def report_over_seeds(
         "overrides": list(overrides),
         "plan": plan_identity(plans[0]),
     }
-    found = None if folder is None else read_report(folder, experiment, model)
-    if found is not None:
-        refuse_other(found, about.claims, head)
+    found = None if folder is None else renew_report(folder, about, head)
     for plan in plans:
         if found is None or plan.recipe.seed not in found["seeds"]:
             one = head | _one_seed(about, plan, gpus)
             if folder is not None:
-                found = add_to_report(folder, one, about.claims)
+                found = add_to_report(folder, about, one)
             else:
                 found = one if found is None else join(found, one)
     assert found is not None, "a plan for each seed"
@@ -199,6 +202,9 @@ def print_report(found: Mapping[str, Any]) -> None:
         console.print(_rows_table(found["rows"]))
         console.print(f"each cell: measured (reported), ! where they disagree: {found['tolerance']}")
         console.print("* selected on: in no mean")
+    elif not found["claims"]:
+        run = found["summary"]["run"]
+        console.print(f"the paper gives no numbers of it; to draw it: erpd-hub plot {escape(run)} --output DIR")
     if found["claims"]:
         console.print(_claims_table(found["claims"]))
         console.print(

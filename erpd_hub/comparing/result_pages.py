@@ -1,18 +1,20 @@
-"""The measured results as documents: one page and one JSON file an experiment, and an overview of a folder of them."""
+"""The measured results as documents: a page, a picture and a JSON file an experiment, and an overview of them all."""
 
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from erpd_hub.artifacts import write_json
-from erpd_hub.comparing.joining import join, refuse_other
+from erpd_hub.comparing.joining import join, renew
 from erpd_hub.comparing.over_seeds import markdown, overview, page_name
-from erpd_hub.comparing.paper import Claim, experiments
+from erpd_hub.comparing.paper import Experiment, experiments
 from erpd_hub.errors import ConfigError
+from erpd_hub.plotting.over_seeds import plot_over_seeds
+from erpd_hub.plotting.style import available
 
 OVERVIEW = "README.md"
 _FIELDS = {
@@ -22,22 +24,45 @@ _FIELDS = {
 """What a report over seeds has at least."""
 
 
-def add_to_report(folder: Path, one: Mapping[str, Any], claims: Sequence[Claim]) -> dict[str, Any]:
+def renew_report(folder: Path, about: Experiment, head: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The folder's report of an experiment with the claims as they are now, written anew where they have changed.
+
+    Args:
+        head: What the report must be of, as `joining.renew` takes it.
+
+    Returns:
+        None where the folder has no such report.
+
+    Raises:
+        ConfigError: it is of another plan, or cannot answer a claim without measuring.
+    """
+    folder_of_pages(folder)
+    with _alone_in(folder):
+        found = read_report(folder, head["experiment"], head["model"])
+        if found is None:
+            return None
+        renewed = renew(found, about, head)
+        if _as_json(renewed) != _as_json(found):
+            write_pages(renewed, folder)
+        return renewed
+
+
+def add_to_report(folder: Path, about: Experiment, one: Mapping[str, Any]) -> dict[str, Any]:
     """Add a newly measured seed to the report that the folder has by now: others may have written to it meanwhile.
 
     Args:
         one: A report of one seed; where the folder's has it too, the folder's stays.
-        claims: Of the experiment.
 
     Raises:
-        ConfigError: the folder's report is of another plan or other claims.
+        ConfigError: as of `renew_report`.
     """
+    folder_of_pages(folder)
     with _alone_in(folder):
         found = read_report(folder, one["experiment"], one["model"])
         if found is None:
             found = dict(one)
         else:
-            refuse_other(found, claims, one)
+            found = renew(found, about, one)
             if one["seeds"][0] not in found["seeds"]:
                 found = join(found, one)
         write_pages(found, folder)
@@ -63,21 +88,35 @@ def write_pages(found: Mapping[str, Any], folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     name = page_name(found)
-    write_json(folder / f"{name}.json", json.dumps(found, indent=1) + "\n")  # whole or not: it may hold days of seeds
-    (folder / f"{name}.md").write_text(markdown(found))
+    write_json(folder / f"{name}.json", _as_json(found) + "\n")  # whole or not: it may hold days of seeds
+    picture = folder / f"{name}.png"
+    drawn = available() and plot_over_seeds(found["checkpoints"], picture, title=found["title"])
+    (folder / f"{name}.md").write_text(markdown(found, picture.name if drawn else None))
     (folder / OVERVIEW).write_text(overview_page(folder))
 
 
-def read_report(folder: Path, experiment: str, model: str) -> dict[str, Any] | None:
-    """The report of an experiment that a folder has; the folder is made where there is none, so that it can be written.
+def _as_json(found: Mapping[str, Any]) -> str:
+    return json.dumps(found, indent=1)
+
+
+def folder_of_pages(folder: Path) -> None:
+    """Make the folder where there is none, so that it can be written before days of measuring.
 
     Raises:
-        ConfigError: it is no folder, or a file of a report's name in it is no report.
+        ConfigError: it is no folder.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--output {folder}: expected a folder, got {error.strerror}; name another") from None
+
+
+def read_report(folder: Path, experiment: str, model: str) -> dict[str, Any] | None:
+    """The report of an experiment that a folder has.
+
+    Raises:
+        ConfigError: a file of a report's name in it is no report.
+    """
     name = page_name({"experiment": experiment, "model": model})
     found = _reports(folder)
     if name not in found and (folder / f"{name}.json").exists():

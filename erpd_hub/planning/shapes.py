@@ -109,6 +109,11 @@ KNOWN: dict[str, ModelFacts] = {
         # Mean responses: the bases' AIME 2024 in the paper's Table 10.
         ModelFacts("qwen3-4b", 36, 2560, 9728, 32, 8, 128, 151_936, tied=True, qk_norm=True, mean_response=19_800),
         ModelFacts("nbg4-3b", 32, 2560, 10_496, 20, 4, 128, 166_144, tied=False, mean_response=24_800),
+        ModelFacts("nemotron-4b", 32, 3072, 9216, 32, 8, 128, 128_256, tied=False, mean_response=19_800),
+        ModelFacts(
+            "acereason-7b", 28, 3584, 18_944, 28, 4, 128, 152_064, tied=False, qkv_bias=True, mean_response=14_800
+        ),
+        ModelFacts("justrl-1.5b", 28, 1536, 8960, 12, 2, 128, 151_936, tied=True, qkv_bias=True, mean_response=12_800),
         _QWEN35_9B,
         replace(
             _QWEN35_9B,
@@ -123,7 +128,8 @@ KNOWN: dict[str, ModelFacts] = {
     )
 }
 """Shapes of the recipes and of the paper's models; of Qwen3.5 the language model alone. NBG4-3B is Nanbeige4-3B-2511,
-whose shape is taken from Nanbeige4.1-3B [I]."""
+whose shape is taken from Nanbeige4.1-3B [I]; the three after it have those of Llama-3.1-Minitron-4B-Width,
+Qwen2.5-Math-7B and Qwen2.5-Math-1.5B, from which they were made [I]."""
 
 _REPOSITORIES = {
     "qwen/qwen3-4b-thinking-2507": "qwen3-4b",

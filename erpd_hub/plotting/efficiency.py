@@ -78,24 +78,41 @@ def plot_run(rows: Sequence[Row], path: Path, *, title: str) -> None:
         write(figure, path.with_suffix(""), ["png"], title=title, description=f"{KL}, {KL_ESTIMATE}")
 
 
-def draw_paths(axes: Any, rows: Sequence[Row]) -> bool:
-    """Every line of checkpoints in its own look; returns whether there is a frontier, which needs three points."""
+def draw_paths(axes: Any, rows: Sequence[Row], look: Mapping[str, Mapping[str, Any]] | None = None) -> bool:
+    """Every line of checkpoints in its own look; returns whether there is a frontier, which needs three points.
+
+    Args:
+        look: By line, where several panels share them.
+    """
     lines: dict[str, list[Row]] = {}
     for row in rows:
-        lines.setdefault(row["ref"].partition("@")[0], []).append(row)
-    look = looks(list(lines), {name: line[0]["role"] for name, line in lines.items()})
+        lines.setdefault(line_of(row), []).append(row)
+    look = look or line_looks(rows)
     best = frontier([_place(row) for row in rows])
     if len(best) > 2:
         wide = {"color": "#BBBBBB", "linewidth": 3.5, "alpha": 0.6, "zorder": 1}  # to be seen on both sides of bars
         axes.plot(*zip(*best, strict=True), drawstyle="steps-post", label="frontier", **wide)
     for name, line in lines.items():
-        ordered = sorted(line, key=lambda row: row["step"] or 0)
+        ordered = sorted(line, key=lambda row: (row["step"] is None, row["step"]))
         _draw_points(axes, ordered, look[name], f"{name} ({line[0]['role']})" if name != line[0]["role"] else name)
         if len(ordered) > 1:
-            for row in ordered:
+            for row in (row for row in ordered if row["step"] is not None):
                 axes.annotate(str(row["step"]), _place(row), (3, 3), textcoords="offset points", fontsize=5.5)
     _scale(axes, rows)
     return len(best) > 2
+
+
+def line_looks(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """How each line of checkpoints is drawn, by its name."""
+    roles: dict[str, str] = {}
+    for row in rows:
+        roles.setdefault(line_of(row), row["role"])
+    return looks(list(roles), roles)
+
+
+def line_of(row: Row) -> str:
+    """The training whose saved steps are joined."""
+    return str(row["ref"]).partition("@")[0]
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
