@@ -6,6 +6,7 @@ A prompt set is a folder with `data/train-*.parquet` (PROMPT_SCHEMA) and `format
 import hashlib
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ import pyarrow as pa
 
 from erpd_hub.config import PromptFormat
 from erpd_hub.errors import ArtifactError
-from erpd_hub.samples import read_rows
+from erpd_hub.samples import read_rows, shard_path, write_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,6 +28,7 @@ PROMPT_SCHEMA = pa.schema(
         ("answer", pa.string()),  # the gold
     ]
 )
+_EXTRA = pa.field("extra", pa.string())  # Problem.extra; a column only of prompt sets in which it holds something
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Problem:
     source: str
     problem: str
     gold: str
+    extra: str | None = None
+    """JSON object of the other columns of its source that a reward function is to see."""
 
 
 def read_prompts(folder: Path) -> tuple[list[Problem], PromptFormat]:
@@ -50,7 +54,21 @@ def read_prompts(folder: Path) -> tuple[list[Problem], PromptFormat]:
         raise ArtifactError(f"{folder.name}: expected a prompt set with format.json in it, got none")
     format = PromptFormat.model_validate_json(format_path.read_text(encoding="utf-8"))
     rows = read_rows(folder)
-    return [Problem(row["problem_id"], row["source"], row["problem"], row["answer"]) for row in rows], format
+    problems = [
+        Problem(row["problem_id"], row["source"], row["problem"], row["answer"], row.get("extra")) for row in rows
+    ]
+    return problems, format
+
+
+def write_prompts(folder: Path, problems: Sequence[Problem], format: PromptFormat) -> None:
+    """Write the two parts of a prompt set."""
+    rows = [
+        {"problem_id": p.problem_id, "source": p.source, "problem": p.problem, "answer": p.gold, "extra": p.extra}
+        for p in problems
+    ]
+    with_extra = any(problem.extra is not None for problem in problems)
+    write_rows(shard_path(folder, 0), rows, PROMPT_SCHEMA.append(_EXTRA) if with_extra else PROMPT_SCHEMA)
+    (folder / "format.json").write_text(format.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def normalise_problem(text: str) -> str:

@@ -3,9 +3,9 @@
     def reward(prompts, completions, completion_ids, **columns) -> list[float | None]
 
 Prompts and completions are texts, or lists of messages where the prompt set has `chat`; the columns are `problem_id`,
-`source`, `problem`, `gold` and the same again as `answer`. The losses here are about outcomes, so a reward is 1
-(right), 0 (wrong) or None (ungraded); any other number is refused. A function judges each sample by itself: which
-samples share a call is not fixed.
+`source`, `problem`, `gold` and the same again as `answer`, and those of the user's own dataset that the prompt set has
+kept (its `columns`). The losses here are about outcomes, so a reward is 1 (right), 0 (wrong) or None (ungraded); any
+other number is refused. A function judges each sample by itself: which samples share a call is not fixed.
 
 It runs in a process of its own, without this one's Hub tokens and endpoint keys (variables ending in _API_KEY too; one
 that the function itself needs has to have another name). What it raises stops the stage, and so does a value that
@@ -14,11 +14,13 @@ process, is made again sample by sample: the answer that does it alone is wrong,
 policy gains nothing by stalling. Many of these in a row are the function's fault and stop the stage.
 """
 
+import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -204,7 +206,9 @@ def _arguments(pairs: Sequence[Pair], format: PromptFormat) -> dict[str, Any]:
     problems = [draw.prompt.problem for draw, _ in pairs]
     prompts = [prompt_messages(problem.problem, format) for problem in problems]
     texts = [completion.text for _, completion in pairs]
+    extras = [json.loads(problem.extra or "{}") for problem in problems]
     return {
+        **{name: [extra.get(name) for extra in extras] for name in dict.fromkeys(chain.from_iterable(extras))},
         "prompts": prompts if format.chat else [messages[-1]["content"] for messages in prompts],
         "completions": [[{"role": "assistant", "content": text}] for text in texts] if format.chat else texts,
         "completion_ids": [completion.response_ids for _, completion in pairs],

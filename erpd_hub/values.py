@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING, AutoModelForTokenClassification, PreTrainedModel
+from transformers.modeling_utils import set_zero3_state
 
 from erpd_hub.errors import ConfigError
 from erpd_hub.logprobs import Dtype, autocast, predicting_states, unwrap
@@ -42,7 +43,7 @@ def value_model(policy: PreTrainedModel, *, start: float) -> PreTrainedModel:
             f"init: expected a family with a token classifier in transformers for the critic, got "
             f"{type(policy).__name__}; take another model or a loss without a critic"
         )
-    with torch.device("meta"):
+    with torch.device("meta"), set_zero3_state():  # ZeRO-3 would otherwise share out, and fill, a body that has no data
         critic = family(config)
     head = getattr(critic, _HEAD, None)
     if not isinstance(head, nn.Linear) or type(critic.base_model) is not type(policy.base_model):

@@ -43,7 +43,10 @@ def _generate(asked: Asked) -> str:
     sampled = f"do_sample=True, temperature={drawn.temperature}, top_p={drawn.top_p}, top_k={drawn.top_k}"
     how = sampled if drawn.temperature else "do_sample=False"
     stop = f", stop_strings={list(asked.format.stop)!r}, tokenizer=tokenizer" if asked.format.stop else ""
-    return f"output = model.generate(**inputs, {how}, max_new_tokens={drawn.max_new_tokens}{stop})"
+    unsaid = f"  # drawn with a presence penalty of {drawn.presence_penalty}, which it lacks" * bool(
+        drawn.presence_penalty
+    )
+    return f"output = model.generate(**inputs, {how}, max_new_tokens={drawn.max_new_tokens}{stop}){unsaid}"
 
 
 def _literal(value: str) -> str:

@@ -35,6 +35,8 @@ def test_a_reader_finds_results_and_use_before_the_config_which_is_folded() -> N
     assert "| explained_variance | 0.5 | of R by V, as above |" in critic
     prompts = model_cards.render(a_dataset("prompts", stage="prompts", config={"format": {"template": "Q: {problem}"}}))
     assert "| `problem` | string |" in prompts and "```text\nQ: {problem}\n```" in prompts
+    kept = model_cards.render(a_dataset("prompts", stage="prompts", config={"columns": ["unit"]}))
+    assert "\n| `extra` | string |" in kept and "| `extra` |" not in prompts
 
 
 def test_a_part_that_folds_on_the_hub_folds_on_the_embedded_one_and_no_other_html_does() -> None:
@@ -54,7 +56,7 @@ def test_a_checkpoint_says_how_it_is_asked() -> None:
     format = {"template": "Solve:\n{problem}", "system_prompt": "Be brief.", "stop": ["END"]}
     format |= {"chat_template_kwargs": {"enable_thinking": False}}
     prompts = an_ancestor({}, "prompts", format=format)
-    decoding = {"temperature": 0.6, "top_p": 0.95, "max_new_tokens": 32}
+    decoding = {"temperature": 0.6, "top_p": 0.95, "max_new_tokens": 32, "presence_penalty": 1.5}
     rollouts = an_ancestor({"prompts": prompts}, "rollout", decoding=decoding, reward="math")
     trained = an_ancestor({"rollouts": rollouts})
     asked = asked_of(an_ancestor({"teacher": trained}, "unlearned"))
@@ -65,6 +67,7 @@ def test_a_checkpoint_says_how_it_is_asked() -> None:
     assert """{"role": "system", "content": "Be brief."}, {"role": "user", "content": 'Solve:\\n{problem}'.""" in code
     assert "**{'enable_thinking': False})" in code and "stop_strings=['END']" in code
     assert "do_sample=True, temperature=0.6, top_p=0.95, top_k=0, max_new_tokens=32" in code
+    assert "  # drawn with a presence penalty of 1.5, which it lacks" in code
     assert "what stands in the last `\\boxed{}`" in card and "after that system prompt" in card
     plain = an_ancestor({}, "prompts", format={"chat": False, "extract": "first-line"})
     asked = asked_of(an_ancestor({"prompts": plain}, "online", decoding={"temperature": 0.0}, reward="mine:check"))

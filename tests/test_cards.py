@@ -250,6 +250,11 @@ def test_details_say_what_a_score_stands_on() -> None:
     assert "MathArena/aime_2025@0123456" in card
     assert "CC-BY-NC-SA-4.0 | problem ids and hashes; no prompts, no golds | as registered" in card
     assert "| 1: `7` |" in card
+    penalised = metrics | {"decoding": metrics["decoding"] | {"top_k": 20, "presence_penalty": 1.5}}
+    card = model_cards.render_repo_card(
+        [a_dataset("details", folder="a/aime_2025", metrics=penalised, inputs=[source])]
+    )
+    assert "| 30 | 32 | 0.6 | 0.95 | 20, presence penalty 1.5 | 81920 |" in card
     alarm = {"canaries_alarm": True, "canaries_problem": "it took 16 of 64 injected wrong answers for right"}
     alarmed = metrics | {"judge": metrics["judge"] | alarm}
     card = model_cards.render_repo_card([a_dataset("details", folder="a/aime_2025", metrics=alarmed, inputs=[source])])

@@ -59,6 +59,14 @@ def test_vllm_is_told_all_that_its_generation_config_would_decide_otherwise():
     assert body.items() >= (neutral | {"chat_template_kwargs": {"enable_thinking": False}}).items()
 
 
+@pytest.mark.parametrize("owner", ["vllm", "someone"])
+def test_a_presence_penalty_goes_to_any_server(owner):
+    decoding = DECODING.model_copy(update={"presence_penalty": 1.5})
+    with serving(CompletionsServer(owner=owner)) as (server,):
+        talk(asked(1), server, decoding=decoding)
+    assert samples_of(server)[0]["presence_penalty"] == 1.5
+
+
 @pytest.mark.parametrize(
     ("message", "finish", "text", "verdict"),
     [

@@ -14,6 +14,7 @@ from processes import launch, launch_environment
 from safetensors.torch import load_file
 from tiny import folder_digest, save_policy, write_rollouts
 
+from erpd_hub.samples import read_rows
 from erpd_hub.training.trainer import train
 
 RELATIVE, ABSOLUTE = 1e-4, 1e-5
@@ -30,6 +31,7 @@ def folder(tmp_path_factory) -> Path:
     for case, loss in runs.CASES.items():
         train(runs.trainer_for(folder, f"single/{case}", loss))
     train(runs.trainer_for(folder, "single/killed", runs.CASES["ce-sum"], steps=4))
+    runs.fit_critic(folder, "single/critic")
     return folder
 
 
@@ -50,16 +52,17 @@ def test_zero3_is_one_process(folder) -> None:
 def test_fsdp2_is_one_process(folder) -> None:
     launch(2, runs.steps_with_fsdp2, folder)
     found = torch.load(folder / "fsdp2.pt", weights_only=False)
-    for case, loss in runs.CASES.items():
+    for case, loss in runs.FORMULAS.items():
         _check_steps(found[case], runs.steps(folder, loss))
 
 
 def test_one_rank_of_eight_micro_batches_is_eight_ranks_of_one(folder) -> None:
     launch(8, runs.steps_with_ddp, folder, 10_000)
     found = torch.load(folder / "ddp.pt", weights_only=False)
-    for case, loss in runs.CASES.items():
+    for case, loss in runs.FORMULAS.items():
         alone = runs.steps(folder, loss, budget=80)
-        assert (alone["micro_batches"], found[case]["micro_batches"]) == (8, 1)
+        assert found[case]["micro_batches"] == 1
+        assert alone["micro_batches"] == (3 if case == "sft" else 8), "five ranks of sft have nothing of their own"
         _check_steps(found[case], alone)
 
 
@@ -84,6 +87,17 @@ def _check_runs(folder: Path, name: str) -> None:
         assert len(lines[0]) == steps
         for got, expected in zip(*lines, strict=True):
             assert got == pytest.approx(expected, rel=RELATIVE, abs=ABSOLUTE)
+    _check_critic(folder / "single" / "critic" / "out" / "step-2", folder / name / "critic" / "out" / "step-2")
+
+
+def _check_critic(one: Path, several: Path) -> None:
+    """Weights, and the values that each process has written for its shards."""
+    assert folder_digest(one).keys() == folder_digest(several).keys()
+    _check_weights(*(load_file(out / "model.safetensors") for out in (several, one)))
+    described = [json.loads((out / "values.json").read_text()) for out in (several, one)]
+    assert described[0]["explained_variance"] == pytest.approx(described[1]["explained_variance"], rel=RELATIVE)
+    for got, expected in zip(read_rows(several), read_rows(one), strict=True):
+        assert got == expected | {"values": pytest.approx(expected["values"], rel=RELATIVE, abs=ABSOLUTE)}
 
 
 def _check_steps(got: dict, expected: dict) -> None:

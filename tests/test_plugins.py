@@ -1,4 +1,5 @@
 import json
+import re
 import sys
 
 import pytest
@@ -6,6 +7,7 @@ from tiny import context, save_policy, write_prompts
 
 from erpd_hub import plugins
 from erpd_hub.config import Decoding, PromptFormat, RolloutConfig, TransformersEngine
+from erpd_hub.config.data import REWARD_KEYWORDS
 from erpd_hub.errors import ConfigError, StageError
 from erpd_hub.plan import make_plan
 from erpd_hub.prompts import Problem
@@ -26,6 +28,8 @@ def half(completions, **_): return [0.5] * len(completions)
 def short(completions, **_): return [1]
 def broken(completions, **_): raise KeyError("gold_answer")
 def keys(completions, **_): raise ValueError(sorted(name for name in os.environ if os.environ[name] == "secret"))
+def names(**columns): raise ValueError(sorted(columns))
+def metres(completions, unit, answer, **_): return [(u, a) == ("m", "2") for u, a in zip(unit, answer)]
 def nothing(completions, **_): return [None, float("nan")][: len(completions)]
 def stalls(completions, **_):
     if any("stall" in text for text in completions): time.sleep(60)
@@ -51,17 +55,17 @@ def module(tmp_path, monkeypatch):
     plugins.source_hash.cache_clear()
 
 
-def draws(*texts, thinking=False):
-    prompt = Prompt(Problem("p", "s", "1+1", "2"), (1, 2), thinking)
+def draws(*texts, extra=None):
+    prompt = Prompt(Problem("p", "s", "1+1", "2", extra), (1, 2), False)
     return [
         (Draw(prompt, k, k), Completion(list(range(len(text))), None, "stop", text)) for k, text in enumerate(texts)
     ]
 
 
-def graded(path, *texts, seconds=30.0, format=PromptFormat(chat=False)):
+def graded(path, *texts, seconds=30.0, format=PromptFormat(chat=False), extra=None):
     function = RewardFunction(path, seconds=seconds)
     try:
-        return [(grade.verdict, grade.label) for grade in function.grade(draws(*texts), format)]
+        return [(grade.verdict, grade.label) for grade in function.grade(draws(*texts, extra=extra), format)]
     finally:
         function.close()
 
@@ -164,6 +168,13 @@ def test_rewards_are_called_as_trl_calls_them(module) -> None:
     assert graded(f"{module}:nothing", "a", "b") == [("ungradable", None)] * 2
     chat = PromptFormat(system_prompt="be brief")
     assert graded(f"{module}:chat", "x", "y", format=chat) == [("correct", 1), ("wrong", 0)]
+
+
+def test_columns_of_the_users_dataset_are_keywords_beside_ours(module) -> None:
+    extra = '{"unit": "m", "answer": "none of ours gives way"}'
+    assert graded(f"{module}:metres", "a", "b", extra=extra) == [("correct", 1)] * 2
+    with pytest.raises(StageError, match=re.escape(f"ValueError: {sorted([*REWARD_KEYWORDS, 'unit'])}")):
+        graded(f"{module}:names", "a", extra='{"unit": "m"}')
 
 
 @pytest.mark.parametrize(

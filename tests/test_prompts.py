@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -14,7 +16,16 @@ from erpd_hub.chain import parse_chain
 from erpd_hub.config import GeneratedPrompts, HubPrompts, JsonlPrompts, PromptFormat, RangeFilter
 from erpd_hub.errors import ArtifactError, ConfigError, StageError
 from erpd_hub.evaluation.benchmarks import get_benchmark, load_problems
-from erpd_hub.prompts import Problem, normalise_problem, opens_thinking, problem_key, read_prompts, render
+from erpd_hub.fields import identity
+from erpd_hub.prompts import (
+    PROMPT_SCHEMA,
+    Problem,
+    normalise_problem,
+    opens_thinking,
+    problem_key,
+    read_prompts,
+    render,
+)
 from erpd_hub.stage_context import StageContext
 from erpd_hub.stages.prompts import run
 
@@ -113,6 +124,26 @@ def test_hub_prompts_and_a_hub_benchmark(tmp_path: Path) -> None:
     assert hit["share"] == 1
     assert hit["matched"].startswith("find the sum of all integer bases v greater than nine")
     assert result.metrics["decontaminated_against"] == sorted([*GENERATED, "aime_2025"])
+
+
+def test_columns_that_are_asked_for_are_kept_and_others_leave_no_trace(tmp_path: Path) -> None:
+    rows = [row | {"unit": "m", "bounds": [at, None], "other": 1} for at, row in enumerate(numbered(3))]
+    problems, _ = run_jsonl(tmp_path, rows, columns="unit,bounds")
+    extras = {problem.problem: json.loads(problem.extra or "") for problem in problems}
+    assert extras == {row["problem"]: {"unit": "m", "bounds": row["bounds"]} for row in rows}
+    plain, _ = run_jsonl(tmp_path, rows)
+    assert pq.read_schema(tmp_path / "out" / "data" / "train-00000.parquet").equals(PROMPT_SCHEMA)
+    assert plain == [replace(problem, extra=None) for problem in problems]
+    assert "columns" not in identity(JsonlPrompts(type="jsonl", path="./rows.jsonl"))
+
+
+def test_columns_that_cannot_be_kept_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected a column 'unit'"):
+        run_jsonl(tmp_path, numbered(1), columns=("unit",))
+    with pytest.raises(ConfigError, match="columns: expected values that JSON has in unit, got another: Out of range"):
+        run_jsonl(tmp_path, [row | {"unit": float("nan")} for row in numbered(1)], columns=("unit",))
+    with pytest.raises(ValueError, match="got 'answer'; leave it out, or give the dataset's column another name"):
+        HubPrompts(type="hub", dataset="some/pool", columns=("unit", "answer"))
 
 
 def test_bad_rows_are_listed_with_reasons(tmp_path: Path) -> None:

@@ -69,6 +69,9 @@ def test_known_decoding_makes_log_probs_comparable(tmp_path, bring) -> None:
         rollouts=out, checkpoint=tmp_path / "policy",
     )  # fmt: skip
     assert "sampler_difference_mean" in scored.metrics
+    told = json.loads((out / "rollout.json").read_text())
+    (out / "rollout.json").write_text(json.dumps(told | {"decoding": told["decoding"] | {"presence_penalty": 1.5}}))
+    assert not sampled_exactly(out, 1.0)
 
 
 def test_a_wrong_response_that_ended_by_length_counts_as_truncated(tmp_path, bring) -> None:

@@ -4,9 +4,10 @@ import pytest
 import torch
 from tiny import FORMAT, context, folder_digest, make_policy, save_policy
 
-from erpd_hub.config import Decoding, TransformersEngine
+from erpd_hub.config import Decoding, RolloutConfig, TransformersEngine
 from erpd_hub.errors import StageError
 from erpd_hub.evaluation.grading import Grade
+from erpd_hub.fields import identity
 from erpd_hub.logprobs import response_logprobs
 from erpd_hub.prompts import Problem, render
 from erpd_hub.response_batch import make_batch
@@ -123,6 +124,41 @@ def test_top_k_and_top_p_cut_and_renormalise() -> None:
     assert sampler_logprobs(logits, Decoding(top_p=0.1)).exp().tolist() == [[1, 0, 0, 0]]
     colder = sampler_logprobs(logits, Decoding(temperature=0.5)).exp()
     torch.testing.assert_close(colder, torch.softmax(2 * logits, -1))
+
+
+@pytest.mark.parametrize("temperature", [0, 0.7])
+def test_a_presence_penalty_is_taken_off_what_a_response_has_already(engine: LocalEngine, temperature) -> None:
+    decoding = Decoding(temperature=temperature, presence_penalty=1.5, max_new_tokens=30)
+    asked = requests(engine, 5)
+    completions = generate(engine, asked, decoding)
+    assert completions != generate(engine, asked, decoding.model_copy(update={"presence_penalty": 0.0}))
+    for request, completion in zip(asked, completions, strict=True):
+        ids, start = [*request.prompt_ids, *completion.response_ids], len(request.prompt_ids)
+        logits = engine.model(torch.tensor([ids])).logits[0, start - 1 : -1].detach()
+        for place in range(len(logits)):
+            logits[place, list(set(ids[start : start + place]))] -= 1.5
+        log_p = torch.log_softmax(logits / (temperature or 1), -1)
+        expected = [step[token].item() for step, token in zip(log_p, completion.response_ids, strict=True)]
+        assert completion.logprobs == pytest.approx(expected, abs=1e-4)
+    first = generate(engine, asked, decoding.model_copy(update={"max_new_tokens": 7}))
+    went_on = [
+        replace(r, response_ids=tuple(c.response_ids)) for r, c in zip(asked, first, strict=True)
+        if c.finish_reason == "length"
+    ]  # fmt: skip
+    whole = [c.response_ids for c, part in zip(completions, first, strict=True) if part.finish_reason == "length"]
+    assert [c.response_ids for c in generate(engine, went_on, decoding)] == whole != []
+
+
+def test_no_presence_penalty_is_written_nowhere_and_one_is_no_part_of_an_extension() -> None:
+    assert "presence_penalty" not in Decoding().model_dump_json()
+    fields = {"prompts": "p", "extend_to": 64, "decoding": {"presence_penalty": 1.5, "max_new_tokens": 8}}
+    with pytest.raises(ValueError, match="extend_to: expected none with a presence penalty"):
+        RolloutConfig(**fields)
+    penalised = identity(RolloutConfig(**(fields | {"extend_to": None})))
+    assert penalised["decoding"]["presence_penalty"] == 1.5
+    assert Decoding(temperature=0.6).changed(Decoding(presence_penalty=1.5)).model_dump() == {
+        "temperature": 0.6, "top_p": 1.0, "top_k": 0, "max_new_tokens": 1024, "presence_penalty": 1.5
+    }  # fmt: skip
 
 
 def sample(tmp_path, name: str, *, k: int = 3, max_new_tokens: int = 12, replicas: int = 1, **changes):

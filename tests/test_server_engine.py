@@ -2,9 +2,11 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from completions_server import (
+    DECODING,
     EOS,
     TOKENIZER,
     VOCABULARY,
@@ -21,6 +23,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from erpd_hub.config import Decoding, ServerEngine
 from erpd_hub.errors import ConfigError, StageError
 from erpd_hub.sampling.engine import Request
+from erpd_hub.sampling.server_reply import Wanted
 
 
 def first_times(count, answer):
@@ -135,6 +138,17 @@ def test_the_named_model_is_asked():
     with serving(CompletionsServer(models=("a", "b"))) as (server,):
         sample(requests(1, 1), server, model="b")
     assert server.bodies[0]["model"] == "b"
+
+
+@pytest.mark.parametrize("needs_ids", [True, False])
+def test_a_presence_penalty_is_asked_for_and_raw_log_probs_are_then_none_of_what_was_drawn(needs_ids):
+    decoding = DECODING.model_copy(update={"presence_penalty": -0.5})
+    with serving(CompletionsServer(owner="vllm" if needs_ids else "someone")) as (server,):
+        sample(requests(1, 1), server, decoding=decoding, needs_ids=needs_ids)
+    assert server.bodies[0]["presence_penalty"] == -0.5
+    wanted = Wanted(decoding.model_copy(update={"temperature": 1.0}), (), frozenset(), None, None, needs_ids)
+    assert wanted.keeps_logprobs(processed=True) and not wanted.keeps_logprobs(processed=False)
+    assert replace(wanted, decoding=Decoding()).keeps_logprobs(processed=False)
 
 
 def text_alone(reply, body):

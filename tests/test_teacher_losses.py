@@ -2,11 +2,15 @@
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 import torch
+import yaml
 from tiny import context, save_policy, write_rollouts
+from torch import Tensor
 
 from erpd_hub import plugins
 from erpd_hub.config import DistillConfig, ScoreConfig, SignalConfig, TeacherConfig
@@ -15,6 +19,7 @@ from erpd_hub.fields import identity
 from erpd_hub.models import load_model
 from erpd_hub.samples import SAMPLE_SCHEMA, read_rows, shard_path, write_rows
 from erpd_hub.stages import distill, score, signal, teacher
+from erpd_hub.training.data import prompt_schedule
 
 LOSSES = ["ce", "mse", "sft", "grpo", "dr_grpo", "sapo", "gspo", "cispo", "vespo", "topr"]
 
@@ -52,12 +57,12 @@ def teach(out: Path, parts: dict[str, Path], loss: dict, **changes):
     return teacher.run(config, out, context=context(out), rollouts=parts["rollouts"], init=parts["policy"], **given)
 
 
-def run_distill(out: Path, parts: dict[str, Path], signal_name: str = "signal", **changes):
+def run_distill(out: Path, parts: dict[str, Path], signal_name: str = "signal", init: str = "policy", **changes):
     fields = {"learning_rate": 1e-3, "steps": 4, "signal": "signal"} | changes
     given = {"anchor": parts["policy"]} if fields.get("kl_estimator") == "exact" else {}
     return distill.run(
         DistillConfig(rollouts="r", **fields), out, context=context(out), rollouts=parts["rollouts"],
-        init=parts["policy"], signal=parts[signal_name], **given,
+        init=parts[init], signal=parts[signal_name], **given,
     )  # fmt: skip
 
 
@@ -186,23 +191,91 @@ def test_the_evolving_signal_starts_as_the_fixed_one_and_departs(tmp_path, parts
         run_distill(tmp_path / "no", parts, "no-numerator", denominator="evolving")
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"keep_on_right": "negative"},
-        {"keep_on_right": "negative", "whiten_order": "before_mask"},
-        {"whiten": "step"},
-        {"whiten": "none"},
-        {"shift_mean": False},
-        {"reduction": "sequence"},
-        {"reduction": "max_len"},
-    ],
-)
-def test_each_control_changes_the_step(tmp_path, parts, changes: dict) -> None:
-    for name, options in (("plain", {}), ("changed", changes)):
-        run_distill(tmp_path / name, parts, steps=2, prompts_per_step=3, **options)
-    assert dynamics(tmp_path / "plain")[0]["loss"] != dynamics(tmp_path / "changed")[0]["loss"]
-    assert dynamics(tmp_path / "plain")[0]["logprob_positive"] == dynamics(tmp_path / "changed")[0]["logprob_positive"]
+@dataclass(frozen=True)
+class Tokens:
+    """All response tokens of the rollouts, in float64, and those that a student sees first."""
+
+    signal: Tensor
+    moved: Tensor
+    """log rho of a student that starts as the teacher, which is one side of the signal."""
+    right: Tensor
+    row: Tensor
+    taken: Tensor
+    """Whether the first step has the token."""
+
+    @classmethod
+    def of(cls, folder: Path, *, prompts_per_step: int) -> "Tokens":
+        rows = list(read_rows(folder))
+        prompts = list(dict.fromkeys(row["problem_id"] for row in rows))
+        first = {prompts[index] for index in prompt_schedule(len(prompts), prompts_per_step, 1, seed=0)[0]}
+        columns = [
+            (signal, teacher - old, row["label"], at, row["problem_id"] in first)
+            for at, row in enumerate(rows)
+            for signal, teacher, old in zip(
+                row["signal"], row["numerator"] or row["denominator"], row["old"], strict=True
+            )
+        ]
+        signal, moved, right, row, taken = torch.tensor(columns, dtype=torch.float64).T
+        return cls(signal, moved, right.bool(), row.long(), taken.bool())
+
+
+def white(values: Tensor, among: Tensor | slice = slice(None)) -> Tensor:
+    return (values - values[among].mean()) / values[among].std()
+
+
+def clipped(rho: Tensor, a: Tensor, low: float = 0.2, high: float = 0.28) -> Tensor:
+    return -torch.minimum(rho * a, rho.clamp(1 - low, 1 + high) * a)
+
+
+ADVANTAGES = {
+    "keep_on_right: negative": lambda r, t: white(torch.where(t.right, r.clamp(max=0), r)),
+    "keep_on_right: positive": lambda r, t: white(torch.where(t.right, r.clamp(min=0), r)),
+    "keep_on_wrong: negative": lambda r, t: white(torch.where(t.right, r, r.clamp(max=0))),
+    "keep_on_wrong: positive": lambda r, t: white(torch.where(t.right, r, r.clamp(min=0))),
+    "{keep_on_wrong: negative, whiten_order: before_mask}": lambda r, t: white(r) * (t.right | (r < 0)),
+    "whiten: step": lambda r, t: white(r, t.taken),
+    "whiten: none": lambda r, t: r,
+    "shift_mean: false": lambda r, t: r / r.std(),
+    "denominator: evolving": lambda r, t: (0 * r - r.mean()) / r.std(),
+}
+LOSSES_OF_TOKENS = {
+    "{clip_low: 0.01, clip_high: 0.02}": lambda d, a: clipped(d.exp(), a, 0.01, 0.02),
+    "dual_clip: 1.1": lambda d, a: torch.where(a < 0, clipped(d.exp(), a).clamp(max=-1.1 * a), clipped(d.exp(), a)),
+    "{kl_weight: 0.5, kl_estimator: k2}": lambda d, a: clipped(d.exp(), a) + 0.5 * d**2 / 2,
+    "kl_weight: 0.5": lambda d, a: clipped(d.exp(), a) + 0.5 * ((-d).exp() - 1 + d),
+    "{kl_weight: 0.5, kl_correction: ratio}": lambda d, a: clipped(d.exp(), a) + 0.5 * (1 - d.exp() + d.exp() * d),
+    "{kl_weight: 0.5, kl_estimator: k1, kl_correction: ratio}": lambda d, a: clipped(d.exp(), a) + 0.5 * d.exp() * d,
+}
+MEANS = {
+    "reduction: sequence": lambda values, row: torch.stack([values[row == at].mean() for at in row.unique()]).mean(),
+    "reduction: max_len": lambda values, row: values.sum() / (row.bincount().max() * len(row.unique())),
+}
+
+
+@pytest.mark.parametrize("said", [*ADVANTAGES, *LOSSES_OF_TOKENS, *MEANS])
+def test_each_control_changes_the_step_as_its_formula_says(tmp_path, parts, said: str) -> None:
+    def expected(said: str) -> float:
+        advantages = ADVANTAGES.get(said, lambda r, t: white(r))(tokens.signal, tokens)
+        loss = LOSSES_OF_TOKENS.get(said, lambda d, a: clipped(d.exp(), a))
+        of_tokens = loss(tokens.moved, advantages)[tokens.taken]
+        return float(MEANS.get(said, lambda values, row: values.mean())(of_tokens, tokens.row[tokens.taken]))
+
+    # No token of the other signal has both a negative advantage and a ratio above one.
+    signal_name = "no-numerator" if "dual_clip" in said else "signal"
+    tokens = Tokens.of(parts[signal_name], prompts_per_step=3)
+    controls = yaml.safe_load(said if said.startswith("{") else f"{{{said}}}")
+    run_distill(tmp_path, parts, signal_name, init="other", steps=1, prompts_per_step=3, **controls)
+    assert dynamics(tmp_path)[0]["loss"] == pytest.approx(expected(said), rel=1e-4)
+    assert expected(said) != pytest.approx(expected("none of them"), rel=1e-3)
+
+
+def test_exact_kl_and_entropy_enter_the_loss_by_their_weights(tmp_path, parts) -> None:
+    terms = {"kl_weight": 0.5, "kl_estimator": "exact", "entropy_weight": 0.2}
+    for name, options in (("plain", {}), ("terms", terms)):
+        run_distill(tmp_path / name, parts, init="other", steps=1, prompts_per_step=3, **options)
+    plain, line = (dynamics(tmp_path / name)[0] for name in ("plain", "terms"))
+    assert line["kl_penalty"] > 0 and line["entropy"] > 0
+    assert line["loss"] == pytest.approx(plain["loss"] + 0.5 * line["kl_penalty"] - 0.2 * line["entropy"], rel=1e-4)
 
 
 def test_a_chain_keeps_the_rounds_policy_as_its_anchor(tmp_path, parts) -> None:
@@ -281,11 +354,21 @@ def test_prompts_are_counted_by_what_is_trained_on(tmp_path, parts, truncated, r
 
 
 def test_a_student_leaves_truncated_responses_out(cut_short, parts) -> None:
-    for truncated, samples in (("negative", 18), ("masked", 17), ("dropped", 17)):
-        config = DistillConfig(rollouts="r", advantage="outcome", steps=1, truncated=truncated)
+    everything = list(read_rows(cut_short / "cut"))
+    ended = [row for row in everything if row["finish_reason"] == "stop"]
+    for truncated, trained, compared in (
+        ("negative", everything, everything), ("masked", ended, everything), ("dropped", ended, ended)
+    ):  # fmt: skip
+        config = DistillConfig(rollouts="r", advantage="outcome", steps=1, truncated=truncated, whiten="none")
         out = cut_short / f"student-{truncated}"
         result = distill.run(
             config, out, context=context(out), rollouts=cut_short / "cut", init=parts["policy"],
             old=cut_short / "cut-logprobs",
         )  # fmt: skip
-        assert result.metrics["samples"] == samples
+        assert result.metrics["samples"] == len(trained)
+        labels: dict[str, list[int]] = {}
+        for row in compared:
+            labels.setdefault(row["problem_id"], []).append(row["label"])
+        centred = [(len(row["response_ids"]), row["label"] - fmean(labels[row["problem_id"]])) for row in trained]
+        loss = -sum(length * value for length, value in centred) / sum(length for length, _ in centred)
+        assert result.metrics["loss"] == pytest.approx(loss, rel=1e-4)

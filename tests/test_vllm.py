@@ -150,16 +150,19 @@ def test_records_have_the_same_fields_of_the_same_kind(tmp_path, engine, local):
             assert last in local.stop_ids or "\n" in local.tokenizer.decode([last])
 
 
-def test_logprobs_are_of_the_distribution_that_was_drawn_from(engine, local):
-    """After temperature, top-k and top-p: those of our own sampler for the same tokens."""
+@pytest.mark.parametrize("penalty", [0.0, 1.5])
+def test_logprobs_are_of_the_distribution_that_was_drawn_from(engine, local, penalty):
+    """After presence penalty, temperature, top-k and top-p: those of our own sampler for the same tokens."""
     from erpd_hub.sampling.transformers_engine import sampler_logprobs
 
-    decoding = Decoding(temperature=0.7, top_p=0.9, top_k=50, max_new_tokens=6)
+    decoding = Decoding(temperature=0.7, top_p=0.9, top_k=50, max_new_tokens=6, presence_penalty=penalty)
     asked = requests_of(QUESTIONS[:1], CHAT, local.tokenizer, seeds=(1, 2))
     for request, completion in zip(asked, generate(engine, asked, decoding), strict=True):
         ids = torch.tensor([[*request.prompt_ids, *completion.response_ids]])
         with torch.inference_mode():
             logits = local.model(ids).logits[0, len(request.prompt_ids) - 1 : -1].float()
+        for place in range(len(logits)):
+            logits[place, list(set(completion.response_ids[:place]))] -= penalty
         expected = sampler_logprobs(logits, decoding).gather(-1, ids[0, len(request.prompt_ids) :, None])[:, 0]
         assert completion.logprobs == pytest.approx(expected.tolist(), abs=2e-3)
 

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from erpd_hub.config.benchmarks import Definitions, with_ad_hoc
 from erpd_hub.config.common import Fraction, StepConfig
 from erpd_hub.config.formats import PromptFormat
-from erpd_hub.fields import Config, DatasetRef, ExternalRef, Later, Operational, PromptsRef
+from erpd_hub.fields import Config, DatasetRef, ExternalRef, Later, Operational, PromptsRef, as_tuple
 
 Task = Literal["addition", "chain", "program"]
 TINY_FORMAT = PromptFormat(template="{problem}?")
@@ -130,6 +130,27 @@ class GeneratedPrompts(PromptSelection):
     count: PositiveInt = 256
 
 
+REWARD_KEYWORDS = (
+    "prompts", "completions", "completion_ids", "problem_id", "source", "problem", "gold", "answer", "trainer_state",
+    "log_extra", "log_metric",
+)  # fmt: skip
+"""What every reward function is called with (`rewards`, `reward_worker`)."""
+
+
+def _check_columns(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if name in REWARD_KEYWORDS:
+            raise ValueError(
+                f"expected names that a reward function is not called with anyway, got {name!r}; leave it out, or give "
+                "the dataset's column another name"
+            )
+    return names
+
+
+Columns = Annotated[tuple[str, ...], BeforeValidator(as_tuple), AfterValidator(_check_columns), Later]
+"""Columns of the source that are kept with each problem: keywords of a reward function of one's own, by their names."""
+
+
 class JsonlPrompts(PromptSelection):
     """Problems from a local JSONL file."""
 
@@ -139,6 +160,7 @@ class JsonlPrompts(PromptSelection):
     answer_column: str = "answer"
     id_column: str | None = None
     filters: tuple[RangeFilter, ...] = ()
+    columns: Columns = ()
 
 
 class HubPrompts(PromptSelection):
@@ -152,6 +174,7 @@ class HubPrompts(PromptSelection):
     answer_column: str = "answer"
     id_column: str | None = None
     filters: tuple[RangeFilter, ...] = ()
+    columns: Columns = ()
 
 
 class CodePrompts(PromptSelection):

@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from erpd_hub.config.common import NonNegative
-from erpd_hub.fields import Config
+from erpd_hub.fields import Config, Later
 
 
 class Decoding(Config):
@@ -18,6 +18,14 @@ class Decoding(Config):
     """0 keeps the whole vocabulary."""
     max_new_tokens: PositiveInt = 1024
     """32,768 in the paper's rollouts [P]."""
+    presence_penalty: Annotated[float, Field(ge=-2, le=2), Later] = 0.0
+    """Taken off the logit of each token that the response has already; 1.5 behind the reported numbers of Qwen3.5 [S
+    model card]."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a penalty of 0: files and hashes of artifacts have decoding as it was before there was one."""
+        return {name: value for name, value in dump(self).items() if name != "presence_penalty" or value}
 
     def changed(self, other: "Decoding | None") -> "Decoding":
         """With what another one says, and only that: `{max_new_tokens: 8192}` leaves the temperature as it is."""

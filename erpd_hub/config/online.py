@@ -93,6 +93,8 @@ class OnlineConfig(TrainingConfig):
         if self.logprob_temperature != self.decoding.temperature:
             drawn, scored = self.decoding.temperature, self.logprob_temperature
             yield f"logprob_temperature: expected decoding's, {drawn:g}, with backend: trl, got {scored:g}"
+        if self.decoding.presence_penalty:
+            yield f"decoding.presence_penalty: expected 0 with backend: trl, got {self.decoding.presence_penalty:g}"
         if self.layout not in ("auto", "padded"):
             yield f"layout: expected padded or auto with backend: trl, got {self.layout}"
         for name, only in (("kl_to_start", False), ("lora", None), ("activation_offload", False), ("parallel", "auto")):

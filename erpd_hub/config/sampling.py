@@ -181,6 +181,11 @@ RolloutsConfig = Annotated[RolloutConfig | ImportedRollouts, Field(discriminator
 
 
 def check_extension(extend_to: int | None, decoding: Decoding | None) -> None:
-    """An extension must be longer than what it extends."""
+    """An extension must be longer than what it extends, and drawn as that was."""
     if extend_to is not None and decoding is not None and extend_to <= decoding.max_new_tokens:
         raise ValueError(f"extend_to: expected more than max_new_tokens {decoding.max_new_tokens}, got {extend_to}")
+    if extend_to is not None and decoding is not None and decoding.presence_penalty:
+        raise ValueError(
+            f"extend_to: expected none with a presence penalty, got {extend_to}: vLLM takes what goes on for a "
+            "part of the prompt, whose tokens it does not penalise; raise decoding.max_new_tokens"
+        )

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from erpd_hub.endpoints.replies import Served, Setback, read_count, read_json, shown, storable
 from erpd_hub.sampling.engine import Completion, Request
-from erpd_hub.sampling.server_reply import NEUTRAL, Wanted
+from erpd_hub.sampling.server_reply import Wanted, shaping
 from erpd_hub.sampling.stopping import cut_at_stop
 
 PAGE = "chat/completions"
@@ -74,10 +74,7 @@ def chat_body(request: Request, wanted: Wanted, served: Served, dialect: Dialect
         body["seed"] = request.seed
     if wanted.stop:
         body["stop"] = list(wanted.stop)
-    if served.vllm:
-        body |= NEUTRAL | {"top_k": decoding.top_k}
-    elif decoding.top_k:
-        body["top_k"] = decoding.top_k
+    body |= shaping(decoding, whole=served.vllm)
     if wanted.chat is not None and wanted.chat.template:
         body["chat_template_kwargs"] = dict(wanted.chat.template)
     return body

@@ -26,6 +26,12 @@ NEUTRAL = {"min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "fr
 """Said outright, because `vllm serve` takes what a request leaves out from the model's generation config."""
 
 
+def shaping(decoding: Decoding, *, whole: bool) -> dict[str, Any]:
+    """What else decoding says, for a server that knows vLLM's extensions (`whole`) or may refuse them."""
+    said = {"top_k": decoding.top_k, "presence_penalty": decoding.presence_penalty}
+    return NEUTRAL | said if whole else {name: value for name, value in said.items() if value}
+
+
 class Choice(NamedTuple):
     """One reply, checked against its request."""
 
@@ -66,7 +72,7 @@ class Wanted:
         """Whether a server's log-probs are those of what was drawn from: `Completion.logprobs` are nothing else."""
         decoding = self.decoding
         unchanged = decoding.temperature == 1 and decoding.top_p == 1 and decoding.top_k == 0
-        return processed or unchanged or decoding.temperature == 0
+        return processed or ((unchanged or decoding.temperature == 0) and not decoding.presence_penalty)
 
 
 def sample_body(request: Request, wanted: Wanted, served: Served) -> dict[str, Any]:
@@ -86,12 +92,11 @@ def sample_body(request: Request, wanted: Wanted, served: Served) -> dict[str, A
     }
     if wanted.stop:
         body["stop"] = list(wanted.stop)
-    if served.vllm or wanted.needs_ids:
+    whole = served.vllm or wanted.needs_ids
+    body |= shaping(decoding, whole=whole)
+    if whole:
         # logprobs 0: of the drawn token alone. Text is decoded here from the ids, so the server's is not looked at.
-        body |= NEUTRAL | {"top_k": decoding.top_k, "stop_token_ids": sorted(wanted.stop_ids)}
-        body |= {"logprobs": 0, "return_token_ids": True}
-    elif decoding.top_k:
-        body["top_k"] = decoding.top_k
+        body |= {"stop_token_ids": sorted(wanted.stop_ids), "logprobs": 0, "return_token_ids": True}
     return body
 
 

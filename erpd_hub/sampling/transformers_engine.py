@@ -78,12 +78,13 @@ class LocalEngine:
             return rows
         decoder = _Decoder(self.model, [(*requests[r.index].prompt_ids, *r.response_ids) for r in active])
         noise = _Noise(self.model.get_output_embeddings().weight.shape[0], self.model.device)
+        penalty = _Penalty(active, decoding.presence_penalty, noise) if decoding.presence_penalty else None
         greedy = decoding.temperature == 0
         if not greedy:
             noise.skip(active)
         finished: set[int] = set()
         for step in range(max(row.limit for row in active)):
-            log_p = sampler_logprobs(decoder.logits, decoding)
+            log_p = sampler_logprobs(decoder.logits - penalty.taken if penalty else decoder.logits, decoding)
             scores = log_p if greedy else log_p + noise.take(active, step)
             tokens = scores.argmax(-1)
             taken = log_p.gather(-1, tokens[:, None])[:, 0]
@@ -99,6 +100,10 @@ class LocalEngine:
                 decoder.keep(kept)
                 if not greedy:
                     noise.keep(kept)
+                if penalty:
+                    penalty.keep(kept)
+            if penalty:
+                penalty.add(tokens)
             decoder.advance(tokens)
         return rows
 
@@ -200,3 +205,21 @@ class _Noise:
     def keep(self, rows: list[int]) -> None:
         if self.block.numel():  # a greedy batch has drawn none
             self.block = self.block[rows]
+
+
+class _Penalty:
+    """What the presence penalty takes off each logit, `taken` (R, V): before the temperature, and not for tokens of the
+    prompt, as in vLLM."""
+
+    def __init__(self, rows: Sequence[_Row], amount: float, like: _Noise) -> None:
+        self.amount = amount
+        self.taken = torch.zeros(len(rows), like.vocabulary, device=like.device)
+        for place, row in enumerate(rows):
+            self.taken[place, row.response_ids] = amount
+
+    def add(self, tokens: Tensor) -> None:
+        """The (R,) sampled tokens stand in the responses from now on."""
+        self.taken.scatter_(1, tokens[:, None], self.amount)
+
+    def keep(self, rows: list[int]) -> None:
+        self.taken = self.taken[rows]

@@ -97,6 +97,7 @@ class InProcessEngine:
             temperature=decoding.temperature,
             top_p=decoding.top_p,
             top_k=decoding.top_k,
+            presence_penalty=decoding.presence_penalty,
             max_tokens=request.limit(decoding) - len(request.response_ids),
             stop=list(stop),
             stop_token_ids=sorted(self.stop_ids),

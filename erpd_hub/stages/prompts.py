@@ -21,8 +21,7 @@ from erpd_hub.evaluation.contamination import Hit, OverlapIndex
 from erpd_hub.evaluation.tables import require_columns
 from erpd_hub.programs import program_problems, tests_of
 from erpd_hub.prompt_tests import write_tests
-from erpd_hub.prompts import PROMPT_SCHEMA, Problem, problem_key, read_prompts
-from erpd_hub.samples import shard_path, write_rows
+from erpd_hub.prompts import Problem, problem_key, read_prompts, write_prompts
 from erpd_hub.stage_context import StageContext, StageResult
 from erpd_hub.stages.prompts_rows import bad_reasons, duplicates, passes, problem_of, source_name, source_rows
 
@@ -116,7 +115,7 @@ def _take_rows(selection: _Selection, config: JsonlPrompts | HubPrompts, source:
     """Rows of a file or dataset as problems, without those that are filtered out, bad or there already."""
     rows = source_rows(config, source)
     columns = [config.problem_column, config.answer_column, *([config.id_column] if config.id_column else [])]
-    require_columns(rows, [*columns, *(item.column for item in config.filters)], where="prompts")
+    require_columns(rows, [*columns, *(item.column for item in config.filters), *config.columns], where="prompts")
     kept = [(i, row) for i, row in enumerate(rows) if all(passes(row, item) for item in config.filters)]
     selection.counts |= {"read": len(rows), "filtered": len(rows) - len(kept)}
     name = source_name(config)
@@ -190,14 +189,9 @@ def _draw(selection: _Selection, count: int | None, seed: int) -> None:
 
 
 def _write(selection: _Selection, config: PromptSelection, out: Path) -> None:
-    rows = [
-        {"problem_id": p.problem_id, "source": p.source, "problem": p.problem, "answer": p.gold}
-        for p in selection.problems
-    ]
-    write_rows(shard_path(out, 0), rows, PROMPT_SCHEMA)
+    write_prompts(out, selection.problems, config.format)
     if selection.tests is not None:
         write_tests(out, selection.tests(selection.problems))
-    (out / "format.json").write_text(config.format.model_dump_json(indent=2) + "\n", encoding="utf-8")
     _write_jsonl(out / "rejected.jsonl", selection.rejected)
     _write_jsonl(out / "hits.jsonl", (_hit_row(hit) for hit in selection.hits))
 

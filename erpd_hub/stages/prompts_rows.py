@@ -1,11 +1,13 @@
 """Rows of a prompt file or dataset: which count, what problem each is, and what is wrong with it."""
 
+import json
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from erpd_hub.config import CodePrompts, HubPrompts, JsonlPrompts, PromptSelection, RangeFilter
+from erpd_hub.errors import ConfigError
 from erpd_hub.evaluation.golds import normalise_gold
 from erpd_hub.evaluation.grading import check_golds
 from erpd_hub.evaluation.tables import Row, read_file, read_split
@@ -28,7 +30,19 @@ def source_name(config: JsonlPrompts | HubPrompts | CodePrompts) -> str:
 def problem_of(row: Row, config: JsonlPrompts | HubPrompts, source: str) -> Problem:
     text, answer = _text(row.get(config.problem_column)), normalise_gold(row.get(config.answer_column))
     problem_id = _text(row.get(config.id_column)) if config.id_column else ""
-    return Problem(problem_id or problem_key(text), source, text, answer)
+    extra = _extra({name: row.get(name) for name in config.columns}) if config.columns else None
+    return Problem(problem_id or problem_key(text), source, text, answer, extra)
+
+
+def _extra(columns: Row) -> str:
+    """Raises ConfigError: a value that JSON does not have."""
+    try:
+        return json.dumps(columns, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"columns: expected values that JSON has in {', '.join(columns)}, got another: {error}; leave that column "
+            "out, or store it as text"
+        ) from None
 
 
 def _text(value: object) -> str:

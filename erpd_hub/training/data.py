@@ -110,7 +110,8 @@ def sampled_exactly(rollouts: Path, temperature: float) -> bool:
     decoding = decoding_of(rollouts)
     if decoding is None:
         return False
-    return decoding["temperature"] == temperature and decoding["top_p"] == 1 and decoding["top_k"] == 0
+    whole = decoding["top_p"] == 1 and decoding["top_k"] == 0 and not decoding.get("presence_penalty")
+    return whole and bool(decoding["temperature"] == temperature)
 
 
 def prompt_schedule(num_prompts: int, prompts_per_step: int, steps: int, seed: int) -> list[list[int]]:

@@ -25,9 +25,9 @@ from erpd_hub.launching.machine import visible_gpus
 from erpd_hub.launching.options import Launch
 from erpd_hub.launching.worker import Job as StageJob
 from erpd_hub.logprobs import unwrap
-from erpd_hub.prompts import PROMPT_SCHEMA, Problem
+from erpd_hub.prompts import Problem, write_prompts
 from erpd_hub.rewards import Reward, open_reward
-from erpd_hub.samples import sample_seed, shard_path, write_rows
+from erpd_hub.samples import sample_seed
 from erpd_hub.sampling.engines import fast_dtype
 from erpd_hub.sampling.job import Job
 from erpd_hub.sampling.plan import all_draws, render_prompts
@@ -114,7 +114,7 @@ class MicroRounds:
             shutil.rmtree(weights, ignore_errors=True)  # from before a kill
         publish(weights)
         if self.rank == 0:
-            _write_prompts(prompts, step.problems, self.format)
+            write_prompts(prompts, step.problems, self.format)
             if (tests := self.prompts / "tests").is_dir() and not (prompts / "tests").exists():
                 (prompts / "tests").symlink_to(tests.resolve(), target_is_directory=True)
             context = StageContext(self._seed(step), out / "work")
@@ -206,12 +206,6 @@ def _in_dtype(model: nn.Module, dtype: str) -> Iterator[Any]:
 def _all_devices() -> Launch:
     devices = visible_gpus()
     return Launch(len(devices) or None, devices)
-
-
-def _write_prompts(folder: Path, problems: Sequence[Problem], format: PromptFormat) -> None:
-    rows = [{"problem_id": p.problem_id, "source": p.source, "problem": p.problem, "answer": p.gold} for p in problems]
-    write_rows(shard_path(folder, 0), rows, PROMPT_SCHEMA)
-    (folder / "format.json").write_text(format.model_dump_json())
 
 
 def _marker(rank: int, world: int) -> str:

@@ -147,7 +147,7 @@ class OnlineTrainer(PolicyTrainer):
                 "online: expected graded samples in each step, got none; see why its verdicts are ungradable"
             )
         decoding = self.config.decoding
-        exact = decoding.top_p == 1 and decoding.top_k == 0
+        exact = decoding.top_p == 1 and decoding.top_k == 0 and not decoding.presence_penalty
         if exact and decoding.temperature == self.config.logprob_temperature:
             rows = join(rows, old_logprobs=read_columns(folder, "sampler_logprobs")["sampler_logprobs"])
         kind = self.config.loss.advantage_kind

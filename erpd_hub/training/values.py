@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor, nn
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from erpd_hub.columns import ShardReader, list_column
 from erpd_hub.config import CriticConfig
@@ -43,6 +44,7 @@ class Valuer:
     def __init__(self, folder: Path, config: CriticConfig, layout: Layout) -> None:
         self.config = config
         self.layout = layout
+        unset_hf_deepspeed_config()  # of the training before: each process has shards, and a whole critic, of its own
         self.model = load_critic(folder, attn_implementation=config.attn_implementation)
         install_value_forward(self.model, config.dtype)
 

@@ -69,6 +69,7 @@ def run_evalscope(
             "temperature": decoding.temperature,
             "top_p": decoding.top_p,
             "max_tokens": decoding.max_new_tokens,
+            **({"presence_penalty": decoding.presence_penalty} if decoding.presence_penalty else {}),
         },
     }
     try:
