@@ -425,6 +425,23 @@ def test_the_tables_of_the_quick_start_are_those_of_its_report(page: str, rows: 
     assert f"{failed} of seven expectations" in " ".join(text.split()) or f"{failed.title()} do not" in text
 
 
+def test_the_table_of_the_sweep_is_that_of_its_report() -> None:
+    report = json.loads((RESULTS.parent / "sweep.json").read_text())
+    last = [row for row in report["rows"] if row["checkpoint"] in ("student", "control")]
+    expected = []
+    for row in last:
+        averages = " / ".join(f"{100 * item['avg']:.1f}" for item in row["seeds"])
+        to_first = "".join(
+            " {:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * item[name] for name in ("mean", "low", "high")))
+            for item in row["differences"]
+            if item["to"] == "first point"
+        )
+        expected.append(f"| {averages} | {100 * row['avg']:.1f} |{to_first} | {row['kl_to_base']:.4f} |")
+    text = (RESULTS.parent / "sweeps.md").read_text()
+    assert len(expected) == 4 and all(row in text for row in expected), expected
+    assert f"of {len(report['artifacts'])} artifacts {report['made']} were made" in " ".join(text.split())
+
+
 def _again(claim: dict[str, object]) -> dict[str, object]:
     """The claim with interval and verdict anew from the differences of its seeds."""
     sides = Claim(says="x", more="a", less=0.0, metric="explained_variance", expect=claim["expect"])
