@@ -18,6 +18,7 @@ from erpd_hub.plotting.card_charts import distances, recorded, scores, signal_co
 from erpd_hub.plotting.cards import draw_pictures, repository_pictures, write_card
 from erpd_hub.plotting.drawing import Drawn, Skipped
 from erpd_hub.plotting.figures import FIGURES, chosen, formats, write_figures
+from erpd_hub.plotting.over_seeds import gains, plot_over_seeds
 from erpd_hub.plotting.reading import Made, RunData, interval, read_run
 from erpd_hub.plotting.style import plain, styled
 from erpd_hub.publish import publish_repository_card
@@ -401,3 +402,42 @@ def test_a_card_shows_at_most_four_panels_and_names_both_policies_of_a_kl() -> N
     assert titles == ["log-prob, nats per token", "entropy, nats per token", "KL(old || student), k3, nats per token",
                       "share of right answers while training"]  # fmt: skip
     assert recorded([{"step": 1}]) == []
+
+
+def _over_seeds(ref: str, role: str, avg: list[float | None], kl: list[float | None]) -> dict[str, Any]:
+    return {"ref": ref, "role": role, "benchmark": "addition", "k": 8, "avg": avg, "kl_to_base": kl}
+
+
+def test_gains_over_seeds_are_taken_where_a_seed_has_base_and_kl() -> None:
+    base = _over_seeds("base", "base", [0.5, 0.6, None], [0.0, 0.0, 0.0])
+    student = _over_seeds("student@step-8", "student", [0.6, 0.9, 0.9], [0.01, 0.03, 0.5])
+    unprobed = _over_seeds("teacher", "teacher", [0.9, 0.9, 0.9], [None, None, None])
+    first, second = gains([base, student, unprobed])
+    assert (first["avg"], first["kl_to_base"], first["step"]) == (0, 0, None)
+    assert second["avg"] == pytest.approx(0.2) and second["kl_to_base"] == pytest.approx(0.02)
+    assert second["interval"] == pytest.approx((0.2 - 12.706 * 0.1, 0.2 + 12.706 * 0.1), abs=1e-3)
+    assert (second["step"], second["kl_stderr"]) == (8, pytest.approx(0.01))
+
+
+def test_a_report_over_seeds_is_drawn_the_last_step_after_the_saved_ones(tmp_path, monkeypatch) -> None:
+    base = _over_seeds("base", "base", [0.5, 0.5, 0.5], [0.0, 0.0, 0.0])
+    rows = [base] + [
+        _over_seeds(ref, role, [0.5 + gain, 0.5 + gain, 0.52 + gain], [kl, kl, 2 * kl])
+        for ref, role, gain, kl in (
+            ("student", "student", 0.3, 0.04), ("student@step-16", "student", 0.2, 0.02),
+            ("student@step-8", "student", 0.1, 0.01), ("unlearned", "unlearned", -0.4, 0.5),
+        )
+    ]  # fmt: skip
+    drawn: list[tuple[list[float], list[str]]] = []
+    draw = efficiency._draw_points
+
+    def watched(axes: Any, rows: Any, look: Any, label: str) -> None:
+        drawn.append(([row["step"] for row in rows], label))
+        draw(axes, rows, look, label)
+
+    monkeypatch.setattr(efficiency, "_draw_points", watched)
+    assert plot_over_seeds(rows, tmp_path / "a.png", title="T")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    panel = [([None], "base"), ([8, 16, None], "student")]
+    assert drawn == [*panel, ([None], "unlearned"), *panel], "a second panel has what did not lose"
+    assert not plot_over_seeds([base], tmp_path / "b.png", title="T") and not (tmp_path / "b.png").exists()

@@ -17,7 +17,8 @@ def plot_over_seeds(checkpoints: Sequence[Mapping[str, Any]], path: Path, *, tit
     """Write a PNG of the means over seeds, those of a training joined over its saved steps, and of the frontier; where
     some lost, a second panel has the others, larger.
 
-    Gains are taken seed by seed, since each seed has a base of its own; bars are Student's 95 % intervals over seeds.
+    Gains are taken seed by seed, since each seed has a base of its own; their bars are Student's 95 % intervals over
+    seeds, those of KL 1.96 standard errors over them.
 
     Args:
         checkpoints: Of a report as `comparing.reproduction` makes it.
