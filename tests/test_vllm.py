@@ -161,8 +161,8 @@ def test_logprobs_are_of_the_distribution_that_was_drawn_from(engine, local, pen
         ids = torch.tensor([[*request.prompt_ids, *completion.response_ids]])
         with torch.inference_mode():
             logits = local.model(ids).logits[0, len(request.prompt_ids) - 1 : -1].float()
-        for place in range(len(logits)):
-            logits[place, list(set(completion.response_ids[:place]))] -= penalty
+            for place in range(len(logits)):
+                logits[place, torch.tensor(completion.response_ids[:place], dtype=torch.long).unique()] -= penalty
         expected = sampler_logprobs(logits, decoding).gather(-1, ids[0, len(request.prompt_ids) :, None])[:, 0]
         assert completion.logprobs == pytest.approx(expected.tolist(), abs=2e-3)
 
