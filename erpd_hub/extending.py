@@ -24,7 +24,7 @@ def extended(plain: Node, config: c.RolloutConfig | c.EvaluateConfig, taken: Con
     if f"{plain.step}{suffix}" in taken:
         raise ConfigError(f"{where}.extend_to: its extension is named {plain.step}{suffix}, and so is a step")
     try:
-        check_extension(config.extend_to, config.decoding)
+        check_extension(config.extend_to, config.decoding, config.engine)
     except ValueError as error:
         raise ConfigError(f"{where}.{error}") from None
     return replace(

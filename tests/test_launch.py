@@ -18,6 +18,7 @@ from conftest import MICRO, cli
 from erpd_hub.config import Decoding, OnlineConfig, RolloutConfig, ScoreConfig, TeacherConfig, VLLMEngine
 from erpd_hub.errors import ArtifactError, ConfigError, StageError
 from erpd_hub.hub.connecting import connect
+from erpd_hub.launching import launch as launch_module
 from erpd_hub.launching.launch import run_stage
 from erpd_hub.launching.machine import ask_driver, visible_gpus
 from erpd_hub.launching.options import Launch
@@ -189,6 +190,16 @@ def test_gpus_are_shared_out_in_groups(monkeypatch):
         Launch.from_options(8, None)
     with pytest.raises(ConfigError, match=r"--launch: expected accelerate:FILE"):
         Launch.from_options(None, "accelerate:/absent.yaml")
+
+
+@pytest.mark.parametrize(("backend", "way"), [("own", "_train"), ("trl", "_elsewhere")])
+def test_several_gpus_train_together_what_is_not_of_one_process(tmp_path, monkeypatch, backend, way):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    config = OnlineConfig(prompts="p", steps=1, backend=backend, kl_to_start=False)
+    for name in ("_train", "_elsewhere"):
+        monkeypatch.setattr(launch_module, name, lambda *_, name=name: name)
+    job = Job("r1/online", config, tmp_path / "out", {}, StageContext(0, tmp_path / "work"))
+    assert run_stage(job, Launch.from_options(2, None), tmp_path) == way
 
 
 def test_auto_is_ddp_where_the_smallest_gpu_holds_the_training_as_the_driver_says(tmp_path, monkeypatch):

@@ -238,6 +238,8 @@ def test_online_training_starts_from_the_rounds_of_table_2_in_any_namespace() ->
     rounds, shared = (load_recipe(name).rounds for name in ("table3-online", "table2-rounds"))
     for ours, theirs in zip(rounds[:4], shared, strict=False):
         assert {"student", "rollouts"} <= ours.steps.keys() and ours.policy == theirs.policy
+        shared_steps = ours.steps.keys() & theirs.steps.keys() - {"evaluate", "probe", "online"}
+        assert all(ours.steps[name] == theirs.steps[name] for name in shared_steps)
     assert (rounds[0].steps["online"].steps, rounds[4].steps["late"].steps) == (50, 60)
     assert "rollouts" not in rounds[4].steps, "an online phase samples by itself"
 

@@ -25,7 +25,7 @@ from erpd_hub.comparing.over_seeds import (
 from erpd_hub.comparing.paper import Claim, Experiment, get_experiment
 from erpd_hub.comparing.reproduce import beside
 from erpd_hub.comparing.reproduction import seed_plans
-from erpd_hub.comparing.result_pages import OVERVIEW, add_to_report, overview_page, read_report
+from erpd_hub.comparing.result_pages import OVERVIEW, add_to_report, overview_page, read_report, renew_report
 from erpd_hub.errors import ConfigError
 
 MICRO_TWIN = Path(__file__).parent / "micro_twin.yaml"
@@ -252,6 +252,10 @@ def test_seeds_that_two_have_measured_at_once_are_all_kept(tmp_path) -> None:
     assert add_to_report(tmp_path, about, one(1))["seeds"] == [1, 2]
     kept = add_to_report(tmp_path, about, one(2))
     assert json.loads(json.dumps(kept)) == read_report(tmp_path, "table1", "tiny")
+    page = tmp_path / "table1.md"
+    page.write_text("of an earlier version")
+    renew_report(tmp_path, about, one(1))
+    assert page.read_text().startswith("# Teacher losses"), "pages follow the paper's file too"
     (tmp_path / "table10.json").write_text("{")
     with pytest.raises(ConfigError, match=r"table10.json: expected a report, got .*; remove it"):
         read_report(tmp_path, "table1", "tiny")
@@ -368,6 +372,9 @@ def test_the_readme_counts_the_verdicts_that_the_results_have() -> None:
         ("docs/mse.md", "fig5", "student", "control"),
         ("README.md", "table1", "ce-student@step-8", "ce-student-no-teacher@step-8"),
         ("README.md", "table1", "ce-student", "ce-student-tuned-1-7e-4"),
+        ("README.md", "fig2b", "ce-student@step-16", "ce-student-single-stage@step-8"),
+        ("README.md", "table10-long", "recovered-student@step-16", "base"),
+        ("docs/guides/paper.md", "table10-long", "recovered-student@step-16", "base"),
         ("README.md", "fig2b", "ce-student", "ce-student-single-stage@step-16"),
         ("README.md", "table7", "recovered-student@step-8", "base"),
         ("README.md", "table7", "recovered-student@step-16", "base"),

@@ -149,11 +149,12 @@ def test_a_presence_penalty_is_taken_off_what_a_response_has_already(engine: Loc
     assert [c.response_ids for c in generate(engine, went_on, decoding)] == whole != []
 
 
-def test_no_presence_penalty_is_written_nowhere_and_one_is_no_part_of_an_extension() -> None:
+def test_no_presence_penalty_is_written_nowhere_and_vllm_extends_none() -> None:
     assert "presence_penalty" not in Decoding().model_dump_json()
     fields = {"prompts": "p", "extend_to": 64, "decoding": {"presence_penalty": 1.5, "max_new_tokens": 8}}
+    assert RolloutConfig(**fields).extend_to == 64, "our own sampler goes on as it began"
     with pytest.raises(ValueError, match="extend_to: expected none with a presence penalty"):
-        RolloutConfig(**fields)
+        RolloutConfig(**fields, engine={"type": "vllm"})
     penalised = identity(RolloutConfig(**(fields | {"extend_to": None})))
     assert penalised["decoding"]["presence_penalty"] == 1.5
     assert Decoding(temperature=0.6).changed(Decoding(presence_penalty=1.5)).model_dump() == {

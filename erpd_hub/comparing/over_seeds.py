@@ -140,8 +140,10 @@ def _difference(claim: Mapping[str, Any]) -> str:
     shown = f"{scale * claim['difference']:+.{digits}f}"
     if claim["interval"] is None:
         return f"{shown} (one seed)" if _measured_seeds(claim) == 1 else shown
-    low, high = claim["interval"]
-    return f"{shown} ({scale * low:+.{digits}f} to {scale * high:+.{digits}f})"
+    low, high = (scale * bound for bound in claim["interval"])
+    if any(bound and abs(bound) < 0.5 * 10**-digits for bound in (low, high)):
+        digits += 1  # +0.0 would not say on which side of zero it is
+    return f"{shown} ({low:+.{digits}f} to {high:+.{digits}f})"
 
 
 def _paper_rows(found: Mapping[str, Any]) -> list[str]:
@@ -156,7 +158,8 @@ def _paper_rows(found: Mapping[str, Any]) -> list[str]:
             twin = ("-", "-") if row.tiny is None else (f"`{row.tiny}`", averages.get(row.tiny, "-"))
             rows.append(f"| {' | '.join((model, label, reported, f'{steps} of `{recipe}`', *twin))} |")
     head = f"| model | row of the paper | reported: {' / '.join(about.columns)} | measured by | in the twin | AVG@K |"
-    return [head, "|---|---|---|---|---|---|", *rows, ""] if rows else []
+    said = ["The twin is one for all models.", ""] if len(about.rows) > 1 else []
+    return [head, "|---|---|---|---|---|---|", *rows, "", *said] if rows else []
 
 
 def _checkpoints(entries: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -25,7 +25,7 @@ _FIELDS = {
 
 
 def renew_report(folder: Path, about: Experiment, head: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The folder's report of an experiment with the claims as they are now, written anew where they have changed.
+    """The folder's report of an experiment with the claims as they are now; its pages are written anew.
 
     Args:
         head: What the report must be of, as `joining.renew` takes it.
@@ -42,8 +42,7 @@ def renew_report(folder: Path, about: Experiment, head: Mapping[str, Any]) -> di
         if found is None:
             return None
         renewed = renew(found, about, head)
-        if _as_json(renewed) != _as_json(found):
-            write_pages(renewed, folder)
+        write_pages(renewed, folder)
         return renewed
 
 
@@ -88,15 +87,13 @@ def write_pages(found: Mapping[str, Any], folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     name = page_name(found)
-    write_json(folder / f"{name}.json", _as_json(found) + "\n")  # whole or not: it may hold days of seeds
+    write_json(folder / f"{name}.json", json.dumps(found, indent=1) + "\n")  # whole or not: it may hold days of seeds
     picture = folder / f"{name}.png"
-    drawn = available() and plot_over_seeds(found["checkpoints"], picture, title=found["title"])
-    (folder / f"{name}.md").write_text(markdown(found, picture.name if drawn else None))
+    picture.unlink(missing_ok=True)
+    if available():
+        plot_over_seeds(found["checkpoints"], picture, title=found["title"])
+    (folder / f"{name}.md").write_text(markdown(found, picture.name if picture.exists() else None))
     (folder / OVERVIEW).write_text(overview_page(folder))
-
-
-def _as_json(found: Mapping[str, Any]) -> str:
-    return json.dumps(found, indent=1)
 
 
 def folder_of_pages(folder: Path) -> None:

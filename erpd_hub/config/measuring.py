@@ -62,7 +62,7 @@ class EvaluateConfig(StepConfig):
 
     @model_validator(mode="after")
     def _extends(self) -> "EvaluateConfig":
-        check_extension(self.extend_to, self.decoding)
+        check_extension(self.extend_to, self.decoding, self.engine)
         return self
 
     @model_validator(mode="after")

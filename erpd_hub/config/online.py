@@ -51,6 +51,10 @@ class OnlineConfig(TrainingConfig):
     checkpoint_every: Annotated[PositiveInt, Operational] = 1
     """Steps between resumable checkpoints: what a kill loses is sampled again."""
 
+    @property
+    def in_one_process(self) -> bool:
+        return self.backend == "trl"
+
     @model_validator(mode="after")
     def _samples(self) -> "OnlineConfig":
         if isinstance(self.engine, ServerEngine):

@@ -140,7 +140,7 @@ class RolloutConfig(StepConfig):
 
     @model_validator(mode="after")
     def _extends(self) -> "RolloutConfig":
-        check_extension(self.extend_to, self.decoding)
+        check_extension(self.extend_to, self.decoding, self.engine)
         return self
 
 
@@ -180,11 +180,12 @@ class ImportedRollouts(StepConfig):
 RolloutsConfig = Annotated[RolloutConfig | ImportedRollouts, Field(discriminator="type")]
 
 
-def check_extension(extend_to: int | None, decoding: Decoding | None) -> None:
+def check_extension(extend_to: int | None, decoding: Decoding | None, engine: EngineConfig) -> None:
     """An extension must be longer than what it extends, and drawn as that was."""
     if extend_to is not None and decoding is not None and extend_to <= decoding.max_new_tokens:
         raise ValueError(f"extend_to: expected more than max_new_tokens {decoding.max_new_tokens}, got {extend_to}")
-    if extend_to is not None and decoding is not None and decoding.presence_penalty:
+    penalised = decoding is not None and decoding.presence_penalty and not isinstance(engine, TransformersEngine)
+    if extend_to is not None and penalised:
         raise ValueError(
             f"extend_to: expected none with a presence penalty, got {extend_to}: vLLM takes what goes on for a "
             "part of the prompt, whose tokens it does not penalise; raise decoding.max_new_tokens"

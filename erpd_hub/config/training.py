@@ -63,6 +63,11 @@ class TrainingConfig(StepConfig, Numerics):
     control_of: Annotated[str | None, Operational] = None
     """The step that this one is a control of: that is its role wherever it is shown, and no round starts from it."""
 
+    @property
+    def in_one_process(self) -> bool:
+        """Whether it takes one GPU, however many there are."""
+        return False
+
     @model_validator(mode="after")
     def _steps_in_range(self) -> "TrainingConfig":
         late = [step for step in self.save_steps if step > self.steps]

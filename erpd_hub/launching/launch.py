@@ -34,7 +34,8 @@ def run_stage(job: Job, launch: Launch, folder: Path) -> StageRun:
     Raises:
         ErpdError: what the stage raised, wherever it ran.
     """
-    if launch.gpus and isinstance(job.config, c.TrainingConfig) and (launch.gpus > 1 or launch.accelerate):
+    together = isinstance(job.config, c.TrainingConfig) and not job.config.in_one_process
+    if launch.gpus and together and (launch.gpus > 1 or launch.accelerate):
         with alone(folder / "running.lock") as lock:
             return _train(job, launch, folder, lock)
     replicas = launch.groups(job.config)

@@ -44,15 +44,16 @@ def plot_over_seeds(checkpoints: Sequence[Mapping[str, Any]], path: Path, *, tit
 
 
 def gains(checkpoints: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row a checkpoint that was evaluated and probed at some seed, as `efficiency.draw_paths` takes them: `avg`,
-    `interval` and `kl_to_base` are means over the seeds that have both and the base."""
-    bases = {entry["benchmark"]: entry["avg"] for entry in checkpoints if entry["role"] == "base"}
+    """One row a checkpoint that was evaluated, on the base's first benchmark, and probed at some seed, as
+    `efficiency.draw_paths` takes them: `avg`, `interval` and `kl_to_base` are means over the seeds that have both and
+    the base."""
+    base = next((entry for entry in checkpoints if entry["role"] == "base"), None)
     rows = []
-    for entry in checkpoints:
+    for entry in (entry for entry in checkpoints if base and entry["benchmark"] == base["benchmark"]):
         measured = [
-            (avg - base, kl)
-            for avg, base, kl in zip(entry["avg"], bases.get(entry["benchmark"], ()), entry["kl_to_base"], strict=False)
-            if None not in (avg, base, kl)
+            (avg - start, kl)
+            for avg, start, kl in zip(entry["avg"], base["avg"], entry["kl_to_base"], strict=True)
+            if None not in (avg, start, kl)
         ]
         if not measured:
             continue

@@ -3,7 +3,7 @@
 A program of other authors, for comparison with ours: the gradient on the same samples is ours but for what TRL adds to
 a group's deviation, 1e-4 where we add 1e-6. An ungraded response has no advantage there and still counts as tokens. Its
 samples come from one generator, so a resumable checkpoint has that generator's state and a killed phase ends in the
-same bytes.
+same bytes on a CPU.
 
 GRPOTrainer forms a step from passes of equally many rows, so all steps have equally many prompts. Kept out of the run:
 its model card, its telemetry, and what it changes in the settings of model and tokenizer.
