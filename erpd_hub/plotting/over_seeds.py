@@ -48,8 +48,10 @@ def gains(checkpoints: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     `efficiency.draw_paths` takes them: `avg`, `interval` and `kl_to_base` are means over the seeds that have both and
     the base."""
     base = next((entry for entry in checkpoints if entry["role"] == "base"), None)
+    if base is None:
+        return []
     rows = []
-    for entry in (entry for entry in checkpoints if base and entry["benchmark"] == base["benchmark"]):
+    for entry in (entry for entry in checkpoints if entry["benchmark"] == base["benchmark"]):
         measured = [
             (avg - start, kl)
             for avg, start, kl in zip(entry["avg"], base["avg"], entry["kl_to_base"], strict=True)
