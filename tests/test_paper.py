@@ -23,6 +23,7 @@ RECORDERS = {
     "mean_squared_error": {"score"},
     "gap": {"score"},
     "low_tail": {"signal", "critic"},
+    "credit": {"signal"},
 }
 """The stages whose records have such a metric; not every teacher sees the wrong responses that a gap needs."""
 PUBLISHED = {"nemotron-4b": 4.5, "acereason-7b": 7.6, "justrl-1.5b": 1.5}
@@ -50,7 +51,7 @@ def measured(recipe: str) -> tuple[set[tuple[str, str]], set[str]]:
 def test_every_table_and_figure_with_numbers_is_there() -> None:
     tables = {f"table{number}" for number in range(1, 13)}
     figures = {"fig2b", "fig4", "fig5", "fig6", "fig7", "fig8", "fig9", "fig10"}
-    assert set(experiments()) == tables | figures | {"table1-others", "table11-code", "fig5-settings"}
+    assert set(experiments()) == tables | figures | {"table1-others", "table11-code", "fig5-settings", "fig10-credit"}
     assert list(experiments())[:3] == ["table1", "table1-others", "table2"]
 
 

@@ -1,6 +1,7 @@
 import json
 import shutil
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 import torch
@@ -138,6 +139,22 @@ def test_teacher_pulls_right_and_wrong_responses_apart(tmp_path, parts) -> None:
     assert last["logprob_positive"] - last["logprob_negative"] > first["logprob_positive"] - first["logprob_negative"]
     assert result.metrics == last
     load_model(tmp_path / "out" / "step-5")
+
+
+def test_a_signal_says_whether_it_blames_wrong_responses_where_they_go_wrong(tmp_path, parts) -> None:
+    metrics = make_signal(tmp_path / "signal", parts, "other-logprobs", "policy-logprobs").metrics
+    samples, rows = list(read_rows(parts["rollouts"])), list(read_rows(tmp_path / "signal"))
+    lowest = []
+    for sample, row in zip(samples, rows, strict=True):
+        ids = sample["response_ids"]
+        right = [s["response_ids"] for s in samples if s["problem_id"] == sample["problem_id"] and s["label"] == 1]
+        for at in range(len(ids)) if right and sample["label"] == 0 else ():
+            if not any(other[: at + 1] == ids[: at + 1] for other in right):
+                lowest.append([row[name].index(min(row[name])) == at for name in ("signal", "old")])
+                break
+    shares = [fmean(found) for found in zip(*lowest, strict=True)]
+    assert metrics["credit_responses"] == len(lowest) > 0
+    assert [metrics["credit_at_departure"], metrics["credit_by_surprise"]] == pytest.approx(shares)
 
 
 @pytest.mark.parametrize("label", [0, 1])

@@ -117,12 +117,8 @@ def _sides(claim: Claim, measured: Mapping[str, Measured]) -> _Sides | None:
     return _difference(claim.metric, more, less)
 
 
-def _explained_variance(record: Mapping[str, Any]) -> float | None:
-    return record.get("explained_variance")
-
-
-def _mean_squared_error(record: Mapping[str, Any]) -> float | None:
-    return record.get("mean_squared_error")
+def _entry(name: str) -> Callable[[Mapping[str, Any]], float | None]:
+    return lambda record: record.get(name)
 
 
 def _gap(record: Mapping[str, Any]) -> float | None:
@@ -140,10 +136,11 @@ def _low_tail(record: Mapping[str, Any]) -> float | None:
 
 
 RECORDED: Mapping[str, Callable[[Mapping[str, Any]], float | None]] = {
-    "explained_variance": _explained_variance,
-    "mean_squared_error": _mean_squared_error,
+    "explained_variance": _entry("explained_variance"),
+    "mean_squared_error": _entry("mean_squared_error"),
     "gap": _gap,
     "low_tail": _low_tail,
+    "credit": _entry("credit_at_departure"),
 }
 """Metrics of `erpd_hub.comparing.paper.Metric` that a step's own record has."""
 

@@ -17,7 +17,15 @@ from erpd_hub.fields import Config
 from erpd_hub.recipe_files import suggestion
 
 Metric = Literal[
-    "avg", "kl_to_base", "entropy", "mean_length", "explained_variance", "mean_squared_error", "gap", "low_tail"
+    "avg",
+    "kl_to_base",
+    "entropy",
+    "mean_length",
+    "explained_variance",
+    "mean_squared_error",
+    "gap",
+    "low_tail",
+    "credit",
 ]
 """Of an evaluation, a probe, or a step's own record.
 
@@ -25,7 +33,8 @@ Metric = Literal[
 probabilities of a checkpoint that was scored on them; `mean_squared_error` that of these probabilities from the
 outcome, which is MSE's loss; `gap`, the log-prob of right minus that of wrong responses (nats a token), that of a
 checkpoint scored on all rollouts; `low_tail` is how far the lowest 1 % on right responses lies below the median, in
-standard deviations: of a signal's log-ratios, or of a critic's values.
+standard deviations: of a signal's log-ratios, or of a critic's values; `credit` is a signal's `credit_at_departure`
+(`erpd_hub.credit`).
 """
 SELECTION_BENCHMARK = "hmmt_feb_2025"
 """[P] What the paper selects models on: biased, so in no mean."""

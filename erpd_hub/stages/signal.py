@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from erpd_hub.columns import ShardReader
+    from erpd_hub.credit import Credited
     from erpd_hub.noise import Scored
     from erpd_hub.signal_statistics import SignalBlock
 
@@ -49,6 +50,7 @@ def run(
         ArtifactError: the sides were scored differently, or on other rollouts.
         StageError: the signal is no more than noise, and `on_noise` is `refuse`.
     """
+    from erpd_hub.credit import credit
     from erpd_hub.samples import SIGNAL_SCHEMA, shard_paths, write_tables
     from erpd_hub.signal_statistics import describe_signal
 
@@ -59,7 +61,7 @@ def run(
         path = out / "data" / shard.name
         if not path.exists():
             write_tables(path, _join(shard, sides), SIGNAL_SCHEMA)
-    metrics = describe_signal(_Blocks(out)) | {"strategy": config.strategy}
+    metrics = describe_signal(_Blocks(out)) | credit(_responses(out, rollouts)) | {"strategy": config.strategy}
     if gate is not None:
         metrics["strategy_reason"] = json.loads((gate / "gate.json").read_text())["reason"]
     compared = {name: side for name in _RAW if (side := sides[name]) is not None}
@@ -166,6 +168,20 @@ class _Blocks:
                 labels = block["label"].cast("float32").to_numpy()  # a null becomes NaN
                 ids, ks = block["problem_id"].to_pylist(), block["k"].to_pylist()
                 yield SignalBlock(flat_values(block["signal"]), row_lengths(block["signal"]), labels, ids, ks)
+
+
+def _responses(folder: Path, rollouts: Path) -> "Iterator[Credited]":
+    """The responses of a signal folder with their tokens; whoever takes them holds a block while he has one of it."""
+    from erpd_hub.columns import ShardReader, row_arrays
+    from erpd_hub.credit import Credited
+    from erpd_hub.samples import shard_paths
+
+    for shard in shard_paths(folder):
+        tokens = ShardReader(rollouts / "data" / shard.name, ["response_ids"])
+        for block in ShardReader(shard, ["problem_id", "label", "signal", "old"]).blocks():
+            labels = block["label"].cast("float32").to_numpy()
+            columns = tokens.take(len(block))["response_ids"], block["signal"], block["old"]
+            yield from map(Credited, block["problem_id"].to_pylist(), labels, *map(row_arrays, columns))
 
 
 # ------------------------------------------------------------------------------------------------- noise
