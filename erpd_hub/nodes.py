@@ -1,6 +1,7 @@
 """What a plan is made of: nodes, each an artifact to be made, and the edges to their inputs."""
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Any
 
 from erpd_hub import config as c
@@ -83,13 +84,7 @@ class Plan:
 
         With `start`, everything that is not `start` or a consequence of it must exist.
         """
-        nodes = list(self.nodes)
-        if until is not None:
-            wanted = {node.name for node in self._of_step(until)}
-            for node in reversed(nodes):
-                if node.name in wanted:
-                    wanted |= {edge.source for edge in node.inputs if isinstance(edge.source, str)}
-            nodes = [node for node in nodes if node.name in wanted]
+        nodes = list(self.nodes) if until is None else self._needed({node.name for node in self._of_step(until)})
         given: set[str] = set()
         if start is not None:
             live = {node.name for node in self._of_step(start)} & {node.name for node in nodes}
@@ -100,6 +95,17 @@ class Plan:
                     live.add(node.name)
             given = {node.name for node in nodes} - live
         return nodes, given
+
+    def only(self, names: Collection[str]) -> "Plan":
+        """The part of the plan that some of its nodes need, these included."""
+        return replace(self, nodes=tuple(self._needed(names)))
+
+    def _needed(self, names: Collection[str]) -> list[Node]:
+        wanted = set(names)
+        for node in reversed(self.nodes):
+            if node.name in wanted:
+                wanted |= {edge.source for edge in node.inputs if isinstance(edge.source, str)}
+        return [node for node in self.nodes if node.name in wanted]
 
     def _of_step(self, name: str) -> list[Node]:
         """The nodes of a step, named as in a recipe; without a round the last round that has it."""

@@ -1,5 +1,6 @@
 """The paper's experiments as data, and the shipped recipes that measure them."""
 
+import re
 from functools import cache
 
 import pytest
@@ -8,7 +9,7 @@ from conftest import cli
 from erpd_hub import config as c
 from erpd_hub.comparing.claims import RECORDED
 from erpd_hub.comparing.paper import SELECTION_BENCHMARK, experiments, get_experiment, recipe_of, recipes_of
-from erpd_hub.comparing.paper_rows import paper_rows, print_paper_rows
+from erpd_hub.comparing.paper_rows import of_rows, paper_rows, print_paper_rows
 from erpd_hub.comparing.reproduce import METRICS
 from erpd_hub.errors import ConfigError
 from erpd_hub.nodes import Edge, Node, Plan
@@ -77,6 +78,44 @@ def test_every_row_has_a_counterpart_in_the_twin_or_a_note_says_why_not(name: st
     checkpoints = {ref for ref, _ in measured(item.tiny)[0]}
     assert {ref for ref in rows if ref is not None} <= checkpoints
     assert (None in rows) == any(note.startswith("no counterpart in the twin") for note in item.notes)
+
+
+@pytest.mark.parametrize("name", [name for name, item in experiments().items() if item.rows])
+def test_a_row_alone_is_its_checkpoints_and_what_they_need(name: str) -> None:
+    item = get_experiment(name)
+    twins: dict[str, set[str]] = {}
+    for model, rows in item.rows.items():
+        whole = plan_of(item.models[model])
+        for label, row in rows.items():
+            part = of_rows(whole, item, model, [label])
+            made = [node.name for node in part.nodes]
+            measuring = [n for n in part.nodes if isinstance(n.config, c.EvaluateConfig | c.ProbeConfig)]
+            assert {reference_of(part, node) for node in measuring} == set(row.ref), f"{model} {label}"
+            assert all(edge.source in made[:at] for at, n in enumerate(part.nodes) for edge in edges_within(n))
+            used = {edge.source for n in part.nodes for edge in edges_within(n)}
+            assert set(made) == used | {node.name for node in measuring}, "nothing that no other needs"
+            twins.setdefault(label, set()).update({row.tiny} - {None})
+    for label, refs in twins.items():
+        if refs:
+            part = of_rows(plan_of(item.tiny), item, "tiny", [label])
+            measuring = [n for n in part.nodes if isinstance(n.config, c.EvaluateConfig)]
+            assert {reference_of(part, node) for node in measuring} == refs
+        else:
+            with pytest.raises(ConfigError, match=f"--row {re.escape(label)}: the twin has none for it"):
+                of_rows(plan_of(item.tiny), item, "tiny", [label])
+
+
+def edges_within(node: Node) -> list[Edge]:
+    return [edge for edge in node.inputs if isinstance(edge.source, str)]
+
+
+def test_rows_that_are_not_there_are_refused_with_those_that_are() -> None:
+    with pytest.raises(ConfigError, match=r"--row: expected a row of the paper \(Base, PPO, .*got 'CE\+Distil'.*CE\+D"):
+        of_rows(plan_of("table1"), get_experiment("table1"), "Qwen3-4B", ["Base", "CE+Distil"])
+    with pytest.raises(ConfigError, match="which this experiment has none of, got 'Base'"):
+        of_rows(plan_of("tiny-race"), get_experiment("fig4"), "tiny", ["Base"])
+    both = of_rows(plan_of("table1"), get_experiment("table1"), "Qwen3-4B", ["Base", "CE+Distillation"])
+    assert {"r1/evaluate/base/aime_2024", "r1/evaluate/ce-student/aime_2024"} <= {node.name for node in both.nodes}
 
 
 def test_fig5s_recipe_has_every_checkpoint_that_its_claims_name() -> None:

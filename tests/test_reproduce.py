@@ -494,10 +494,30 @@ def test_a_twin_from_its_run_to_advice(tmp_path, micro_base) -> None:
     assert any(item["step"] == "r1/base" and item["reused"] for item in found["summary"]["artifacts"])
 
 
+def test_a_row_of_the_twin_is_run_by_itself(tmp_path, micro_base) -> None:
+    home = shutil.copytree(micro_base, tmp_path / "home")
+    short = {name: {"steps": 2, "save_steps": []} for name in ("grpo", "grpo-student")}
+    short["grpo-student"]["controls"] = ["single-stage"]
+    small = tmp_path / "small.yaml"
+    small.write_text(json.dumps({"extends": str(MICRO_TWIN), "run": "micro", "steps": short | {
+        "probe": {"checkpoints": ["base", "grpo", "grpo-student"]},
+        "evaluate": {"checkpoints": ["base", "ce", "grpo", "grpo-student"]},
+    }}))  # fmt: skip
+    asked = ("reproduce", "table1", "--tiny", "--model", small, "--row", "GRPO", "--row", "GRPO+Distillation", "--json")
+    paper = json.loads(cli(*asked, "--dry-run", home=home).stdout)["paper"]
+    assert {row["row"] for row in paper["rows"]} == {"GRPO", "GRPO+Distillation"}
+    found = json.loads(cli(*asked, home=home).stdout)
+    assert [claim["says"] for claim in found["claims"]] == ["GRPO's student is not better than GRPO"]
+    assert {row["ref"] for row in found["summary"]["checkpoints"]} == {"grpo", "grpo-student"}
+    steps = {item["step"].split("/")[1] for item in found["summary"]["artifacts"]}
+    assert not steps & {"ce", "mse", "grpo-student-single-stage"}
+
+
 def test_what_is_wrong_with_seeds_and_folder_is_said_before_anything_runs(tmp_path) -> None:
     (tmp_path / "file").touch()
     for arguments, said in [
         (("--seeds", "1,1"), "--seeds: expected each seed once, got 1 twice"),
+        (("--seeds", "1,2", "--row", "CE"), "--row: expected no --seeds beside it"),
         (("--seeds", "1,x"), "--seeds: expected whole numbers with commas"),
         (("--seeds", "1", "--output", tmp_path / "file"), "expected a folder, got File exists"),
         (("--output", tmp_path / "results"), "--output: expected --seeds beside it"),

@@ -23,6 +23,9 @@ def reproduce(
     ] = None,
     tiny: Annotated[bool, typer.Option("--tiny", help="The twin, which runs on two CPU cores.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Start it; without, only the bill is shown.")] = False,
+    row: Annotated[
+        list[str] | None, typer.Option(help="This row of the paper and what it needs; may be given several times.")
+    ] = None,
     seeds: Annotated[
         str | None, typer.Option(help="With --tiny: several, such as 10,11,12; each a run. --dry-run is of one.")
     ] = None,
@@ -51,6 +54,8 @@ def reproduce(
     if seeds is not None:
         if not tiny:
             raise ConfigError("--seeds: expected --tiny beside it; of a run without, the seed is a key: seed=1")
+        if row:
+            raise ConfigError("--row: expected no --seeds beside it; claims over seeds compare rows with each other")
         name, plans = reproduction.seed_plans(experiment, model, read_seeds(seeds), overrides or [])
         if dry_run:
             reproduction.bill(experiment, name, plans[0], gpus=gpus, gpu=gpu, as_json=as_json, dry_run=True)
@@ -64,12 +69,12 @@ def reproduce(
         return
     if output is not None:
         raise ConfigError("--output: expected --seeds beside it; a single run prints its report, --json for programs")
-    name, plan = reproduction.runs(experiment, model, tiny=tiny, overrides=overrides or [])
+    name, plan = reproduction.runs(experiment, model, tiny=tiny, overrides=overrides or [], rows=row or [])
     if dry_run or not (tiny or yes):
-        reproduction.bill(experiment, name, plan, gpus=gpus, gpu=gpu, as_json=as_json, dry_run=dry_run)
+        reproduction.bill(experiment, name, plan, rows=row or [], gpus=gpus, gpu=gpu, as_json=as_json, dry_run=dry_run)
         return
     with stdout_for_json(as_json):
-        found = reproduction.report(experiment, name, plan, tiny=tiny, gpus=gpus)
+        found = reproduction.report(experiment, name, plan, rows=row or [], tiny=tiny, gpus=gpus)
     (display.print_json if as_json else reproduction.print_report)(found)
 
 

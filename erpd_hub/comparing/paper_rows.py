@@ -1,19 +1,54 @@
 """An experiment's rows before anything has run: what is reported, the step of the recipe that measures it, and its
-counterpart in the twin. It stands beside the bill."""
+counterpart in the twin. It stands beside the bill. And the part of a plan that some of the rows need."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from shlex import quote
 from typing import Any
 
 from rich.table import Table
 
-from erpd_hub.comparing.paper import get_experiment
+from erpd_hub.comparing.paper import Experiment, get_experiment
+from erpd_hub.config import EvaluateConfig, ProbeConfig
 from erpd_hub.display import make_console
+from erpd_hub.errors import ConfigError
 from erpd_hub.plain import escape
+from erpd_hub.plan import Plan
+from erpd_hub.recipe_files import suggestion
+from erpd_hub.summary import reference_of
 
 
-def paper_rows(experiment: str, model: str) -> dict[str, Any]:
+def of_rows(plan: Plan, about: Experiment, model: str, rows: Sequence[str]) -> Plan:
+    """The part of an experiment's plan that measures some of its rows: their checkpoints and all that these need.
+
+    Args:
+        model: One of the experiment's, or another name for that of its twin.
+        rows: Names of rows; several of one name, of several models, are one in the twin.
+
+    Raises:
+        ConfigError: there is no such row, or the twin has none for it.
+    """
+    known: dict[str, set[str]] = {}
+    for name in [model] if model in about.models else about.models:
+        for label, row in about.rows.get(name, {}).items():
+            known.setdefault(label, set()).update(row.ref if model in about.models else filter(None, [row.tiny]))
+    for label in rows:
+        if label not in known:
+            names = f" ({', '.join(known)})" if known else ", which this experiment has none of"
+            raise ConfigError(
+                f"--row: expected a row of the paper{names}, got {label!r}{suggestion(label, list(known))}"
+            )
+        if not known[label]:
+            raise ConfigError(f"--row {label}: the twin has none for it; the notes of `erpd-hub reproduce` say why")
+    refs = set().union(*(known[label] for label in rows))
+    measuring = [node for node in plan.nodes if isinstance(node.config, EvaluateConfig | ProbeConfig)]
+    return plan.only({node.name for node in measuring if reference_of(plan, node) in refs})
+
+
+def paper_rows(experiment: str, model: str, chosen: Sequence[str] = ()) -> dict[str, Any]:
     """The rows of a model, or of all where it is that of a twin, with the experiment's notes and models.
+
+    Args:
+        chosen: Names of rows, where not all are asked for.
 
     Raises:
         ConfigError: no such experiment.
@@ -28,6 +63,7 @@ def paper_rows(experiment: str, model: str) -> dict[str, Any]:
             {"model": name, "row": label, **row.model_dump(mode="json")}
             for name, rows in shown.items()
             for label, row in rows.items()
+            if label in chosen or not chosen
         ],
     }
 

@@ -13,7 +13,7 @@ from erpd_hub.comparing.claims import MIN_SEEDS, Measured, judge, judge_over_see
 from erpd_hub.comparing.joining import join, plan_identity
 from erpd_hub.comparing.over_seeds import checkpoints_over_seeds, fingerprints_over_seeds, machine, scale_of
 from erpd_hub.comparing.paper import Experiment, experiments, get_experiment, recipe_of
-from erpd_hub.comparing.paper_rows import paper_rows, print_paper_rows
+from erpd_hub.comparing.paper_rows import of_rows, paper_rows, print_paper_rows
 from erpd_hub.comparing.reproduce import HOW, Beside, beside
 from erpd_hub.comparing.result_pages import add_to_report, renew_report
 from erpd_hub.display import ProgressWatch, make_console, print_json
@@ -48,14 +48,17 @@ def print_listing(items: Sequence[Mapping[str, Any]]) -> None:
     make_console().print(table)
 
 
-def runs(experiment: str, model: str | None, *, tiny: bool, overrides: Sequence[str]) -> tuple[str, Plan]:
-    """The model and the plan of an experiment.
+def runs(
+    experiment: str, model: str | None, *, tiny: bool, overrides: Sequence[str], rows: Sequence[str] = ()
+) -> tuple[str, Plan]:
+    """The model and the plan of an experiment, or of some of its rows.
 
     Raises:
-        ConfigError: no such experiment or model, or an override that does not fit.
+        ConfigError: no such experiment, model or row, or an override that does not fit.
     """
     chosen, recipe = recipe_of(experiment, model, tiny=tiny)
-    return chosen, make_plan(load_recipe(recipe, overrides))
+    plan = make_plan(load_recipe(recipe, overrides))
+    return chosen, of_rows(plan, get_experiment(experiment), chosen, rows) if rows else plan
 
 
 def seed_plans(
@@ -69,25 +72,39 @@ def seed_plans(
 
 
 def bill(
-    experiment: str, model: str, plan: Plan, *, gpus: int | None, gpu: str | None, as_json: bool, dry_run: bool
+    experiment: str,
+    model: str,
+    plan: Plan,
+    *,
+    rows: Sequence[str] = (),
+    gpus: int | None,
+    gpu: str | None,
+    as_json: bool,
+    dry_run: bool,
 ) -> None:
     """Print what it would take, and for which rows of the paper; nothing starts."""
     found = preview(plan, machine=Machine(gpus=gpus, gpu=gpu))
-    rows = paper_rows(experiment, model)
+    about = paper_rows(experiment, model, rows)
     if as_json:
-        print_json(found | {"paper": rows})
+        print_json(found | {"paper": about})
         return
     (print_preview if dry_run else print_plan)(found)
-    print_paper_rows(rows)
+    print_paper_rows(about)
     make_console().print("nothing has started; --yes starts it, --tiny runs its twin on this machine's CPU")
 
 
-def report(experiment: str, model: str, plan: Plan, *, tiny: bool, gpus: int | None = None) -> dict[str, Any]:
-    """Run the plan (what exists is reused) and lay what it measured beside the paper; also kept in the run's folder."""
+def report(
+    experiment: str, model: str, plan: Plan, *, rows: Sequence[str] = (), tiny: bool, gpus: int | None = None
+) -> dict[str, Any]:
+    """Run the plan (what exists is reused) and lay what it measured beside the paper; also kept in the run's folder.
+
+    Args:
+        rows: Those that the plan is of, where not of all: nothing is said of others, nor of claims about them.
+    """
     about = get_experiment(experiment)
     outcome = run_plan(plan, watch=ProgressWatch(plan), launch=Launch.from_options(gpus, None))
     hub = open_hub(plan)
-    rows = [] if tiny else beside(about, model, outcome.summary["checkpoints"])
+    compared = [] if tiny else beside(about, model, outcome.summary["checkpoints"])
     measured = _measured(outcome, hub) if tiny else {}
     claims = [judge(claim, measured) for claim in about.claims] if tiny else []
     found = {
@@ -100,8 +117,8 @@ def report(experiment: str, model: str, plan: Plan, *, tiny: bool, gpus: int | N
         "seed": plan.recipe.seed,
         "tolerance": HOW,
         "notes": list(about.notes),
-        "rows": [_row(item) for item in rows],
-        "claims": [item._asdict() for item in claims],
+        "rows": [_row(item) for item in compared if item.row in rows or not rows],
+        "claims": [item._asdict() for item in claims if item.difference is not None or not rows],
         "summary": outcome.summary,
     }
     write_json(run_folder(plan.recipe.run) / f"reproduce-{experiment}.json", json.dumps(found, indent=2) + "\n")
