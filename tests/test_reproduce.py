@@ -62,6 +62,16 @@ def test_the_checkpoint_that_is_best_on_the_selection_benchmark_counts() -> None
     assert (row.reported_mean, row.measured_mean) == (80.0, 84.0), "without the benchmark selected on"
 
 
+def test_lengths_that_are_reported_on_a_benchmark_are_compared_there_and_count_in_no_mean() -> None:
+    about = EXPERIMENT.model_copy(update={"also": {"m": {"Student": {"aime_2024_length": 19800.0, "mean": 71.0}}}})
+    rows = [_checkpoint("s", "aime_2024", 0.8, mean_length=17000.0), _checkpoint("s", "hmmt_feb_2025", 0.6)]
+    (row,) = beside(about, "m", rows)
+    length = row.cells[-1]
+    assert (length.column, length.measured, length.tolerance, length.agrees) == ("aime_2024_length", 17000, 1980, False)
+    assert (row.reported_mean, row.measured_mean) == (80.0, 80.0)
+    assert beside(about, "m", [])[0].cells[-1] == ("aime_2024_length", 19800, None, None, None, False)
+
+
 def test_a_larger_sampling_error_widens_the_tolerance() -> None:
     rows = [_checkpoint("s", "aime_2024", 0.84, stderr_sampling=0.02)]
     (row,) = beside(EXPERIMENT, "m", rows)

@@ -20,6 +20,8 @@ ENTROPY = 0.05
 LENGTH_RELATIVE = 0.1
 """[I] Of a mean response."""
 METRICS = ("kl_to_base", "entropy", "mean_length")
+LENGTH = "_length"
+"""After a benchmark's name: tokens of a mean response on it, which some tables report beside their columns."""
 
 HOW = (
     f"a score agrees within {POINTS:g} points or two errors of a difference of two such scores, a KL within "
@@ -61,18 +63,31 @@ def beside(experiment: Experiment, model: str, checkpoints: Iterable[Mapping[str
     by_ref: dict[str, dict[str, Mapping[str, Any]]] = {}
     for item in checkpoints:
         by_ref.setdefault(item["ref"], {})[item["benchmark"]] = item
-    return [_beside(name, row, experiment, by_ref) for name, row in experiment.rows.get(model, {}).items()]
+    also = experiment.also.get(model, {})
+    lengths = dict.fromkeys(column for values in also.values() for column in values if column.endswith(LENGTH))
+    return [
+        _beside(
+            name,
+            row,
+            dict(zip(experiment.columns, row.reported, strict=True))
+            | {column: also.get(name, {}).get(column) for column in lengths},
+            by_ref,
+        )
+        for name, row in experiment.rows.get(model, {}).items()
+    ]
 
 
 def _beside(
-    name: str, row: Row, experiment: Experiment, by_ref: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    name: str,
+    row: Row,
+    reported: Mapping[str, float | None],
+    by_ref: Mapping[str, Mapping[str, Mapping[str, Any]]],
 ) -> Beside:
     ref = max(row.ref, key=lambda one: (one in by_ref, _score(by_ref.get(one, {}), SELECTION_BENCHMARK) or 0.0))
     found = by_ref.get(ref, {})
-    cells = tuple(
-        _cell(column, reported, found) for column, reported in zip(experiment.columns, row.reported, strict=True)
-    )
-    both = [cell for cell in cells if cell.agrees is not None and cell.column not in METRICS and not cell.selection]
+    cells = tuple(_cell(column, value, found) for column, value in reported.items())
+    scores = [cell for cell in cells if cell.column not in METRICS and not cell.column.endswith(LENGTH)]
+    both = [cell for cell in scores if cell.agrees is not None and not cell.selection]
     means = [fmean(values) if values else None for values in (
         [cell.reported for cell in both if cell.reported is not None],
         [cell.measured for cell in both if cell.measured is not None],
@@ -87,6 +102,9 @@ def _score(found: Mapping[str, Mapping[str, Any]], benchmark: str) -> float | No
 def _cell(column: str, reported: float | None, found: Mapping[str, Mapping[str, Any]]) -> Cell:
     if column in METRICS:
         measured = next((item[column] for item in found.values() if item[column] is not None), None)
+        error = None
+    elif column.endswith(LENGTH):
+        measured = found.get(column.removesuffix(LENGTH), {}).get("mean_length")
         error = None
     else:
         average, error = _score(found, column), found.get(column, {}).get("stderr_sampling")
@@ -103,6 +121,6 @@ def _tolerance(column: str, reported: float, error: float | None) -> float:
         return max(KL_ABSOLUTE, KL_RELATIVE * reported)
     if column == "entropy":
         return ENTROPY
-    if column == "mean_length":
+    if column.endswith(LENGTH):
         return LENGTH_RELATIVE * reported
     return max(POINTS, 200 * sqrt(2) * (error or 0.0))
