@@ -78,6 +78,9 @@ def test_the_recipe_measures_every_saved_step_and_picks_among_the_early_ones() -
 def test_the_shortcut_pairs_one_recovered_policy_with_short_runs_at_other_rates() -> None:
     plan = make_plan(load_recipe("mse-recovery-rates"))
     rates = {node.step: node.config.learning_rate for node in plan.nodes if isinstance(node.config, c.TeacherConfig)}
-    runs = {edge.source.removeprefix("r1/") for edge in plan.node("r1/unlearned").inputs}
-    assert "mse" not in runs and len({rates[name] for name in runs}) == len(runs) >= 3
-    assert plan.node("r1/signal").config.numerator == "mse"
+    runs = {edge.source.removeprefix("r1/") for edge in plan.node("r1/shortcut").inputs}
+    assert "mse" not in runs and len({rates[name] for name in (*runs, "mse")}) == len(runs) + 1 >= 4
+    signals = {node.step: node.config for node in plan.nodes if isinstance(node.config, c.SignalConfig)}
+    assert {signal.numerator for signal in signals.values()} == {"settled"}
+    tens = {f"{name}@step-10" for name in (*runs, "mse")}
+    assert {signal.denominator for signal in signals.values()} == tens | {"unlearned", "shortcut"}
