@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 from tiny import FORMAT, context, folder_digest, make_policy, save_policy
+from transformers import DynamicCache
 
 from erpd_hub.config import Decoding, RolloutConfig, TransformersEngine
 from erpd_hub.errors import StageError
@@ -12,7 +13,7 @@ from erpd_hub.logprobs import response_logprobs
 from erpd_hub.prompts import Problem, render
 from erpd_hub.response_batch import make_batch
 from erpd_hub.samples import read_rows, sample_seed, shard_paths
-from erpd_hub.sampling import rows, shard_grades
+from erpd_hub.sampling import rows, shard_grades, transformers_engine
 from erpd_hub.sampling.engine import Completion, Request, request_seed
 from erpd_hub.sampling.plan import cut_batches
 from erpd_hub.sampling.sampler import Sampling, sample_problems
@@ -57,6 +58,25 @@ def test_a_sample_does_not_depend_on_its_company(engine: LocalEngine) -> None:
         (alone,) = generate(engine, [request], decoding)
         assert alone.response_ids == completion.response_ids
         assert alone.logprobs == pytest.approx(completion.logprobs, abs=1e-4)
+
+
+def test_the_cache_grows_in_place_and_changes_no_bit(engine: LocalEngine, monkeypatch) -> None:
+    """Prompts of unlike length, rows that end early and are dropped, and steps enough for the buffers to grow."""
+    requests = [
+        Request(tuple(range(1, 2 + index)), index, max_new_tokens=5 if index % 3 else None) for index in range(9)
+    ]
+    decoding = Decoding(max_new_tokens=80)
+    drawn = dict(engine.generate(asked, decoding, ()))
+    layers = transformers_engine._growing_cache(engine.model.config).layers
+    new = torch.ones(2, 3, 1, 4)
+    assert {type(layer).__name__ for layer in layers} == {"_GrowingLayer"}
+    for step in range(40):
+        keys, _ = layers[0].update(step * new, new)
+        assert keys.shape[-2] == step + 1
+        assert keys[0, 0, :, 0].tolist() == list(range(step + 1))
+    assert keys.data_ptr() == layers[0].update(new, new)[0].data_ptr(), "not copied"
+    monkeypatch.setattr(transformers_engine, "_growing_cache", lambda config: DynamicCache(config=config))
+    assert dict(engine.generate(asked, decoding, ())) == drawn
 
 
 def test_longer_limits_continue_the_same_sample(engine: LocalEngine) -> None:

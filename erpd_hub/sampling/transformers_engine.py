@@ -9,10 +9,12 @@ on its company and on the schedule, and neither a resumed nor a continued rollou
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DynamicCache, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.cache_utils import DynamicLayer
 
 from erpd_hub.config import Decoding
 from erpd_hub.models import stop_ids
@@ -135,6 +137,46 @@ def sampler_logprobs(logits: Tensor, decoding: Decoding) -> Tensor:
     return torch.log_softmax(logits, dim=-1)
 
 
+class _GrowingLayer(DynamicLayer):
+    """A layer's keys and values as views of buffers with room to spare, so that a token is written and not all of them
+    copied: at a thousand tokens on a CPU the copies, into fresh pages each time, took most of the sampling."""
+
+    _buffers: tuple[Tensor, Tensor] | None = None
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """See `DynamicLayer`: takes (R, heads, new tokens, width) and gives back those of all tokens so far."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start = self.get_seq_length()
+        end = start + key_states.shape[-2]
+        if self._buffers is None or self._buffers[0].shape[-2] < end:
+            self._buffers = tuple(_with_room(new, old, start) for new, old in
+                                  ((key_states, self.keys), (value_states, self.values)))  # fmt: skip
+        for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
+            buffer[..., start:end, :] = states
+        self.keys, self.values = (buffer[..., :end, :] for buffer in self._buffers)
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        super().batch_select_indices(indices)
+        self._buffers = None
+
+
+def _with_room(new: Tensor, old: Tensor, length: int) -> Tensor:
+    """A buffer of twice the tokens that there are with the new ones, the old ones at its beginning."""
+    buffer = new.new_empty((*new.shape[:-2], 2 * (length + new.shape[-2]), new.shape[-1]))
+    if length:
+        buffer[..., :length, :] = old
+    return buffer
+
+
+def _growing_cache(config: PretrainedConfig) -> DynamicCache:
+    """The model's cache; layers of another kind (sliding windows, states) stay as they are."""
+    cache = DynamicCache(config=config)
+    cache.layers = [_GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
+
+
 class _Decoder:
     """A left-padded batch with its key-value cache; `logits` (R, V) are those of the next token, in fp32."""
 
@@ -145,7 +187,7 @@ class _Decoder:
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=model.device)
         padding = width - lengths
         self.mask = torch.arange(width, device=model.device)[None, :] >= padding[:, None]
-        self.cache = DynamicCache(config=model.config)
+        self.cache = _growing_cache(model.config)
         self.positions = lengths
         self._forward(ids, (self.mask.cumsum(-1) - 1).clamp(min=0))
 
