@@ -62,9 +62,7 @@ def test_a_sample_does_not_depend_on_its_company(engine: LocalEngine) -> None:
 
 def test_the_cache_grows_in_place_and_changes_no_bit(engine: LocalEngine, monkeypatch) -> None:
     """Prompts of unlike length, rows that end early and are dropped, and steps enough for the buffers to grow."""
-    requests = [
-        Request(tuple(range(1, 2 + index)), index, max_new_tokens=5 if index % 3 else None) for index in range(9)
-    ]
+    asked = [Request(tuple(range(1, 2 + index)), index, max_new_tokens=5 if index % 3 else None) for index in range(9)]
     decoding = Decoding(max_new_tokens=80)
     drawn = dict(engine.generate(asked, decoding, ()))
     layers = transformers_engine._growing_cache(engine.model.config).layers
