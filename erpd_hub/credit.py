@@ -35,16 +35,21 @@ def credit(responses: Iterable[Credited]) -> dict[str, Any]:
     """How often the lowest log-ratio of a wrong response is at its departure from the right ones of its prompt.
 
     Args:
-        responses: Those of a prompt stand together; other samples of it further on are taken for another prompt's.
+        responses: Those of a prompt together, as sampling leaves them.
 
     Returns:
         `credit_responses`, the wrong responses that depart from a right one; of them `credit_at_departure`, the share
         whose lowest log-ratio is there (the first of equal ones); `credit_by_surprise`, the same of the log-prob under
-        the old policy, which needs no teacher; `credit_by_chance`, the mean of 1/T. Nothing where there are none.
+        the old policy, which needs no teacher; `credit_by_chance`, the mean of 1/T. Nothing where there are none, nor
+        where a prompt comes again further on, as an import may have it: some of its right ones would be overlooked.
     """
     found = np.zeros(3)
     count = 0
-    for _, group in groupby(responses, key=lambda response: response.problem_id):
+    prompts = set()
+    for problem_id, group in groupby(responses, key=lambda response: response.problem_id):
+        if problem_id in prompts:
+            return {}
+        prompts.add(problem_id)
         for response, at in _departing(list(group)):
             lowest = response.signal.argmin(), response.old.argmin()
             found += [lowest[0] == at, lowest[1] == at, 1 / len(response.tokens)]

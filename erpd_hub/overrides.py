@@ -45,5 +45,9 @@ def _override_target(data: dict[str, Any], parts: list[str]) -> tuple[Any, list[
     names = list(data.get("steps") or {})
     if parts[0] in names:
         return data["steps"], parts
+    rounds = data["rounds"] if isinstance(data.get("rounds"), list) else []
+    having = [f"r{number}/{parts[0]}" for number, one in enumerate(rounds, 1) if parts[0] in (one.get("steps") or {})]
+    if having:
+        raise ConfigError(f"{'.'.join(parts)}: {parts[0]} is a step of rounds; say of which: {', '.join(having)}")
     raise ConfigError(f"{'.'.join(parts)}: {parts[0]!r} is neither a key of the recipe nor a step"
                       f"{suggestion(parts[0], names)}")  # fmt: skip

@@ -82,12 +82,6 @@ class Shaping:
     order leaves the other tokens' advantages as they are without a mask."""
     shift_mean: bool = True
 
-    def fit(self, values: Tensor, outcomes: Tensor, mask: Tensor) -> Whitening:
-        """Whitening statistics over the masked entries of a raw signal."""
-        if not self.whiten:
-            return Whitening()
-        return Whitening.fit(self.counted(values, outcomes), mask, shift_mean=self.shift_mean)
-
     def counted(self, values: Tensor, outcomes: Tensor) -> Tensor:
         """What mean and scale are taken of: the masked signal, or all of it."""
         return self.kept(values, outcomes) if self.mask_first else values

@@ -72,11 +72,11 @@ MEANINGS: dict[str, str | None] = {
     "signal_to_noise": "the standard deviation over the noise floor; none where the floor is 0",
     "share_positive": "share of tokens with a log-ratio above 0",
     "share_beyond_5_std": "share of tokens further than 5 standard deviations from the mean",
+    "share_beyond_10_std": "share of tokens further than 10 standard deviations from the mean",
     "credit_responses": "wrong responses that leave all right ones of their prompt at some token",
     "credit_at_departure": "share of these whose lowest log-ratio is at that token",
     "credit_by_surprise": "the same of the start's own log-prob: what it takes no teacher to find",
     "credit_by_chance": "the mean of one over their tokens",
-    "share_beyond_10_std": "share of tokens further than 10 standard deviations from the mean",
 }
 
 

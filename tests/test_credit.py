@@ -44,6 +44,12 @@ def test_nothing_is_said_where_nothing_departs() -> None:
     assert credit([_response("a", 1, [1], [0], [0]), _response("b", 0, [2], [0], [0])]) == {}
 
 
+def test_nothing_is_said_where_the_samples_of_a_prompt_are_scattered() -> None:
+    right, wrong = _response("a", 1, [1, 2], [0, 0], [0, 0]), _response("a", 0, [1, 3], [0, -1], [0, -1])
+    assert credit([right, wrong])["credit_responses"] == 1
+    assert credit([right, wrong, _response("b", 1, [1], [0], [0]), right]) == {}
+
+
 def test_departures_from_right_samples_are_the_flaws_of_the_tiny_task() -> None:
     """The flawless solution is known there: where a right sample is worked out, the two agree."""
     rng = random.Random(0)

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 from functools import partial
 from inspect import Parameter, signature
@@ -8,8 +9,9 @@ import torch
 from torch import Tensor
 
 from erpd_hub.config import TeacherLoss
+from erpd_hub.estimators import kl_k3
 from erpd_hub.losses import LOSSES, TokenBatch, ce_loss, clip_loss, mse_loss, summarise
-from erpd_hub.signals import Evolving, Shaping
+from erpd_hub.signals import Evolving, Shaping, Whitening
 
 CLIP = partial(clip_loss, clip_low=0.2, clip_high=0.28, kl_weight=0.0, entropy_weight=0.0)
 ALL = [
@@ -251,7 +253,8 @@ def test_evolving_signal_ends_at_the_teacher(shift_mean: bool) -> None:
     shaping = Shaping(shift_mean=shift_mean)
     tokens = torch.arange(len(COUNTS)).repeat_interleave(COUNTS)
     start = (teacher - old)[tokens]
-    evolving = Evolving(shaping, shaping.fit(start, torch.ones(len(tokens)), torch.ones(len(tokens), dtype=torch.bool)))
+    everything = torch.ones(len(tokens), dtype=torch.bool)
+    evolving = Evolving(shaping, Whitening.fit(start, everything, shift_mean=shift_mean))
 
     def objective(tokens: Tensor, batch: TokenBatch):
         return UNCLIPPED(replace(batch, numerator_logprobs=teacher[tokens][:, None]), evolving=evolving)
@@ -259,8 +262,18 @@ def test_evolving_signal_ends_at_the_teacher(shift_mean: bool) -> None:
     assert kl(student_at_the_end(objective), teacher) < 1e-6
 
 
+def test_k3_is_bounded_at_twenty_nats() -> None:
+    """A policy that took nearly all of a token's probability away counts as 19 nats, and is not pulled at."""
+    now = torch.tensor([-1.0, -20.5, -200.0], dtype=torch.float64, requires_grad=True)
+    found = kl_k3(torch.zeros(3, dtype=torch.float64), now)
+    found.sum().backward()
+    assert found.tolist() == pytest.approx([math.exp(-1.0), 19.0, 19.0], abs=1e-8)
+    assert now.grad is not None and now.grad.tolist() == pytest.approx([math.exp(-1.0) - 1, 0.0, 0.0])
+
+
 def test_metrics_leave_out_ungraded_samples_and_empty_counts() -> None:
     batch = replace(example(), labels=torch.tensor([1.0, float("nan"), 1.0, float("nan")], dtype=torch.float64))
     summary = summarise(CLIP(batch).metrics)
     assert "logprob_negative" not in summary and "probability_negative" not in summary
     assert summary["logprob_positive"] == pytest.approx(batch.logprobs[[0, 2]][batch.mask[[0, 2]]].mean().item())
+    assert all(math.isfinite(value) for value in summary.values()), "nothing of the ungraded, whose label is no number"

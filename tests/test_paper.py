@@ -113,10 +113,27 @@ def edges_within(node: Node) -> list[Edge]:
 def test_rows_that_are_not_there_are_refused_with_those_that_are() -> None:
     with pytest.raises(ConfigError, match=r"--row: expected a row of the paper \(Base, PPO, .*got 'CE\+Distil'.*CE\+D"):
         of_rows(plan_of("table1"), get_experiment("table1"), "Qwen3-4B", ["Base", "CE+Distil"])
-    with pytest.raises(ConfigError, match="which this experiment has none of, got 'Base'"):
+    with pytest.raises(
+        ConfigError, match="expected none, since the paper gives no rows of it, got 'Base'; leave --row out"
+    ):
         of_rows(plan_of("tiny-race"), get_experiment("fig4"), "tiny", ["Base"])
+    with pytest.raises(ConfigError, match="--row: 'Distill, step 32' is a row of --model 'NBG4-3B distillation'"):
+        of_rows(plan_of("table3-online+nbg4-3b"), get_experiment("table4"), "NBG4-3B", ["Distill, step 32"])
     both = of_rows(plan_of("table1"), get_experiment("table1"), "Qwen3-4B", ["Base", "CE+Distillation"])
     assert {"r1/evaluate/base/aime_2024", "r1/evaluate/ce-student/aime_2024"} <= {node.name for node in both.nodes}
+
+
+def test_a_row_brings_its_judge_and_its_probe_along() -> None:
+    judge = "{model: m, url: 'http://localhost:1/v1'}"
+    rounds = [f"r{number}/evaluate.judge={judge}" for number in (1, 2, 3)]
+    whole = make_plan(load_recipe("table11-rounds", rounds))
+    part = of_rows(whole, get_experiment("table11"), "Qwen3.5-9B", ["CE"])
+    kinds = {type(node.config).__name__ for node in part.nodes}
+    assert {"EvaluateConfig", "JudgeConfig"} <= kinds
+    with pytest.raises(ConfigError, match=r"evaluate is a step of rounds; say of which: r1/evaluate, r2/evaluate"):
+        load_recipe("table11-rounds", [f"evaluate.judge={judge}"])
+    probed = of_rows(plan_of("table1"), get_experiment("table1"), "Qwen3-4B", ["CE+Distillation"])
+    assert "r1/probe/ce-student" in {node.name for node in probed.nodes}
 
 
 def test_fig5s_recipe_has_every_checkpoint_that_its_claims_name() -> None:

@@ -230,6 +230,19 @@ def test_another_temperature_than_that_of_the_rollouts_is_cautioned_against():
     assert len(said(drawn | {"signal": {"rollouts": "rollouts", "numerator": "teacher"}})) == 1, "two scores, one word"
 
 
+def test_an_evolving_denominator_is_cautioned_against_where_the_signal_has_another_or_no_numerator():
+    def student(numerator: str, denominator: str) -> dict:
+        signal = {"rollouts": "rollouts", "numerator": numerator, "denominator": denominator}
+        return {"teacher": TEACHER, "signal": signal, "student": {"stage": "distill", "rollouts": "rollouts",
+                "signal": "signal", "denominator": "evolving", "steps": 2, "learning_rate": 1e-4}}  # fmt: skip
+
+    assert not said(student("teacher", "policy"))
+    (without,) = said(student("none", "teacher"))
+    assert without.startswith("r1/student.denominator: expected fixed for r1/signal, which has no numerator")
+    (other,) = said(student("teacher", "teacher@step-5"))
+    assert other.endswith("which takes the student in place of teacher@step-5: that is scored for nothing")
+
+
 # --------------------------------------------------------------------------------------------- presets
 
 

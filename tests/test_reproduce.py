@@ -72,6 +72,13 @@ def test_lengths_that_are_reported_on_a_benchmark_are_compared_there_and_count_i
     assert beside(about, "m", [])[0].cells[-1] == ("aime_2024_length", 19800, None, None, None, False)
 
 
+def test_a_judge_that_can_be_trusted_counts() -> None:
+    rows = [_checkpoint("s", "aime_2024", 0.75, avg_judged=0.84), _checkpoint("s", "hmmt_feb_2025", 0.6)]
+    assert beside(EXPERIMENT, "m", rows)[0].cells[0].measured == 84.0
+    rows[0]["canaries_problem"] = "took a wrong answer for right"
+    assert beside(EXPERIMENT, "m", rows)[0].cells[0].measured == 75.0
+
+
 def test_a_larger_sampling_error_widens_the_tolerance() -> None:
     rows = [_checkpoint("s", "aime_2024", 0.84, stderr_sampling=0.02)]
     (row,) = beside(EXPERIMENT, "m", rows)
@@ -519,6 +526,12 @@ def test_a_row_of_the_twin_is_run_by_itself(tmp_path, micro_base) -> None:
     found = json.loads(cli(*asked, home=home).stdout)
     assert [claim["says"] for claim in found["claims"]] == ["GRPO's student is not better than GRPO"]
     assert {row["ref"] for row in found["summary"]["checkpoints"]} == {"grpo", "grpo-student"}
+    assert [(row["row"], row["ref"]) for row in found["twin"]] == [
+        ("GRPO", "grpo"), ("GRPO+Distillation", "grpo-student")
+    ]  # fmt: skip
+    assert all(row["avg"] is not None and row["kl_to_base"] is not None for row in found["twin"])
+    alone = cli(*asked[:5], "--row", "GRPO", home=home).stdout
+    assert "row of the paper" in alone and "GRPO" in alone and "gives no numbers" not in alone
     steps = {item["step"].split("/")[1] for item in found["summary"]["artifacts"]}
     assert not steps & {"ce", "mse", "grpo-student-single-stage"}
 

@@ -49,6 +49,8 @@ def reproduce(
 
         disable_progress_bars()  # a twin's files are small and many; a line for each artifact is the progress
     if experiment is None:
+        if row:
+            raise ConfigError("--row: expected the experiment that it is a row of before it, such as table1")
         (display.print_json if as_json else reproduction.print_listing)(reproduction.listing())
         return
     if seeds is not None:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from erpd_hub.comparing.paper import Experiment, get_experiment
-from erpd_hub.config import EvaluateConfig, ProbeConfig
+from erpd_hub.config import EvaluateConfig, JudgeConfig, ProbeConfig
 from erpd_hub.display import make_console
 from erpd_hub.errors import ConfigError
 from erpd_hub.plain import escape
@@ -27,21 +27,39 @@ def of_rows(plan: Plan, about: Experiment, model: str, rows: Sequence[str]) -> P
     Raises:
         ConfigError: there is no such row, or the twin has none for it.
     """
-    known: dict[str, set[str]] = {}
-    for name in [model] if model in about.models else about.models:
-        for label, row in about.rows.get(name, {}).items():
-            known.setdefault(label, set()).update(row.ref if model in about.models else filter(None, [row.tiny]))
+    known = twin_refs(about) if model not in about.models else {
+        label: set(row.ref) for label, row in about.rows.get(model, {}).items()
+    }  # fmt: skip
     for label in rows:
         if label not in known:
-            names = f" ({', '.join(known)})" if known else ", which this experiment has none of"
-            raise ConfigError(
-                f"--row: expected a row of the paper{names}, got {label!r}{suggestion(label, list(known))}"
-            )
+            raise ConfigError(f"--row: {_unknown(about, label, list(known))}")
         if not known[label]:
-            raise ConfigError(f"--row {label}: the twin has none for it; the notes of `erpd-hub reproduce` say why")
+            raise ConfigError(
+                f"--row {label}: the twin has none for it; the notes of the experiment, beside its bill, say why"
+            )
     refs = set().union(*(known[label] for label in rows))
     measuring = [node for node in plan.nodes if isinstance(node.config, EvaluateConfig | ProbeConfig)]
-    return plan.only({node.name for node in measuring if reference_of(plan, node) in refs})
+    wanted = {node.name for node in measuring if reference_of(plan, node) in refs}
+    judges = [node for node in plan.nodes if isinstance(node.config, JudgeConfig)]
+    return plan.only(wanted | {node.name for node in judges if any(edge.source in wanted for edge in node.inputs)})
+
+
+def _unknown(about: Experiment, label: str, known: list[str]) -> str:
+    others = [f"--model {quote(model)}" for model, rows in about.rows.items() if label in rows]
+    if others:
+        return f"{label!r} is a row of {' and of '.join(others)}"
+    if not known:
+        return f"expected none, since the paper gives no rows of it, got {label!r}; leave --row out"
+    return f"expected a row of the paper ({', '.join(known)}), got {label!r}{suggestion(label, known)}"
+
+
+def twin_refs(about: Experiment) -> dict[str, set[str]]:
+    """The checkpoints of the twin that stand for each row, by its name; rows of one name of several models are one."""
+    found: dict[str, set[str]] = {}
+    for rows in about.rows.values():
+        for label, row in rows.items():
+            found.setdefault(label, set()).update(() if row.tiny is None else (row.tiny,))
+    return found
 
 
 def paper_rows(experiment: str, model: str, chosen: Sequence[str] = ()) -> dict[str, Any]:
@@ -58,6 +76,7 @@ def paper_rows(experiment: str, model: str, chosen: Sequence[str] = ()) -> dict[
     return {
         "experiment": experiment,
         "model": model,
+        "chosen": list(chosen),
         **about.model_dump(mode="json", include={"title", "claim", "models", "tiny", "columns", "notes"}),
         "rows": [
             {"model": name, "row": label, **row.model_dump(mode="json")}
@@ -85,6 +104,8 @@ def print_paper_rows(found: Mapping[str, Any]) -> None:
         console.print(table)
     for note in found["notes"]:
         console.print(f"note: {escape(note)}")
+    rows = "".join(f" --row {quote(label)}" for label in found["chosen"])
     for model, recipe in found["models"].items():
         if model != found["model"]:
-            console.print(f"{escape(recipe)}: erpd-hub reproduce {found['experiment']} --model {escape(quote(model))}")
+            command = f"erpd-hub reproduce {found['experiment']} --model {quote(model)}{rows}"
+            console.print(f"{escape(recipe)}: {escape(command)}")

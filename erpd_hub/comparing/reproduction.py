@@ -13,7 +13,7 @@ from erpd_hub.comparing.claims import MIN_SEEDS, Measured, judge, judge_over_see
 from erpd_hub.comparing.joining import join, plan_identity
 from erpd_hub.comparing.over_seeds import checkpoints_over_seeds, fingerprints_over_seeds, machine, scale_of
 from erpd_hub.comparing.paper import Experiment, experiments, get_experiment, recipe_of
-from erpd_hub.comparing.paper_rows import of_rows, paper_rows, print_paper_rows
+from erpd_hub.comparing.paper_rows import of_rows, paper_rows, print_paper_rows, twin_refs
 from erpd_hub.comparing.reproduce import HOW, Beside, beside
 from erpd_hub.comparing.result_pages import add_to_report, renew_report
 from erpd_hub.display import ProgressWatch, make_console, print_json
@@ -118,10 +118,12 @@ def report(
         "tolerance": HOW,
         "notes": list(about.notes),
         "rows": [_row(item) for item in compared if item.row in rows or not rows],
+        "twin": _twin(about, rows, outcome.summary["checkpoints"]) if tiny else [],
         "claims": [item._asdict() for item in claims if item.difference is not None or not rows],
         "summary": outcome.summary,
     }
-    write_json(run_folder(plan.recipe.run) / f"reproduce-{experiment}.json", json.dumps(found, indent=2) + "\n")
+    name = f"reproduce-{experiment}-rows.json" if rows else f"reproduce-{experiment}.json"
+    write_json(run_folder(plan.recipe.run) / name, json.dumps(found, indent=2) + "\n")
     return found
 
 
@@ -188,6 +190,18 @@ def _row(item: Beside) -> dict[str, Any]:
     return item._asdict() | {"cells": [cell._asdict() for cell in item.cells]}
 
 
+def _twin(about: Experiment, rows: Sequence[str], checkpoints: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What stands for each row in the twin, as it was measured."""
+    wanted = ("ref", "benchmark", "avg", "stderr_sampling", "kl_to_base", "entropy", "mean_length")
+    return [
+        {"row": label} | {name: item.get(name) for name in wanted}
+        for label, refs in twin_refs(about).items()
+        if label in rows or not rows
+        for item in checkpoints
+        if item["ref"] in refs
+    ]
+
+
 def _measured(outcome: Outcome, hub: Hub) -> dict[str, Measured]:
     """Labels, lengths and probe of every checkpoint, and the record of every step, by the recipe's names for them."""
     probes = {}
@@ -219,6 +233,8 @@ def print_report(found: Mapping[str, Any]) -> None:
         console.print(_rows_table(found["rows"]))
         console.print(f"each cell: measured (reported), ! where they disagree: {found['tolerance']}")
         console.print("* selected on: in no mean")
+    elif found.get("twin"):
+        console.print(_twin_table(found["twin"]))
     elif not found["claims"]:
         run = found["summary"]["run"]
         console.print(f"the paper gives no numbers of it; to draw it: erpd-hub plot {escape(run)} --output DIR")
@@ -240,6 +256,18 @@ def _rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         cells = [_cell_text(cell) for cell in row["cells"]]
         mean = "-" if row["measured_mean"] is None else f"{row['measured_mean']:.1f} ({row['reported_mean']:.1f})"
         table.add_row(escape(row["row"]), escape(row["ref"]), *cells, mean)
+    return table
+
+
+def _twin_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table("row of the paper", "in the twin", "benchmark", "AVG@K", "KL to base", "entropy", "tokens", box=None)
+    for row in rows:
+        error = "" if row["stderr_sampling"] is None else f" ± {100 * row['stderr_sampling']:.1f}"
+        numbers = ((row["kl_to_base"], 4), (row["entropy"], 3), (row["mean_length"], 1))
+        shown = ("-" if value is None else f"{value:.{digits}f}" for value, digits in numbers)
+        table.add_row(
+            *map(escape, (row["row"], row["ref"], row["benchmark"])), f"{100 * row['avg']:.1f}{error}", *shown
+        )
     return table
 
 

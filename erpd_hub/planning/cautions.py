@@ -13,7 +13,7 @@ bfloat16 grid after ten steps of 1e-6, all one way: 16 % of them have moved at a
 
 def cautions(plan: Plan) -> list[str]:
     """A sentence each: `<step>.<key>: expected <what>, got <value>; <what to do>`."""
-    return [*_rounded_away(plan), *_other_temperature(plan)]
+    return [*_rounded_away(plan), *_other_temperature(plan), *_evolving_from(plan)]
 
 
 def _rounded_away(plan: Plan) -> Iterator[str]:
@@ -41,6 +41,27 @@ def _users(plan: Plan, node: Node) -> Iterator[Node]:
             yield from _users(plan, user)
         elif isinstance(user.config, c.TrainingConfig | c.ScoreConfig | c.RolloutConfig):
             yield user
+
+
+def _evolving_from(plan: Plan) -> Iterator[str]:
+    """Signals whose denominator is to be the student as it is, and that have no numerator or another denominator."""
+    for node in plan.nodes:
+        if not isinstance(node.config, c.DistillConfig) or node.config.denominator != "evolving":
+            continue
+        source = next((edge.source for edge in node.inputs if edge.role == "signal"), None)
+        signal = plan.node(source).config if isinstance(source, str) else None
+        if not isinstance(signal, c.SignalConfig):
+            continue
+        if signal.numerator == "none":
+            yield (
+                f"{node.name}.denominator: expected fixed for {source}, which has no numerator, got evolving: it will "
+                "stop there"
+            )
+        elif signal.denominator != "policy":
+            yield (
+                f"{node.name}.denominator: expected fixed for {source}, got evolving, which takes the student in place "
+                f"of {signal.denominator}: that is scored for nothing"
+            )
 
 
 def _other_temperature(plan: Plan) -> Iterator[str]:

@@ -153,7 +153,10 @@ def _from_signal(rollouts: Path, signal: Path, *, evolving: bool) -> list["Traje
     for key, numerator in columns["numerator"].items():
         before = columns["old"][key]
         if numerator is None or before is None:
-            raise ArtifactError(f"signal: expected a numerator for the evolving denominator, got none in sample {key}")
+            raise ArtifactError(
+                f"signal: expected a numerator for the evolving denominator, got none in sample {key}; give the signal "
+                "one, or take denominator: fixed"
+            )
         start[key] = numerator - before
     return join(trajectories, advantages=start, old_logprobs=columns["old"], numerator_logprobs=columns["numerator"])
 
