@@ -141,7 +141,9 @@ class _GrowingLayer(DynamicLayer):
     """A layer's keys and values as views of buffers with room to spare, so that a token is written and not all of them
     copied: at a thousand tokens on a CPU the copies, into fresh pages each time, took most of the sampling."""
 
-    _buffers: tuple[Tensor, Tensor] | None = None
+    keys: Tensor
+    values: Tensor
+    _buffers: Sequence[Tensor] = ()
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """See `DynamicLayer`: takes (R, heads, new tokens, width) and gives back those of all tokens so far."""
@@ -149,17 +151,18 @@ class _GrowingLayer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
         start = self.get_seq_length()
         end = start + key_states.shape[-2]
-        if self._buffers is None or self._buffers[0].shape[-2] < end:
-            self._buffers = tuple(_with_room(new, old, start) for new, old in
-                                  ((key_states, self.keys), (value_states, self.values)))  # fmt: skip
-        for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
+        new = (key_states, value_states)
+        if not self._buffers or self._buffers[0].shape[-2] < end:
+            so_far = (self.keys, self.values)
+            self._buffers = [_with_room(states, old, start) for states, old in zip(new, so_far, strict=True)]
+        for buffer, states in zip(self._buffers, new, strict=True):
             buffer[..., start:end, :] = states
         self.keys, self.values = (buffer[..., :end, :] for buffer in self._buffers)
         return self.keys, self.values
 
     def batch_select_indices(self, indices: Tensor) -> None:
         super().batch_select_indices(indices)
-        self._buffers = None
+        self._buffers = ()
 
 
 def _with_room(new: Tensor, old: Tensor, length: int) -> Tensor:
