@@ -10,7 +10,7 @@ The rule: of the candidates whose positives have clearly fallen, the one that fe
 
 How far one fell is the share of the probability of right responses' tokens (token mean) that is lost since the run's
 first step; that measure and its bounds are ours [I]. It is seen on one step's batch, and batches differ. A step's line
-is written before its update: the last step of a run is seen one update early, and yields to candidates seen whole.
+is written before its update: the last candidate of a run is seen one update early, and yields to those seen whole.
 Candidates of several runs, such as ten-step runs at other learning rates, are compared by it and not by steps. Leaves
 out: what the student of each would score, which decides in the end.
 """
@@ -48,7 +48,7 @@ class Depth:
     step: int
     """Updates it has had."""
     updates_seen: int
-    """Updates after which the probabilities were seen: one fewer for the last step of a run."""
+    """Updates after which the probabilities were seen: one fewer for the last candidate of a run."""
     probability_positive: float
     probability_negative: float
     fall: float
@@ -159,8 +159,8 @@ def _seen_early(depths: Sequence[Depth]) -> str:
     if not early:
         return ""
     return (
-        f"; seen before their last update, and so behind the others: {', '.join(early)} (a run one step longer, with "
-        "this step among its save_steps, shows it whole)"
+        f"; seen before their last update, and so behind the others: {', '.join(early)} (a later step of the same run "
+        "among the candidates shows it whole)"
     )
 
 
