@@ -5,7 +5,7 @@ so that nobody can forget one or give it other settings; each is evaluated and p
 
 * `no-teacher` sends the bare outcome through the same objective.
 * `single-stage` is the teacher's loss at the student's learning rate, steps and prompts.
-* `tuned` is the same with as many steps as teacher and student had together, once for each of several learning rates.
+* `tuned` is the same on as many prompts as teacher and student had together, once for each of several learning rates.
 * `restart` is the first half of an ensemble twice: where the second step has a signal of its own, the first's again.
 """
 

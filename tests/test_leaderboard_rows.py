@@ -107,6 +107,15 @@ def test_what_was_not_measured_as_the_recipe_says_is_marked(changes: dict, said:
     assert beside_the_paper([other, right])["measured"] == 50
 
 
+def test_a_reported_length_stands_beside_that_of_the_row() -> None:
+    about = get_experiment("table10")
+    run = load_recipe(about.models["Qwen3-4B"]).run
+    row = a_row_of_table1(run=run, checkpoint="base", benchmark="aime_2024", mean_length=19000.0)
+    found = [entry for entry in reported(["table10"], [row]) if (entry["model"], entry["row"]) == ("Qwen3-4B", "Base")]
+    lengths = [entry for entry in found if entry["column"] == "aime_2024_length"]
+    assert [(e["unit"], e["reported"], e["measured"]) for e in lengths] == [("tokens", 19800, 19000)]
+
+
 @pytest.mark.parametrize("recipe", ["table2-rounds", "quickstart"])
 def test_board_and_summary_name_a_checkpoint_alike(recipe: str, finished_record: Callable, tmp_path: Path) -> None:
     """Of several rounds each has its student, and a row's record does not say how many there are."""

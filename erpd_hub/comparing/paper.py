@@ -36,6 +36,8 @@ checkpoint scored on all rollouts; `low_tail` is how far the lowest 1 % on right
 standard deviations: of a signal's log-ratios, or of a critic's values; `credit` is a signal's `credit_at_departure`
 (`erpd_hub.credit`).
 """
+LENGTH = "_length"
+"""After a benchmark's name in `Experiment.also`: tokens of a mean response on it."""
 SELECTION_BENCHMARK = "hmmt_feb_2025"
 """[P] What the paper selects models on: biased, so in no mean."""
 
@@ -84,8 +86,8 @@ class Experiment(Config):
     rows: dict[str, dict[str, Row]] = Field(default_factory=dict)
     """By model and name."""
     also: dict[str, dict[str, dict[str, float]]] = Field(default_factory=dict)
-    """Reported beside the columns, which no recipe measures: by model, row and column. `mean` is the paper's own mean
-    over benchmarks, `hours` are cumulative."""
+    """Reported beside the columns: by model, row and column. `mean` is the paper's own mean over benchmarks, `hours`
+    are cumulative, `BENCHMARK_length` is a mean response's, which is measured with its score."""
     claims: tuple[Claim, ...]
 
 

@@ -9,7 +9,7 @@ from math import sqrt
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from erpd_hub.comparing.paper import SELECTION_BENCHMARK, Experiment, Row
+from erpd_hub.comparing.paper import LENGTH, SELECTION_BENCHMARK, Experiment, Row
 
 POINTS = 3.0
 """[I] AVG@K agrees within this many points, or two errors of a difference where that is more."""
@@ -19,9 +19,7 @@ ENTROPY = 0.05
 """[I] Nats."""
 LENGTH_RELATIVE = 0.1
 """[I] Of a mean response."""
-METRICS = ("kl_to_base", "entropy", "mean_length")
-LENGTH = "_length"
-"""After a benchmark's name: tokens of a mean response on it, which some tables report beside their columns."""
+METRICS = ("kl_to_base", "entropy")
 
 HOW = (
     f"a score agrees within {POINTS:g} points or two errors of a difference of two such scores, a KL within "

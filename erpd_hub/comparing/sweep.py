@@ -61,7 +61,7 @@ def make_sweep(
 
     Args:
         data: The recipe as `read_recipe` gives it.
-        seeds: None takes the recipe's own.
+        seeds: Without any, the recipe's own.
         skip_refused: Leave out points that are no valid recipe; otherwise the first is an error.
 
     Raises:

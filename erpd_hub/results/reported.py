@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-from erpd_hub.comparing.paper import Experiment, Row, experiments, get_experiment
+from erpd_hub.comparing.paper import LENGTH, Experiment, Row, experiments, get_experiment
 from erpd_hub.config import EvaluateConfig
 from erpd_hub.errors import ErpdError
 from erpd_hub.evaluation.benchmarks import BENCHMARKS, get_benchmark
@@ -19,11 +19,9 @@ _OF_PROBE = {"kl_to_base": "kl_checkpoint_to_base", "entropy": "entropy"}
 UNITS = {
     "kl_to_base": "nats a token",
     "entropy": "nats a token",
-    "mean_length": "tokens",
     "hours": "hours",
-    "aime_2024_length": "tokens",
 }
-"""Of columns; all others are percent."""
+"""Of columns; lengths are tokens, all others percent."""
 
 
 def reported(names: Sequence[str], rows: Iterable[Measured]) -> list[dict[str, Any]]:
@@ -54,7 +52,7 @@ def _entries(name: str, experiment: Experiment, board: list[Measured]) -> Iterat
                     found = _measured(row, column, recipe, board) if row and recipe else None
                     yield {
                         "experiment": name, "model": model, "row": label, "column": column,
-                        "unit": UNITS.get(column, "percent"), "reported": value,
+                        "unit": _unit(column) or "percent", "reported": value,
                         **(found or dict.fromkeys(("measured", "run", "checkpoint", "n", "k", "differs"))),
                     }  # fmt: skip
 
@@ -124,9 +122,16 @@ def _text(value: Any) -> str:
     return "none" if value is None else f"{value:g}"
 
 
+def _unit(column: str) -> str | None:
+    """None for percent."""
+    return "tokens" if column.endswith(LENGTH) else UNITS.get(column)
+
+
 def _value(item: Measured, column: str) -> float | None:
     if column in _OF_PROBE:
         return item[_OF_PROBE[column]]
+    if column.endswith(LENGTH):
+        return item["mean_length"] if item["benchmark"] == column.removesuffix(LENGTH) else None
     if item["benchmark"] != column or item["avg"] is None:
         return None
     return 100 * float(item["avg"])
@@ -144,7 +149,7 @@ def reported_tables(entries: Sequence[dict[str, Any]]) -> Iterator[Table]:
         for heading in ("model", "row"):
             table.add_column(heading, no_wrap=True)
         for column in columns:
-            unit = UNITS.get(column, "%")
+            unit = _unit(column) or "%"
             table.add_column(f"{column} ({unit})", justify="right", no_wrap=True)
         for model, label in dict.fromkeys((entry["model"], entry["row"]) for entry in mine):
             cells = {e["column"]: e for e in mine if (e["model"], e["row"]) == (model, label)}
