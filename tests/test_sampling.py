@@ -1,10 +1,13 @@
+import json
 from dataclasses import replace
 
 import pytest
 import torch
+from conftest import cli
 from tiny import FORMAT, context, folder_digest, make_policy, save_policy
 from transformers import DynamicCache
 
+from erpd_hub.benchmarks.cache import render
 from erpd_hub.config import Decoding, RolloutConfig, TransformersEngine
 from erpd_hub.errors import StageError
 from erpd_hub.evaluation.grading import Grade
@@ -65,7 +68,7 @@ def test_the_cache_grows_in_place_and_changes_no_bit(engine: LocalEngine, monkey
     asked = [Request(tuple(range(1, 2 + index)), index, max_new_tokens=5 if index % 3 else None) for index in range(9)]
     decoding = Decoding(max_new_tokens=80)
     drawn = dict(engine.generate(asked, decoding, ()))
-    layers = transformers_engine._growing_cache(engine.model.config).layers
+    layers = transformers_engine.growing_cache(engine.model.config).layers
     new = torch.ones(2, 3, 1, 4)
     assert {type(layer).__name__ for layer in layers} == {"_GrowingLayer"}
     for step in range(40):
@@ -73,8 +76,16 @@ def test_the_cache_grows_in_place_and_changes_no_bit(engine: LocalEngine, monkey
         assert keys.shape[-2] == step + 1
         assert keys[0, 0, :, 0].tolist() == list(range(step + 1))
     assert keys.data_ptr() == layers[0].update(new, new)[0].data_ptr(), "not copied"
-    monkeypatch.setattr(transformers_engine, "_growing_cache", lambda config: DynamicCache(config=config))
+    monkeypatch.setattr(transformers_engine, "growing_cache", lambda config: DynamicCache(config=config))
     assert dict(engine.generate(asked, decoding, ())) == drawn
+
+
+def test_the_cache_benchmark_gives_its_ratio(tmp_path) -> None:
+    report = json.loads(
+        cli("bench", "cache", "--rows", 4, "--tokens", 8, "--repeats", 1, "--json", home=tmp_path).stdout
+    )
+    assert report["ratio"] == pytest.approx(report["copied"][0]["seconds"] / report["grown"][0]["seconds"])
+    assert "copied / grown" in render(report)
 
 
 def test_longer_limits_continue_the_same_sample(engine: LocalEngine) -> None:

@@ -118,6 +118,22 @@ def sandbox(
     print_json(report) if as_json else typer.echo(render(report))
 
 
+@app.command()
+def cache(
+    shape: Annotated[str, typer.Option(help="Random weights of this shape.")] = "tiny",
+    rows: Annotated[int, typer.Option(min=1, help="Sequences of the batch.")] = 128,
+    tokens: Annotated[int, typer.Option(min=1, help="Decoded of each.")] = 1000,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of each side, taking turns.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Decoding with a cache that grows in place against transformers' own, which is copied at each token."""
+    from erpd_hub.benchmarks.cache import CacheBench, render, run
+    from erpd_hub.display import print_json
+
+    report = run(CacheBench(shape, rows, tokens, repeats))
+    print_json(report) if as_json else typer.echo(render(report))
+
+
 @app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def memory(context: typer.Context) -> None:
     """Peak memory of a training pass against length, ours against whole logits; `--help` has its options."""

@@ -78,7 +78,7 @@ class LocalEngine:
         active = [row for row in rows if row.continued < row.limit]
         if not active:
             return rows
-        decoder = _Decoder(self.model, [(*requests[r.index].prompt_ids, *r.response_ids) for r in active])
+        decoder = Decoder(self.model, [(*requests[r.index].prompt_ids, *r.response_ids) for r in active])
         noise = _Noise(self.model.get_output_embeddings().weight.shape[0], self.model.device)
         penalty = _Penalty(active, decoding.presence_penalty, noise) if decoding.presence_penalty else None
         greedy = decoding.temperature == 0
@@ -139,7 +139,7 @@ def sampler_logprobs(logits: Tensor, decoding: Decoding) -> Tensor:
 
 class _GrowingLayer(DynamicLayer):
     """A layer's keys and values as views of buffers with room to spare, so that a token is written and not all of them
-    copied: at a thousand tokens on a CPU the copies, into fresh pages each time, took most of the sampling."""
+    copied (`erpd-hub bench cache`)."""
 
     keys: Tensor
     values: Tensor
@@ -173,24 +173,26 @@ def _with_room(new: Tensor, old: Tensor, length: int) -> Tensor:
     return buffer
 
 
-def _growing_cache(config: PretrainedConfig) -> DynamicCache:
+def growing_cache(config: PretrainedConfig) -> DynamicCache:
     """The model's cache; layers of another kind (sliding windows, states) stay as they are."""
     cache = DynamicCache(config=config)
     cache.layers = [_GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
 
 
-class _Decoder:
+class Decoder:
     """A left-padded batch with its key-value cache; `logits` (R, V) are those of the next token, in fp32."""
 
-    def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> None:
+    def __init__(
+        self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], cache: DynamicCache | None = None
+    ) -> None:
         self.model = model
         width = max(map(len, prompts))
         ids = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=model.device)
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=model.device)
         padding = width - lengths
         self.mask = torch.arange(width, device=model.device)[None, :] >= padding[:, None]
-        self.cache = _growing_cache(model.config)
+        self.cache = growing_cache(model.config) if cache is None else cache
         self.positions = lengths
         self._forward(ids, (self.mask.cumsum(-1) - 1).clamp(min=0))
 
