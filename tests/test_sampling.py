@@ -7,7 +7,7 @@ from conftest import cli
 from tiny import FORMAT, context, folder_digest, make_policy, save_policy
 from transformers import DynamicCache
 
-from erpd_hub.benchmarks.cache import render
+from erpd_hub.benchmarks import cache
 from erpd_hub.config import Decoding, RolloutConfig, TransformersEngine
 from erpd_hub.errors import StageError
 from erpd_hub.evaluation.grading import Grade
@@ -81,11 +81,10 @@ def test_the_cache_grows_in_place_and_changes_no_bit(engine: LocalEngine, monkey
 
 
 def test_the_cache_benchmark_gives_its_ratio(tmp_path) -> None:
-    report = json.loads(
-        cli("bench", "cache", "--rows", 4, "--tokens", 8, "--repeats", 1, "--json", home=tmp_path).stdout
-    )
+    asked = ("bench", "cache", "--rows", 4, "--tokens", 8, "--repeats", 1, "--json")
+    report = json.loads(cli(*asked, home=tmp_path).stdout)
     assert report["ratio"] == pytest.approx(report["copied"][0]["seconds"] / report["grown"][0]["seconds"])
-    assert "copied / grown" in render(report)
+    assert "copied / grown" in cache.render(report)
 
 
 def test_longer_limits_continue_the_same_sample(engine: LocalEngine) -> None:
