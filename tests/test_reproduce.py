@@ -392,6 +392,8 @@ def test_the_readme_counts_the_verdicts_that_the_results_have() -> None:
         ("README.md", "fig2b", "ce-student@step-16", "ce-student-single-stage@step-8"),
         ("README.md", "table10-long", "recovered-student@step-16", "base"),
         ("docs/guides/paper.md", "table10-long", "recovered-student@step-16", "base"),
+        ("README.md", "table10-long-shallow", "recovered-student@step-16", "base"),
+        ("docs/guides/paper.md", "table10-long-shallow", "curr-denominator@step-16", "base"),
         ("README.md", "fig2b", "ce-student", "ce-student-single-stage@step-16"),
         ("README.md", "table7-picker", "picked-student@step-16", "base"),
         ("docs/mse.md", "table7-picker", "picked-student@step-16", "base"),
