@@ -240,7 +240,9 @@ def test_an_evolving_denominator_is_cautioned_against_where_the_signal_has_anoth
     (without,) = said(student("none", "teacher"))
     assert without.startswith("r1/student.denominator: expected fixed for r1/signal, which has no numerator")
     (other,) = said(student("teacher", "teacher@step-5"))
-    assert other.endswith("which takes the student in place of teacher@step-5: that is scored for nothing")
+    assert other.endswith(
+        "which takes the student in place of teacher@step-5: that is scored for nothing; leave it out"
+    )
 
 
 # --------------------------------------------------------------------------------------------- presets

@@ -85,6 +85,8 @@ def test_the_cache_benchmark_gives_its_ratio(tmp_path) -> None:
     report = json.loads(cli(*asked, home=tmp_path).stdout)
     assert report["ratio"] == pytest.approx(report["copied"][0]["seconds"] / report["grown"][0]["seconds"])
     assert "copied / grown" in cache.render(report)
+    refused = cli("bench", "cache", "--shape", "tinny", home=tmp_path, expect=2)
+    assert "shape: expected one of" in refused.stderr and "Traceback" not in refused.stderr
 
 
 def test_longer_limits_continue_the_same_sample(engine: LocalEngine) -> None:

@@ -1,7 +1,7 @@
 """Decoding with a cache that grows in place against transformers' own, which copies all keys and values at each token.
 
-Both feed the same random tokens to the same random weights and take turns. Beside the seconds stand the pages that the
-process was given afresh: an array that is too large for the allocator's free lists comes in new pages each time.
+Both decode greedily with the same random weights, so the same tokens, and take turns. Beside the seconds stand the
+pages that the process was given afresh: an array too large for the allocator's free lists comes in new pages each time.
 """
 
 import resource
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache, PretrainedConfig
 
-from erpd_hub.benchmarks.shapes import SHAPES, random_model
+from erpd_hub.benchmarks.shapes import random_model, shape_named
 from erpd_hub.sampling.transformers_engine import Decoder, growing_cache
 
 SCHEMA = "erpd-hub/bench-cache/v1"
@@ -32,7 +32,7 @@ class CacheBench:
 
 def run(options: CacheBench) -> dict[str, Any]:
     """Seconds and fresh pages of each side, and the median of the ratios of a repeat's two."""
-    model = random_model(SHAPES[options.shape], torch.device("cpu")).eval()
+    model = random_model(shape_named(options.shape), torch.device("cpu")).eval()
     sides: dict[str, Callable[[PretrainedConfig], DynamicCache]] = {
         "copied": lambda config: DynamicCache(config=config),
         "grown": growing_cache,

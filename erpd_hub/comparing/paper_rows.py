@@ -27,9 +27,9 @@ def of_rows(plan: Plan, about: Experiment, model: str, rows: Sequence[str]) -> P
     Raises:
         ConfigError: there is no such row, or the twin has none for it.
     """
-    known = twin_refs(about) if model not in about.models else {
-        label: set(row.ref) for label, row in about.rows.get(model, {}).items()
-    }  # fmt: skip
+    known = twin_refs(about)
+    if model in about.models:
+        known = {label: set(row.ref) for label, row in about.rows.get(model, {}).items()}
     for label in rows:
         if label not in known:
             raise ConfigError(f"--row: {_unknown(about, label, list(known))}")

@@ -265,9 +265,8 @@ def _twin_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         error = "" if row["stderr_sampling"] is None else f" ± {100 * row['stderr_sampling']:.1f}"
         numbers = ((row["kl_to_base"], 4), (row["entropy"], 3), (row["mean_length"], 1))
         shown = ("-" if value is None else f"{value:.{digits}f}" for value, digits in numbers)
-        table.add_row(
-            *map(escape, (row["row"], row["ref"], row["benchmark"])), f"{100 * row['avg']:.1f}{error}", *shown
-        )
+        average = "-" if row["avg"] is None else f"{100 * row['avg']:.1f}{error}"
+        table.add_row(*map(escape, (row["row"], row["ref"], row["benchmark"])), average, *shown)
     return table
 
 

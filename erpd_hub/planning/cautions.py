@@ -55,12 +55,12 @@ def _evolving_from(plan: Plan) -> Iterator[str]:
         if signal.numerator == "none":
             yield (
                 f"{node.name}.denominator: expected fixed for {source}, which has no numerator, got evolving: it will "
-                "stop there"
+                "stop there; give the signal a numerator"
             )
         elif signal.denominator != "policy":
             yield (
                 f"{node.name}.denominator: expected fixed for {source}, got evolving, which takes the student in place "
-                f"of {signal.denominator}: that is scored for nothing"
+                f"of {signal.denominator}: that is scored for nothing; leave it out"
             )
 
 

@@ -181,7 +181,8 @@ def growing_cache(config: PretrainedConfig) -> DynamicCache:
 
 
 class Decoder:
-    """A left-padded batch with its key-value cache; `logits` (R, V) are those of the next token, in fp32."""
+    """A left-padded batch with its key-value cache, `growing_cache` without another; `logits` (R, V) are those of the
+    next token, in fp32."""
 
     def __init__(
         self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], cache: DynamicCache | None = None
