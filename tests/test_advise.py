@@ -182,6 +182,18 @@ def test_what_comes_first(made: list[Made], rows: list[dict[str, Any]], word: st
     assert word in advice.why
 
 
+def test_a_ce_teacher_clearly_below_its_start_is_told_a_larger_beta() -> None:
+    ruined = [row("base", 0.5), row("ce", 0.3), row("student", 0.45)]
+    (advice,) = said(ruined, CE, SIGNAL, STUDENT, kind="first")
+    assert advice.what == "a larger beta for the teacher, ten times or more"
+    assert advice.why.startswith("ce gains -20.0 ± 0.7 points over the base")
+    assert not said([row("base", 0.5), row("ce", 0.49), row("student", 0.5)], CE, SIGNAL, STUDENT, kind="first")
+    grpo = CE._replace(config={"loss": {"type": "grpo"}})
+    assert not said(ruined, grpo, SIGNAL, STUDENT, kind="first"), "no beta"
+    weak = SIGNAL._replace(config={"strategy": 2, "numerator": "ce"})
+    assert not said(ruined, CE, weak, STUDENT, kind="first"), "a recovered teacher may be below the base"
+
+
 def test_an_unrecovered_mse_run_that_is_only_unlearned_from_is_no_fault() -> None:
     mse = Made("r1/mse", "teacher", {"loss": {"type": "mse"}}, {"explained_variance": 0.1})
     signal = Made("r1/s2", "signal", {"strategy": 2, "numerator": "recovered", "denominator": "mse"}, {"std": 1.0})
