@@ -190,8 +190,10 @@ def test_a_ce_teacher_clearly_below_its_start_is_told_a_larger_beta() -> None:
     assert not said([row("base", 0.5), row("ce", 0.49), row("student", 0.5)], CE, SIGNAL, STUDENT, kind="first")
     grpo = CE._replace(config={"loss": {"type": "grpo"}})
     assert not said(ruined, grpo, SIGNAL, STUDENT, kind="first"), "no beta"
-    weak = SIGNAL._replace(config={"strategy": 2, "numerator": "ce"})
-    assert not said(ruined, CE, weak, STUDENT, kind="first"), "a recovered teacher may be below the base"
+    recovered = CE._replace(config=CE.config | {"init": "unlearned"})
+    assert not said(ruined, recovered, SIGNAL, STUDENT, kind="first"), "a recovered teacher may be below the base"
+    chosen = Made("r1/ce", "select", {"candidates": ["others"]}, {})
+    assert not said(ruined, chosen, SIGNAL, STUDENT, kind="first"), "which loss the chosen one has is not in its record"
 
 
 def test_an_unrecovered_mse_run_that_is_only_unlearned_from_is_no_fault() -> None:

@@ -102,12 +102,13 @@ def make_page(checkpoints: Sequence[Mapping[str, Any]], made: Sequence[Made]) ->
     )
     fits = ("explained_variance", "probability_positive", "probability_negative", "loss")
     mse = tuple(
-        {"step": item.step, **{key: item.metrics.get(key) for key in fits}} for item in made if _loss(item) == "mse"
+        {"step": item.step, **{key: item.metrics.get(key) for key in fits}} for item in made if loss_type(item) == "mse"
     )
     return Page(gates, signals, lines, controls, mse, tuple(made))
 
 
-def _loss(item: Made) -> str | None:
+def loss_type(item: Made) -> str | None:
+    """`mse`; None where the artifact is no teacher."""
     return item.config["loss"]["type"] if item.stage == "teacher" else None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from math import sqrt
 from typing import Any, Literal, NamedTuple
 
-from erpd_hub.comparing.advise import Line, Page, place, place_in
+from erpd_hub.comparing.advise import Line, Page, loss_type, place, place_in
 from erpd_hub.noise_floor import drowned
 
 EXPLAINED = 0.9
@@ -59,6 +59,7 @@ class Gain(NamedTuple):
 
     @property
     def lost(self) -> bool:
+        """More than chance, as `shown`."""
         return self.points < -2 * self.error
 
     def __str__(self) -> str:
@@ -104,14 +105,7 @@ def _first(page: Page) -> Iterator[Advice]:
                 f"{_names(used)}: explained variance below {EXPLAINED:g}, so it has not recovered",
                 "Sec. 3.4 has above 0.9; Table 8: CE recovery is no worse, and in the tiny setting it is what works",
             )
-
-    pair = best_pair(page)
-    if (
-        pair is not None
-        and pair.strategy == 1
-        and _loss_of(pair.teacher, page) == "ce"
-        and pair.gain(pair.teacher).lost
-    ):
+    if (pair := best_pair(page)) and pair.gain(pair.teacher).lost and _is_ce_of_the_policy(pair.teacher, page):
         yield Advice(
             "first",
             "a larger beta for the teacher, ten times or more",
@@ -120,8 +114,10 @@ def _first(page: Page) -> Iterator[Advice]:
         )
 
 
-def _loss_of(teacher: Line, page: Page) -> str | None:
-    return next((item.config["loss"]["type"] for item in page.made if item.step == place(teacher.ref)), None)
+def _is_ce_of_the_policy(teacher: Line, page: Page) -> bool:
+    """Trained by CE from what sampled; one that recovers starts below."""
+    made = (item for item in page.made if item.step == place(teacher.ref))
+    return any(loss_type(item) == "ce" and item.config.get("init", "policy") == "policy" for item in made)
 
 
 def _unfit(explained_variance: float | None) -> bool:
