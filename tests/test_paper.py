@@ -1,6 +1,5 @@
 """The paper's experiments as data, and the shipped recipes that measure them."""
 
-import re
 from functools import cache
 
 import pytest
@@ -73,12 +72,11 @@ def test_every_row_is_measured_by_its_recipe(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", experiments())
-def test_every_row_has_a_counterpart_in_the_twin_or_a_note_says_why_not(name: str) -> None:
+def test_every_row_has_a_counterpart_that_the_twin_evaluates(name: str) -> None:
     item = get_experiment(name)
-    rows = [row.tiny for rows in item.rows.values() for row in rows.values()]
-    checkpoints = {ref for ref, _ in measured(item.tiny)[0]}
-    assert {ref for ref in rows if ref is not None} <= checkpoints
-    assert (None in rows) == any(note.startswith("no counterpart in the twin") for note in item.notes)
+    assert {row.tiny for rows in item.rows.values() for row in rows.values()} <= {
+        ref for ref, _ in measured(item.tiny)[0]
+    }
 
 
 @pytest.mark.parametrize("name", [name for name, item in experiments().items() if item.rows])
@@ -95,15 +93,11 @@ def test_a_row_alone_is_its_checkpoints_and_what_they_need(name: str) -> None:
             assert all(edge.source in made[:at] for at, n in enumerate(part.nodes) for edge in edges_within(n))
             used = {edge.source for n in part.nodes for edge in edges_within(n)}
             assert set(made) == used | {node.name for node in measuring}, "nothing that no other needs"
-            twins.setdefault(label, set()).update({row.tiny} - {None})
+            twins.setdefault(label, set()).add(row.tiny)
     for label, refs in twins.items():
-        if refs:
-            part = of_rows(plan_of(item.tiny), item, "tiny", [label])
-            measuring = [n for n in part.nodes if isinstance(n.config, c.EvaluateConfig)]
-            assert {reference_of(part, node) for node in measuring} == refs
-        else:
-            with pytest.raises(ConfigError, match=f"--row {re.escape(label)}: the twin has none for it"):
-                of_rows(plan_of(item.tiny), item, "tiny", [label])
+        part = of_rows(plan_of(item.tiny), item, "tiny", [label])
+        measuring = [n for n in part.nodes if isinstance(n.config, c.EvaluateConfig)]
+        assert {reference_of(part, node) for node in measuring} == refs
 
 
 def edges_within(node: Node) -> list[Edge]:
@@ -155,7 +149,7 @@ def test_the_bill_says_which_row_is_which_step_and_how_to_ask_for_the_other_mode
     print_paper_rows(paper_rows("table4", "NBG4-3B"))
     shown = " ".join(capsys.readouterr().out.split())
     assert "NBG4-3B On-policy, step 50 67.2 r1/online-1@step-50 r1/online-1@step-16" in shown
-    assert "note: no counterpart in the twin" in shown
+    assert "note: the twin's rows are the saved steps nearest to the same share" in shown
     assert "table5-kl+nbg4-3b: erpd-hub reproduce table4 --model 'NBG4-3B distillation'" in shown
 
 

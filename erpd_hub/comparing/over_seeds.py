@@ -155,8 +155,9 @@ def _paper_rows(found: Mapping[str, Any]) -> list[str]:
         for label, row in about.rows.get(model, {}).items():
             reported = " / ".join("-" if value is None else f"{value:g}" for value in row.reported)
             steps = ", ".join(f"`{ref}`" for ref in row.ref)
-            twin = ("-", "-") if row.tiny is None else (f"`{row.tiny}`", averages.get(row.tiny, "-"))
-            rows.append(f"| {' | '.join((model, label, reported, f'{steps} of `{recipe}`', *twin))} |")
+            measured = averages.get(row.tiny, "-")
+            cells = (model, label, reported, f"{steps} of `{recipe}`", f"`{row.tiny}`", measured)
+            rows.append(f"| {' | '.join(cells)} |")
     head = f"| model | row of the paper | reported: {' / '.join(about.columns)} | measured by | in the twin | AVG@K |"
     said = ["The twin is one for all models.", ""] if len(about.rows) > 1 else []
     return [head, "|---|---|---|---|---|---|", *rows, "", *said] if rows else []

@@ -51,8 +51,8 @@ class Row(Config):
 
     ref: Annotated[tuple[str, ...], BeforeValidator(_alternatives)]
     """The checkpoint in the recipe; of several the one that is best on the selection benchmark."""
-    tiny: str | None = None
-    """Its counterpart in the twin; of a row that has none the notes say why."""
+    tiny: str
+    """Its counterpart in the twin."""
     reported: tuple[float | None, ...]
     """In the order of the experiment's columns; percent for benchmarks."""
 

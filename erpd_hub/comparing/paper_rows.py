@@ -25,7 +25,7 @@ def of_rows(plan: Plan, about: Experiment, model: str, rows: Sequence[str]) -> P
         rows: Names of rows; several of one name, of several models, are one in the twin.
 
     Raises:
-        ConfigError: there is no such row, or the twin has none for it.
+        ConfigError: there is no such row.
     """
     known = twin_refs(about)
     if model in about.models:
@@ -33,10 +33,6 @@ def of_rows(plan: Plan, about: Experiment, model: str, rows: Sequence[str]) -> P
     for label in rows:
         if label not in known:
             raise ConfigError(f"--row: {_unknown(about, label, list(known))}")
-        if not known[label]:
-            raise ConfigError(
-                f"--row {label}: the twin has none for it; the notes of the experiment, beside its bill, say why"
-            )
     refs = set().union(*(known[label] for label in rows))
     measuring = [node for node in plan.nodes if isinstance(node.config, EvaluateConfig | ProbeConfig)]
     wanted = {node.name for node in measuring if reference_of(plan, node) in refs}
@@ -58,7 +54,7 @@ def twin_refs(about: Experiment) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for rows in about.rows.values():
         for label, row in rows.items():
-            found.setdefault(label, set()).update(() if row.tiny is None else (row.tiny,))
+            found.setdefault(label, set()).add(row.tiny)
     return found
 
 
@@ -99,7 +95,7 @@ def print_paper_rows(found: Mapping[str, Any]) -> None:
         table = Table("model", "row", *found["columns"], "step of the recipe", f"of {found['tiny']}", box=None)
         for row in found["rows"]:
             reported = ("-" if value is None else f"{value:g}" for value in row["reported"])
-            cells = (row["model"], row["row"], *reported, " | ".join(row["ref"]), row["tiny"] or "-")
+            cells = (row["model"], row["row"], *reported, " | ".join(row["ref"]), row["tiny"])
             table.add_row(*map(escape, cells))
         console.print(table)
     for note in found["notes"]:
