@@ -52,7 +52,8 @@ def test_every_table_and_figure_with_numbers_is_there() -> None:
     tables = {f"table{number}" for number in range(1, 13)}
     figures = {"fig2b", "fig4", "fig5", "fig6", "fig7", "fig8", "fig9", "fig10"}
     ours = {"table1-others", "table7-picker", "table11-code", "fig5-settings", "fig5-shortcut", "fig10-credit"}
-    assert set(experiments()) == tables | figures | ours
+    cross = {"cross-section", "cross-rounds"}
+    assert set(experiments()) == tables | figures | ours | cross
     assert list(experiments())[:3] == ["table1", "table1-others", "table2"]
 
 
