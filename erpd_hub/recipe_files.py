@@ -73,12 +73,21 @@ def read_files(name_or_path: str) -> tuple[str, dict[str, Any]]:
     `extends: NAME`, `./FILE.yaml` (relative to the file it stands in) or a list of them takes over other recipes, the
     later ones over the earlier; `A+B` in the place of a name is a recipe that extends both and adds nothing. Each file
     counts once, after those it extends. Mappings are merged key by key unless their `type` changes, everything else is
-    replaced, and a step that is null is left out. Where one of them has rounds, those take the place of steps.
+    replaced, and a step that is null is left out. Rounds take the place of the steps of what they extend.
+
+    Raises:
+        ConfigError: one cannot be read, or has steps where what it extends has rounds.
     """
     texts: dict[str, dict[str, Any]] = {}
     origin = _collect(name_or_path, texts, ())
     merged: dict[str, Any] = {}
-    for data in texts.values():
+    for name, data in texts.items():
+        if "rounds" in merged and "steps" in data:
+            names = ", ".join(map(str, data["steps"] or ()))
+            raise ConfigError(
+                f"{name}: steps ({names}): expected rounds, as what it is merged over has; take one without rounds, "
+                "or give rounds"
+            )
         merged = _merge_recipes(merged, data)
     return origin, merged
 
@@ -112,8 +121,8 @@ def _collect(name_or_path: str, texts: dict[str, dict[str, Any]], within: tuple[
 
 def _merge_recipes(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     merged = merge(below, above)
-    if "rounds" in merged and ("steps" in below) != ("steps" in above):
-        merged.pop("steps")
+    if "rounds" in above:
+        merged.pop("steps", None)
     if isinstance(merged.get("steps"), dict) and below:
         merged["steps"] = {name: step for name, step in merged["steps"].items() if step is not None}
     return merged

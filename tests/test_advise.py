@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from erpd_hub.comparing.advice_sources import print_page
-from erpd_hub.comparing.advise import Made, Page, compare_with_base, make_page, place_in
+from erpd_hub.comparing.advice_sources import own_step, print_page
+from erpd_hub.comparing.advise import Made, Page, checkpoint_in, compare_with_base, make_page, place_in
 from erpd_hub.comparing.advise_rules import Advice, advise
 
 SIGNAL = Made("r1/signal", "signal", {"strategy": 1, "numerator": "ce"}, {"std": 0.3, "signal_to_noise": 9.0})
@@ -103,6 +103,57 @@ def test_a_later_round_is_judged_by_what_it_added(teacher: float, student: float
     assert advice.what.startswith(what) and advice.why == why
 
 
+def test_a_saved_step_of_the_teacher_is_judged_by_itself() -> None:
+    saved = SIGNAL._replace(config=SIGNAL.config | {"numerator": "ce@step-16"})
+    later = Made("r2/prompts", "prompts", {}, {})
+    rows = [row("base", 0.5), row("r1/ce", 0.4, role="teacher"), row("r1/student", 0.71)]
+    for teacher in ("r1/ce@step-16", "ce@step-16"):
+        given = [*rows, row(teacher, 0.7, role="teacher")]
+        (advice,) = said(given, CE, saved, STUDENT, later)
+        assert advice.what.startswith("another round of strategy 1")
+        assert not said(given, CE, saved, STUDENT, later, kind="first"), "that step has lost nothing"
+    (advice,) = said(rows, CE, saved, STUDENT, later)
+    assert advice.why == "no student was evaluated together with its teacher", "the last step is another teacher"
+
+
+RECOVERED = Made("r1/recovered", "teacher", {"loss": {"type": "ce"}, "init": "unlearned"}, {})
+MSE = Made("r1/mse", "teacher", {"loss": {"type": "mse"}}, {})
+UNLEARNED = Made("r1/unlearned", "unlearned", {}, {})
+
+
+@pytest.mark.parametrize(
+    ("denominator", "more", "what"),
+    [
+        ("mse@step-4", {}, "another round of strategy 2"),
+        ("unlearned", {}, "another round of strategy 2"),
+        ("earlier", {}, "another round of strategy 3"),
+        ("recovered@step-8", {}, "another round of recovered against recovered@step-8"),
+        ("none", {}, "another round of recovered against none"),
+        ("policy", {}, "strategy 2"),
+        ("r1/start", {"old": "the same scores", "denominator": "the same scores"}, "strategy 2"),
+    ],
+)
+def test_a_signal_without_a_strategy_is_read_by_its_denominator(
+    denominator: str, more: dict[str, str], what: str
+) -> None:
+    sides = {"strategy": None, "numerator": "recovered", "denominator": denominator}
+    signal = Made("r1/signal", "signal", sides, {"std": 0.3}, more)
+    earlier = Made("r1/earlier", "distill", {"advantage": "outcome"}, {})
+    rows = [row("base", 0.5), row("recovered", 0.4), row("student", 0.68)]
+    made = (MSE, UNLEARNED, RECOVERED, earlier, signal)
+    (advice,) = said(rows, *made, STUDENT)
+    assert advice.what.startswith(what)
+    evolving = STUDENT._replace(config=STUDENT.config | {"denominator": "evolving"})
+    (advice,) = said(rows, *made, evolving)
+    assert advice.what == "strategy 2", "the student itself is the denominator"
+
+
+def test_a_signal_of_neither_strategy_that_no_longer_gains() -> None:
+    signal = Made("r1/signal", "signal", {"strategy": None, "numerator": "recovered", "denominator": "none"}, {})
+    (advice,) = said([row("base", 0.5), row("recovered", 0.4), row("student", 0.505)], RECOVERED, signal, STUDENT)
+    assert advice.what == "strategy 2" and "Table 7" in advice.evidence
+
+
 def test_more_steps_when_the_student_is_far_below_a_strong_teacher() -> None:
     (advice,) = said([row("base", 0.5), row("ce", 0.7), row("student", 0.55)], CE, SIGNAL, STUDENT)
     assert "more distillation steps" in advice.what
@@ -137,6 +188,22 @@ def test_the_control_decides_before_the_gains() -> None:
     rows = [row("base", 0.5), row("ce", 0.7), row("student", 0.7), row("student-no-teacher", 0.71)]
     (advice,) = said(rows, CE, SIGNAL, STUDENT, CONTROL)
     assert advice.what.startswith("the bare outcome (student-no-teacher)")
+
+
+def test_beside_the_control_a_student_far_below_its_teacher_is_told_so() -> None:
+    control = row("student-no-teacher@step-8", 0.659, role="control")
+    rows = [row("base", 0.53), row("ce", 0.91), row("student@step-8", 0.666), control]
+    (advice,) = said(rows, CE, SIGNAL, STUDENT, CONTROL)
+    assert advice.what.startswith("the bare outcome (student-no-teacher@step-8), or strategy 1 with more distillation")
+    assert advice.why == (
+        "student@step-8 is +0.7 ± 0.7 points from its no-teacher control; student@step-8 is 24.4 ± 0.7 points below "
+        "ce, and no later step of it was evaluated"
+    )
+    tried = [*rows, row("student", 0.6)]
+    near = [row("base", 0.53), row("ce", 0.75), *rows[2:]]
+    for given in (tried, near):
+        (advice,) = said(given, CE, SIGNAL, STUDENT, CONTROL)
+        assert advice.what.endswith("or another teacher: strategy 2")
 
 
 def test_strategy_2_that_no_longer_gains_goes_online() -> None:
@@ -202,6 +269,13 @@ def test_an_unrecovered_mse_run_that_is_only_unlearned_from_is_no_fault() -> Non
     assert not said([row("base", 0.5)], mse, signal, kind="first")
 
 
+def test_an_unrecovered_numerator_counts_where_no_strategy_is_stated_too() -> None:
+    mse = MSE._replace(metrics={"explained_variance": 0.1})
+    sides = {"strategy": None, "numerator": "mse", "denominator": "mse@step-4"}
+    (advice,) = said([row("base", 0.5)], mse, Made("r1/signal", "signal", sides, {"std": 1.0}), kind="first")
+    assert "explained variance" in advice.why
+
+
 def test_what_goes_beside() -> None:
     rows = [
         row("base", 0.5),
@@ -214,9 +288,16 @@ def test_what_goes_beside() -> None:
 
 def test_references_mean_steps_of_their_round() -> None:
     assert place_in("ce@step-8", "r2/signal") == "r2/ce"
+    assert checkpoint_in("ce@step-8", "r2/signal") == "r2/ce@step-8"
+    assert checkpoint_in("base", "r2/signal") == "base"
     assert place_in("r1/student", "r2/signal") == "r1/student"
     assert place_in("policy", "r2/signal") == "policy"
     assert isinstance(make_page([row("base", 0.5)], []), Page)
+
+
+def test_a_point_of_a_sweep_has_its_steps_by_their_own_names() -> None:
+    steps = ("seed-3/r1/ce", "r2/r8", "seed-3/r2/evaluate/r1/student/addition")
+    assert [own_step(step) for step in steps] == ["r1/ce", "r2/r8", "r2/evaluate/r1/student/addition"]
 
 
 def test_a_noise_floor_of_0_is_said_as_measured(capsys) -> None:

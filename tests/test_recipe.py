@@ -254,6 +254,14 @@ def test_what_cannot_be_trained_is_refused_before_anything_runs(override: str, m
         make_plan(load_recipe("quickstart", [override]))
 
 
+def test_steps_that_would_vanish_beside_rounds_are_refused() -> None:
+    assert len(load_recipe("tiny-rounds+long").rounds) == 6, "the steps of what both extend give way"
+    with pytest.raises(
+        ConfigError, match=r"long-shallow: steps \(mse, unlearned\): expected rounds, .* take one without"
+    ):
+        load_recipe("tiny-rounds+long-shallow")
+
+
 def test_a_recipe_extends_another(tmp_path) -> None:
     parent = tmp_path / "parent.yaml"
     parent.write_text((Path(__file__).parent / "micro.yaml").read_text())

@@ -12,7 +12,7 @@ import pytest
 from conftest import cli
 
 from erpd_hub.benchmarks.seeds import check_claims
-from erpd_hub.comparing.claims import Measured, judge, judge_over_seeds
+from erpd_hub.comparing.claims import Measured, judge, judge_differences, judge_over_seeds
 from erpd_hub.comparing.joining import join, plan_identity, renew
 from erpd_hub.comparing.over_seeds import (
     METRICS,
@@ -22,9 +22,9 @@ from erpd_hub.comparing.over_seeds import (
     overview,
     page_name,
 )
-from erpd_hub.comparing.paper import Claim, Experiment, get_experiment
+from erpd_hub.comparing.paper import Claim, Experiment, experiments, get_experiment
 from erpd_hub.comparing.reproduce import beside
-from erpd_hub.comparing.reproduction import seed_plans
+from erpd_hub.comparing.reproduction import runs, seed_plans
 from erpd_hub.comparing.result_pages import OVERVIEW, add_to_report, overview_page, read_report, renew_report
 from erpd_hub.errors import ConfigError
 
@@ -36,7 +36,7 @@ EXPERIMENT = Experiment.model_validate(
         "models": {"m": "table1"},
         "tiny": "tiny-race",
         "columns": ["aime_2024", "hmmt_feb_2025", "kl_to_base"],
-        "rows": {"m": {"Student": {"ref": "s@step-16 | s", "reported": [80.0, 60.0, 0.02]}}},
+        "rows": {"m": {"Student": {"ref": "s@step-16 | s", "tiny": "s", "reported": [80.0, 60.0, 0.02]}}},
         "claims": [],
     }
 )
@@ -109,6 +109,11 @@ def test_claims_about_what_a_step_records() -> None:
     claim = {"says": "x", "more": "mse", "metric": "explained_variance"}
     verdicts = [judge_over_seeds(Claim.model_validate(claim | {"less": less}), seeds).verdict for less in (0.9, 0.99)]
     assert verdicts == ["shown", "opposite"]
+    no_more = Claim(says="x", more="a", less=0.05, metric="mean_squared_error", expect="no_gain")
+    assert judge_differences(no_more, (0.046, 0.05), [-0.003, -0.005, -0.004]).verdict == "shown"
+    assert judge_differences(no_more, (0.051, 0.05), [-0.0005, 0.001, 0.0025]).verdict == "not shown", (
+        "points are AVG@K's"
+    )
     assert verdict(more="ce", less=0.9, metric="explained_variance") == ("not measured", None)
     assert verdict(more="ce", less="sft") == ("not measured", None), "neither was evaluated"
 
@@ -278,6 +283,16 @@ def test_seeds_that_two_have_measured_at_once_are_all_kept(tmp_path) -> None:
         read_report(tmp_path, "table1", "tiny")
 
 
+@pytest.mark.parametrize("name", experiments())
+def test_the_report_of_every_experiment_is_found_again(name: str, tmp_path) -> None:
+    about = get_experiment(name).model_copy(update={"claims": (Claim(says="better", more="student", less="base"),)})
+    one = _report({1: {"student": _measured(12), "base": _measured(10)}}, [_summary(0.6, "1" * 64)])
+    one |= {"experiment": name, "model": "long", "claims": one["claims"][:1]}
+    add_to_report(tmp_path, about, one)
+    assert add_to_report(tmp_path, about, one | {"seeds": [2]})["seeds"] == [1, 2]
+    assert "| better |" in (tmp_path / OVERVIEW).read_text()
+
+
 def _near(value: object) -> object:
     if isinstance(value, list | tuple):
         return tuple(map(_near, value))
@@ -330,6 +345,14 @@ def test_a_plan_is_the_same_at_every_seed_and_another_with_another_config() -> N
     assert plan_identity(plans[0]) == plan_identity(plans[1]) != plan_identity(other)
     _, (fixed,) = seed_plans("fig7", None, [1], ["base.seed=3"])
     assert plan_identity(fixed) != plan_identity(plans[0]), "one base for all seeds is another experiment"
+
+
+def test_a_twin_on_two_benchmarks_is_refused_before_it_runs() -> None:
+    two = ["evaluate.benchmarks=[addition,addition-lazy]"]
+    with pytest.raises(ConfigError, match="claims are about one, got addition, addition-lazy; leave one"):
+        seed_plans("fig7", None, [1], two)
+    with pytest.raises(ConfigError, match="claims are about one"):
+        runs("fig7", None, tiny=True, overrides=two)
 
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
@@ -477,9 +500,8 @@ def test_the_table_of_the_sweep_is_that_of_its_report() -> None:
 
 def _again(claim: dict[str, object]) -> dict[str, object]:
     """The claim with interval and verdict anew from the differences of its seeds."""
-    sides = Claim(says="x", more="a", less=0.0, metric="explained_variance", expect=claim["expect"])
-    seeds = [{"a": Measured(record={"explained_variance": value})} for value in claim["by_seed"]]
-    anew = judge_over_seeds(sides, seeds)._asdict()
+    asked = Claim(says="x", more="a", less="b", metric=claim.get("metric", "avg"), expect=claim["expect"])
+    anew = judge_differences(asked, (0.0, 0.0), claim["by_seed"])._asdict()
     return claim | {name: anew[name] for name in ("interval", "verdict", "by_seed")}
 
 

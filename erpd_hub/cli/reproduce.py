@@ -16,7 +16,9 @@ def register(app: typer.Typer) -> None:
 
 
 def reproduce(
-    experiment: Annotated[str | None, typer.Argument(help="table1 to table12, fig2b, fig4 to fig10.")] = None,
+    experiment: Annotated[
+        str | None, typer.Argument(help="table1 to table12, fig2b, fig4 to fig10, ...; without, all are listed.")
+    ] = None,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
     model: Annotated[
         str | None, typer.Option(help="Qwen3-4B, NBG4-3B, ...; with --tiny: a recipe over the twin.")
@@ -42,7 +44,7 @@ def reproduce(
 ) -> None:
     """One of the paper's experiments: GPU-hours and GB first, then measured beside reported. Without one: all."""
     from erpd_hub import display
-    from erpd_hub.comparing import reproduction
+    from erpd_hub.comparing import report_tables, reproduction
 
     if tiny:
         from huggingface_hub.utils import disable_progress_bars
@@ -51,7 +53,7 @@ def reproduce(
     if experiment is None:
         if row:
             raise ConfigError("--row: expected the experiment that it is a row of before it, such as table1")
-        (display.print_json if as_json else reproduction.print_listing)(reproduction.listing())
+        (display.print_json if as_json else report_tables.print_listing)(reproduction.listing())
         return
     if seeds is not None:
         if not tiny:
@@ -67,7 +69,7 @@ def reproduce(
                 found = reproduction.report_over_seeds(
                     experiment, name, plans, overrides=overrides or [], folder=output, gpus=gpus
                 )
-            (display.print_json if as_json else reproduction.print_report)(found)
+            (display.print_json if as_json else report_tables.print_report)(found)
         return
     if output is not None:
         raise ConfigError("--output: expected --seeds beside it; a single run prints its report, --json for programs")
@@ -77,7 +79,7 @@ def reproduce(
         return
     with stdout_for_json(as_json):
         found = reproduction.report(experiment, name, plan, rows=row or [], tiny=tiny, gpus=gpus)
-    (display.print_json if as_json else reproduction.print_report)(found)
+    (display.print_json if as_json else report_tables.print_report)(found)
 
 
 def advise(

@@ -1,5 +1,6 @@
 """What `advise` needs of a finished run: its summary on this machine, and the records of its artifacts on the Hub."""
 
+import re
 from typing import Any
 
 from rich.table import Table
@@ -29,10 +30,16 @@ def read_page(hub: Hub, run: str) -> Page:
         if record is None:
             raise ArtifactError(f"{item['step']}: not on {hub.identity}; give the run's --endpoint")
         inputs = {one.role: one.digest for one in record.inputs}
-        made.append(Made(item["step"], item["stage"], record.config, record.metrics, inputs))
+        made.append(Made(own_step(item["step"]), item["stage"], record.config, record.metrics, inputs))
         sampling[f"{item['repo']}/{item['folder']}@{item['revision'][:10]}"] = record.metrics.get("stderr_sampling")
     rows = [row | {"stderr_sampling": sampling.get(row["details"])} for row in summary["checkpoints"]]
     return make_page(rows, made)
+
+
+def own_step(step: str) -> str:
+    """Without the name of a sweep's point, which its summary puts before the round: `seed-3/r1/ce` is `r1/ce`."""
+    first, _, rest = step.partition("/")
+    return step if re.fullmatch(r"r\d+", first) else rest
 
 
 def as_data(run: str, page: Page) -> dict[str, Any]:

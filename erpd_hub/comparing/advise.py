@@ -6,6 +6,7 @@ teacher against the policy a `gate` is the sharper test.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from math import sqrt
 from statistics import fmean
 from types import MappingProxyType
@@ -195,8 +196,7 @@ def _controls(lines: Sequence[Line], made: Sequence[Made]) -> list[Against]:
 
 def place(ref: str) -> str:
     """The step of a run that a reference in its summary is of: `ce@step-8` is of `r1/ce`."""
-    reference = parse_reference(ref)
-    return f"r{reference.round or 1}/{reference.name}" if isinstance(reference, StepRef) else ref
+    return place_in(ref, "r1/")
 
 
 def _same_step(student: str, control: str, owner: str) -> bool:
@@ -205,9 +205,15 @@ def _same_step(student: str, control: str, owner: str) -> bool:
     return isinstance(one, StepRef) and (one.name, one.round, one.step) == (owner, other.round, other.step)
 
 
-def place_in(ref: str, step: str) -> str:
-    """The step that a reference means where it stands, in the round of `step`."""
+def checkpoint_in(ref: str, step: str) -> str:
+    """The checkpoint that a reference means where it stands: `ce@step-8` is `r2/ce@step-8` in a step of round 2."""
     reference = parse_reference(ref)
     if not isinstance(reference, StepRef):
         return ref
-    return f"r{reference.round}/{reference.name}" if reference.round else f"{step.split('/')[0]}/{reference.name}"
+    return str(replace(reference, round=reference.round or int(step.partition("/")[0].removeprefix("r"))))
+
+
+def place_in(ref: str, step: str) -> str:
+    """The step of the run that made it: `r2/ce`."""
+    reference = parse_reference(checkpoint_in(ref, step))
+    return str(replace(reference, step=None)) if isinstance(reference, StepRef) else ref

@@ -4,10 +4,10 @@ The evidence is the paper's, or what the tiny setting showed; where the two diff
 """
 
 from collections.abc import Iterator, Mapping
-from math import sqrt
 from typing import Any, Literal, NamedTuple
 
 from erpd_hub.comparing.advise import Line, Page, loss_type, place, place_in
+from erpd_hub.comparing.advise_pairs import Pair, best_pair, strategy_of, was_trained_on
 from erpd_hub.noise_floor import drowned
 
 EXPLAINED = 0.9
@@ -16,6 +16,8 @@ TRUNCATED, TRUNCATED_RISE = 0.10, 0.05
 """[I] Share of samples that end by length, and its rise over the base, from which a score says less."""
 ENTROPY_FALL, LENGTH_RISE = 0.25, 0.20
 """[I] Shares of the base's."""
+MORE_STEPS = "strategy 1 with more distillation steps, up to an epoch"
+MORE_STEPS_EVIDENCE = "Table 5: 68.3 at 16 steps, 73.3 at 32; in the tiny setting bad teachers ruin the student past 16"
 
 
 class Advice(NamedTuple):
@@ -24,51 +26,6 @@ class Advice(NamedTuple):
     what: str
     why: str
     evidence: str
-
-
-class Pair(NamedTuple):
-    """A student, the teacher it was distilled from, and how."""
-
-    student: Line
-    teacher: Line
-    strategy: int
-    start: Line | None
-    """The policy that both started from; None is the base, or one that was not evaluated."""
-
-    @property
-    def error(self) -> float:
-        """Of the difference of the two gains."""
-        return _error(self.student, self.teacher)
-
-    def gain(self, line: Line) -> "Gain":
-        """What a line of the pair gains over its round's start."""
-        if self.start is None:
-            return Gain(line.ref, "the base", line.gain, line.error)
-        return Gain(line.ref, self.start.ref, line.gain - self.start.gain, _error(line, self.start))
-
-
-class Gain(NamedTuple):
-    ref: str
-    over: str
-    points: float
-    error: float
-
-    @property
-    def shown(self) -> bool:
-        return self.points > 2 * self.error
-
-    @property
-    def lost(self) -> bool:
-        """More than chance, as `shown`."""
-        return self.points < -2 * self.error
-
-    def __str__(self) -> str:
-        return f"{self.ref} gains {self.points:+.1f} ± {self.error:.1f} points over {self.over}"
-
-
-def _error(one: Line, other: Line) -> float:
-    """Of the difference of two checkpoints: the base's error cancels."""
-    return sqrt(one.own_error**2 + other.own_error**2)
 
 
 def advise(page: Page) -> list[Advice]:
@@ -136,7 +93,7 @@ def _is_cut(line: Line) -> bool:
 
 def _is_numerator(step: str, page: Page) -> bool:
     """Whether a signal of strategy 2 takes a teacher's last step for a recovered one."""
-    signals = (item for item in page.made if item.stage == "signal" and item.config.get("strategy") == 2)
+    signals = (item for item in page.made if item.stage == "signal" and strategy_of(item, page.made) == 2)
     return any(
         place_in(str(item.config.get("numerator")), item.step) == step and "@" not in str(item.config.get("numerator"))
         for item in signals
@@ -167,59 +124,35 @@ def _weak_strategy(page: Page) -> str:
 def _by_control(page: Page, pair: Pair, weak: str) -> Advice | None:
     for item in page.controls:
         if item.student == pair.student.ref and item.is_outcome and not item.better:
-            return Advice(
-                "next",
-                f"the bare outcome ({item.control}), or another teacher: {weak}",
-                f"{item.student} is {item.difference:+.1f} ± {item.error:.1f} points from its no-teacher control",
-                "tiny setting: weak teachers added nothing beyond this control; the paper has none",
-            )
+            bare = f"the bare outcome ({item.control})"
+            verdict = f"{item.student} is {item.difference:+.1f} ± {item.error:.1f} points from its no-teacher control"
+            if pair.strategy == 1 and pair.is_far_below and not was_trained_on(pair.student, page):
+                why = f"{verdict}; {pair.below()}, and no later step of it was evaluated"
+                return Advice("next", f"{bare}, or {MORE_STEPS}", why, MORE_STEPS_EVIDENCE)
+            evidence = "tiny setting: weak teachers added nothing beyond this control; the paper has none"
+            return Advice("next", f"{bare}, or another teacher: {weak}", verdict, evidence)
     return None
 
 
 def _by_gains(pair: Pair, weak: str) -> Advice:
-    student, teacher, strategy = pair.student, pair.teacher, pair.strategy
-    gain, of_teacher = pair.gain(student), pair.gain(teacher)
+    student, strategy = pair.student, pair.strategy
+    gain, of_teacher = pair.gain(student), pair.gain(pair.teacher)
     if strategy == 1 and not of_teacher.shown:
         evidence = "Sec. 4.3 and Table 2: then weak-teacher strategies are preferable"
         return Advice("next", weak, f"{of_teacher}: no strong teacher", evidence)
-    if strategy == 1 and student.gain < teacher.gain - 2 * pair.error:
-        what = "strategy 1 with more distillation steps, up to an epoch"
-        why = f"{student.ref} is {teacher.gain - student.gain:.1f} ± {pair.error:.1f} points below {teacher.ref}"
-        evidence = "Table 5: 68.3 at 16 steps, 73.3 at 32; in the tiny setting bad teachers ruin the student past 16"
-        return Advice("next", what, why, evidence)
+    if strategy == 1 and pair.is_below:
+        return Advice("next", MORE_STEPS, pair.below(), MORE_STEPS_EVIDENCE)
     if gain.shown:
-        what = f"another round of strategy {strategy} on fresh prompts, starting from {student.ref}"
+        what = f"another round of {pair.signal} on fresh prompts, starting from {student.ref}"
         return Advice("next", what, str(gain), "Table 2, rounds 1 to 3 (strategy 1); Table 11 (strategy 2)")
+    why = f"{gain}: no more than chance"
     if strategy == 1:
-        return Advice("next", weak, f"{gain}: no more than chance", "Table 2: the change of strategy in round 4")
-    what = "an on-policy phase, then strategy 1 from there"
-    return Advice("next", what, f"{gain}: no more than chance", "Fig. 8: offline rounds gain again after one")
-
-
-def best_pair(page: Page) -> Pair | None:
-    """The best student of the last round that has one whose teacher was evaluated too."""
-    made = {item.step: item for item in page.made}
-    lines = {line.ref: line for line in page.lines}
-    by_digest = {line.digest: line for line in page.lines if line.digest}
-    pairs = []
-    for student in (line for line in page.lines if line.role == "student"):
-        at = place(student.ref)
-        config = made[at].config if at in made else {}
-        signal = made.get(place_in(str(config.get("signal") or "none"), at))
-        if signal is None:
-            continue
-        numerator = str(signal.config.get("numerator") or "none")
-        names = (numerator, place_in(numerator, signal.step))
-        teacher = next((lines[name] for name in names if name in lines), None)
-        if teacher is not None:
-            drawn = made.get(place_in(str(config.get("rollouts") or "none"), at))
-            start = by_digest.get(drawn.inputs.get("policy", "")) if drawn else None
-            pairs.append(Pair(student, teacher, int(signal.config.get("strategy") or 1), start))
-    return max(pairs, key=lambda pair: (_round(pair.student), pair.student.avg), default=None)
-
-
-def _round(line: Line) -> int:
-    return int(place(line.ref).partition("/")[0].removeprefix("r"))
+        return Advice("next", weak, why, "Table 2: the change of strategy in round 4")
+    if strategy is None:
+        return Advice("next", weak, why, "Table 7: the best of the grid, 64.3, is of strategy 2")
+    return Advice(
+        "next", "an on-policy phase, then strategy 1 from there", why, "Fig. 8: offline rounds gain again after one"
+    )
 
 
 # ------------------------------------------------------------------------------------------------ beside

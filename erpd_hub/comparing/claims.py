@@ -10,8 +10,8 @@ from erpd_hub.comparing.paper import Claim
 from erpd_hub.evaluation.intervals import t_interval
 from erpd_hub.evaluation.paired import LabelsByProblem, compare
 
-NO_GAIN = 0.01
-"""[I] A gain of AVG@K or of explained variance that is at most this is none."""
+NO_GAIN = {"avg": 0.01, "explained_variance": 0.01}
+"""[I] A gain that is at most this is none, by metric; of any other only what is not above zero."""
 
 MIN_SEEDS = 3
 """[I] Of fewer nothing is concluded: an accuracy is a multiple of 1 / samples, and two differences may agree to the
@@ -53,13 +53,13 @@ class Measured(NamedTuple):
 
 def judge(claim: Claim, measured: Mapping[str, Measured]) -> Judged:
     """What a twin says to a claim, by the 95 % interval of the difference: shown or opposite where it lies on one side
-    of zero; a claim of no gain is shown where it ends below NO_GAIN, and opposite where it lies above zero."""
+    of zero; a claim of no gain is shown where it ends below its metric's NO_GAIN, opposite where it lies above zero."""
     found = _sides(claim, measured)
     named = (claim.says, claim.metric, claim.more, claim.less, claim.expect)
     if found is None:
         return Judged(*named, None, None, None, None, "not measured")
     first, second, interval = found
-    verdict: Verdict = "not measured" if interval is None else _verdict(claim.expect, interval)
+    verdict: Verdict = "not measured" if interval is None else _verdict(claim, interval)
     return Judged(*named, first, second, first - second, interval, verdict)
 
 
@@ -89,14 +89,14 @@ def judge_differences(claim: Claim, means: tuple[float, float] | None, by_seed: 
     over = t_interval(known)
     interval = None if over.low is None or over.high is None else (over.low, over.high)
     few = len(known) < MIN_SEEDS
-    verdict: Verdict = "not measured" if interval is None or few else _verdict(claim.expect, interval)
+    verdict: Verdict = "not measured" if interval is None or few else _verdict(claim, interval)
     return Judged(*named, *means, over.mean, interval, verdict, tuple(by_seed))
 
 
-def _verdict(expect: str, interval: tuple[float, float]) -> Verdict:
+def _verdict(claim: Claim, interval: tuple[float, float]) -> Verdict:
     low, high = interval
-    if expect == "no_gain":
-        return "opposite" if low > 0 else "shown" if high <= NO_GAIN else "not shown"
+    if claim.expect == "no_gain":
+        return "opposite" if low > 0 else "shown" if high <= NO_GAIN.get(claim.metric, 0.0) else "not shown"
     return "shown" if low > 0 else "opposite" if high < 0 else "not shown"
 
 

@@ -75,8 +75,8 @@ class Experiment(Config):
     title: str
     claim: str
     """What it claims, in a sentence."""
-    models: dict[str, str]
-    """Model to recipe; the first is what is taken where none is asked for."""
+    models: dict[str, str] = Field(default_factory=dict)
+    """Model to recipe; the first is what is taken where none is asked for. None where only the twin asks it."""
     tiny: str
     """Recipe of the twin that runs on two CPU cores."""
     columns: tuple[str, ...]
@@ -123,9 +123,13 @@ def recipe_of(name: str, model: str | None, *, tiny: bool) -> tuple[str, str]:
         ConfigError: no such experiment, or not on this model.
     """
     experiment = get_experiment(name)
-    if tiny:
-        return model or "tiny", experiment.tiny if model in (None, "tiny") else f"{experiment.tiny}+{model}"
     known = {key.lower(): key for key in experiment.models}
+    if tiny:
+        if str(model).lower() in known:
+            raise ConfigError(f"--model {model}: the twin is one for all models; leave it out beside --tiny")
+        return model or "tiny", experiment.tiny if model in (None, "tiny") else f"{experiment.tiny}+{model}"
+    if not known:
+        raise ConfigError(f"{name}: is ours and has a twin only; add --tiny")
     chosen = known.get((model or next(iter(experiment.models))).lower())
     if chosen is None:
         names = list(experiment.models)

@@ -19,7 +19,7 @@ ENTROPY = 0.05
 """[I] Nats."""
 LENGTH_RELATIVE = 0.1
 """[I] Of a mean response."""
-METRICS = ("kl_to_base", "entropy")
+PROBED = ("kl_to_base", "entropy")
 
 HOW = (
     f"a score agrees within {POINTS:g} points or two errors of a difference of two such scores, a KL within "
@@ -84,7 +84,7 @@ def _beside(
     ref = max(row.ref, key=lambda one: (one in by_ref, _score(by_ref.get(one, {}), SELECTION_BENCHMARK) or 0.0))
     found = by_ref.get(ref, {})
     cells = tuple(_cell(column, value, found) for column, value in reported.items())
-    scores = [cell for cell in cells if cell.column not in METRICS and not cell.column.endswith(LENGTH)]
+    scores = [cell for cell in cells if cell.column not in PROBED and not cell.column.endswith(LENGTH)]
     both = [cell for cell in scores if cell.agrees is not None and not cell.selection]
     means = [fmean(values) if values else None for values in (
         [cell.reported for cell in both if cell.reported is not None],
@@ -103,7 +103,7 @@ def _score(found: Mapping[str, Mapping[str, Any]], benchmark: str) -> float | No
 
 
 def _cell(column: str, reported: float | None, found: Mapping[str, Mapping[str, Any]]) -> Cell:
-    if column in METRICS:
+    if column in PROBED:
         measured = next((item[column] for item in found.values() if item[column] is not None), None)
         error = None
     elif column.endswith(LENGTH):

@@ -5,23 +5,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from erpd_hub import config as c
 from erpd_hub.artifacts import write_json
-from erpd_hub.comparing.claims import MIN_SEEDS, Measured, judge, judge_over_seeds
+from erpd_hub.comparing.claims import Measured, judge, judge_over_seeds
 from erpd_hub.comparing.joining import join, plan_identity
-from erpd_hub.comparing.over_seeds import checkpoints_over_seeds, fingerprints_over_seeds, machine, scale_of
+from erpd_hub.comparing.over_seeds import checkpoints_over_seeds, fingerprints_over_seeds, machine
 from erpd_hub.comparing.paper import Experiment, experiments, get_experiment, recipe_of
 from erpd_hub.comparing.paper_rows import of_rows, paper_rows, print_paper_rows, twin_refs
 from erpd_hub.comparing.reproduce import HOW, Beside, beside
 from erpd_hub.comparing.result_pages import add_to_report, renew_report
 from erpd_hub.display import ProgressWatch, make_console, print_json
+from erpd_hub.errors import ConfigError
 from erpd_hub.home import run_folder
 from erpd_hub.hub.client import Hub
 from erpd_hub.launching.options import Launch
 from erpd_hub.pipeline import Outcome, open_hub, run_plan
-from erpd_hub.plain import escape
 from erpd_hub.plan import Plan, make_plan
 from erpd_hub.planning.preview import Machine, preview
 from erpd_hub.recipe import load_recipe
@@ -40,35 +38,44 @@ def listing() -> list[dict[str, Any]]:
     ]
 
 
-def print_listing(items: Sequence[Mapping[str, Any]]) -> None:
-    table = Table("experiment", "about", "recipe by model", "twin", box=None)
-    for item in items:
-        models = ", ".join(f"{model}: {recipe}" for model, recipe in item["models"].items())
-        table.add_row(*map(escape, (item["experiment"], item["title"], models, item["tiny"])))
-    make_console().print(table)
-
-
 def runs(
     experiment: str, model: str | None, *, tiny: bool, overrides: Sequence[str], rows: Sequence[str] = ()
 ) -> tuple[str, Plan]:
     """The model and the plan of an experiment, or of some of its rows.
 
     Raises:
-        ConfigError: no such experiment, model or row, or an override that does not fit.
+        ConfigError: no such experiment, model or row, an override that does not fit, or a twin on several benchmarks.
     """
     chosen, recipe = recipe_of(experiment, model, tiny=tiny)
     plan = make_plan(load_recipe(recipe, overrides))
+    if tiny:
+        _require_one_benchmark(plan)
     return chosen, of_rows(plan, get_experiment(experiment), chosen, rows) if rows else plan
 
 
 def seed_plans(
     experiment: str, model: str | None, seeds: Sequence[int], overrides: Sequence[str]
 ) -> tuple[str, list[Plan]]:
-    """The model and a plan for each seed, in the places where a sweep over seeds puts them."""
+    """The model and a plan for each seed, in the places where a sweep over seeds puts them.
+
+    Raises:
+        ConfigError: no such experiment, an override that does not fit, or a twin on several benchmarks.
+    """
     chosen, recipe = recipe_of(experiment, model, tiny=True)
     run = load_recipe(recipe, overrides).run
     plans = [make_plan(load_recipe(recipe, [*overrides, f"seed={seed}", f"run={run}-seed-{seed}"])) for seed in seeds]
+    for plan in plans[:1]:
+        _require_one_benchmark(plan)
     return chosen, plans
+
+
+def _require_one_benchmark(plan: Plan) -> None:
+    """A claim compares checkpoints and says of no benchmark."""
+    names = sorted(
+        {name for node in plan.nodes if isinstance(node.config, c.EvaluateConfig) for name in node.config.benchmarks}
+    )
+    if len(names) > 1:
+        raise ConfigError(f"evaluate.benchmarks: a twin's claims are about one, got {', '.join(names)}; leave one")
 
 
 def bill(
@@ -221,68 +228,3 @@ def _measured(outcome: Outcome, hub: Hub) -> dict[str, Measured]:
         name = reference_of(outcome.plan, item.node)
         found[name] = Measured(labels, lengths, probes.get(name, {}), records.get(name, {}))
     return found
-
-
-# ------------------------------------------------------------------------------------------- for people
-
-
-def print_report(found: Mapping[str, Any]) -> None:
-    console = make_console()
-    console.print(f"[bold]{escape(found['title'])}[/bold]: {escape(found['claim'])}")
-    if found["rows"]:
-        console.print(_rows_table(found["rows"]))
-        console.print(f"each cell: measured (reported), ! where they disagree: {found['tolerance']}")
-        console.print("* selected on: in no mean")
-    elif found.get("twin"):
-        console.print(_twin_table(found["twin"]))
-    elif not found["claims"]:
-        run = found["summary"]["run"]
-        console.print(f"the paper gives no numbers of it; to draw it: erpd-hub plot {escape(run)} --output DIR")
-    if found["claims"]:
-        console.print(_claims_table(found["claims"]))
-        console.print(
-            f"Student's intervals of paired differences over {len(found['seeds'])} seeds; a verdict takes {MIN_SEEDS}"
-            if "seeds" in found
-            else "intervals are of this one seed: over problems and samples, not over trainings"
-        )
-    for note in found["notes"]:
-        console.print(f"note: {escape(note)}")
-
-
-def _rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    columns = [f"{cell['column']}{'*' if cell['selection'] else ''}" for cell in rows[0]["cells"]]
-    table = Table("row", "checkpoint", *columns, "mean", box=None)
-    for row in rows:
-        cells = [_cell_text(cell) for cell in row["cells"]]
-        mean = "-" if row["measured_mean"] is None else f"{row['measured_mean']:.1f} ({row['reported_mean']:.1f})"
-        table.add_row(escape(row["row"]), escape(row["ref"]), *cells, mean)
-    return table
-
-
-def _twin_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table("row of the paper", "in the twin", "benchmark", "AVG@K", "KL to base", "entropy", "tokens", box=None)
-    for row in rows:
-        error = "" if row["stderr_sampling"] is None else f" ± {100 * row['stderr_sampling']:.1f}"
-        numbers = ((row["kl_to_base"], 4), (row["entropy"], 3), (row["mean_length"], 1))
-        shown = ("-" if value is None else f"{value:.{digits}f}" for value, digits in numbers)
-        average = "-" if row["avg"] is None else f"{100 * row['avg']:.1f}{error}"
-        table.add_row(*map(escape, (row["row"], row["ref"], row["benchmark"])), average, *shown)
-    return table
-
-
-def _cell_text(cell: Mapping[str, Any]) -> str:
-    digits = 3 if cell["column"] in ("kl_to_base", "entropy") else 1
-    texts = ["-" if cell[key] is None else f"{cell[key]:.{digits}f}" for key in ("measured", "reported")]
-    return f"{texts[0]} ({texts[1]}){' !' if cell['agrees'] is False else ''}"
-
-
-def _claims_table(claims: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table("claim", "compared", "difference", "95 %", "verdict", box=None)
-    for claim in claims:
-        compared = f"{claim['metric']}: {claim['more']} - {claim['less']}"
-        scale, digits = scale_of(claim)
-        difference = "-" if claim["difference"] is None else f"{scale * claim['difference']:+.{digits}f}"
-        interval = claim["interval"]
-        limits = "-" if interval is None else f"{scale * interval[0]:+.{digits}f} to {scale * interval[1]:+.{digits}f}"
-        table.add_row(*map(escape, (claim["says"], compared, difference, limits, claim["verdict"])))
-    return table

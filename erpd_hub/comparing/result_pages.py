@@ -132,7 +132,7 @@ def _reports(folder: Path) -> dict[str, dict[str, Any]]:
     """
     found = {}
     for path in sorted(folder.glob("*.json")):
-        if path.stem.partition("-")[0] in experiments():
+        if any(f"{path.stem}-".startswith(f"{name}-") for name in experiments()):
             try:
                 content = json.loads(path.read_text())
             except ValueError as error:
