@@ -181,8 +181,10 @@ def test_the_bill_says_which_row_is_which_step_and_how_to_ask_for_the_other_mode
     print_paper_rows(paper_rows("table4", "NBG4-3B"))
     shown = " ".join(capsys.readouterr().out.split())
     assert "NBG4-3B On-policy, step 50 67.2 r1/online-1@step-50 r1/online-1@step-16" in shown
-    assert "note: the twin's rows are the saved steps nearest to the same share" in shown
+    assert "note: the twin's teacher is CE where the paper has SAPO [I]; its rows are the saved steps" in shown
     assert "table5-kl+nbg4-3b: erpd-hub reproduce table4 --model 'NBG4-3B distillation'" in shown
+    print_paper_rows(paper_rows("table4", "NBG4-3B distillation", ["Distill, step 32"]))
+    assert "reproduce" not in capsys.readouterr().out, "the other model has no such row"
 
 
 @pytest.mark.parametrize(("name", "overlay"), [*((name, "") for name in experiments()), *LONG])

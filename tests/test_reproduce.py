@@ -278,6 +278,16 @@ def test_seeds_that_two_have_measured_at_once_are_all_kept(tmp_path) -> None:
     page.write_text("of an earlier version")
     renew_report(tmp_path, about, one(1))
     assert page.read_text().startswith("# Teacher losses"), "pages follow the paper's file too"
+    report = json.loads((tmp_path / "table1.json").read_text())
+    for damaged in (
+        report | {"seeds": [1]},
+        report | {"machines": None},
+        report | {"checkpoints": [report["checkpoints"][0] | {"avg": ["0.5", 0.6]}]},
+    ):
+        (tmp_path / "table1.json").write_text(json.dumps(damaged))
+        with pytest.raises(ConfigError, match=r"table1.json: expected one value for each of its . seeds .*; remove it"):
+            renew_report(tmp_path, about, one(1))
+    (tmp_path / "table1.json").write_text(json.dumps(report))
     (tmp_path / "table10.json").write_text("{")
     with pytest.raises(ConfigError, match=r"table10.json: expected a report, got .*; remove it"):
         read_report(tmp_path, "table1", "tiny")
@@ -432,6 +442,10 @@ def test_the_readme_counts_the_verdicts_that_the_results_have() -> None:
         ("README.md", "table11", "r2/weak-student", "r1/weak-student"),
         ("README.md", "table11", "r3/weak-student", "r2/weak-student"),
         ("README.md", "table2", "r2/round-student", "r1/round-student"),
+        ("README.md", "table2", "r6/round-student", "r3/round-student"),
+        ("README.md", "table2", "r6/round-student", "base"),
+        ("README.md", "table2", "r3/direct", "r3/round-student"),
+        ("README.md", "table2", "r3/direct", "r6/round-student"),
         ("README.md", "table2", "r3/round-student", "r2/round-student"),
         ("docs/evaluation.md", "table11-code", "student", "base"),
         ("docs/evaluation.md", "table11-code", "student-fast", "base"),

@@ -59,7 +59,9 @@ def reproduce(
         if not tiny:
             raise ConfigError("--seeds: expected --tiny beside it; of a run without, the seed is a key: seed=1")
         if row:
-            raise ConfigError("--row: expected no --seeds beside it; claims over seeds compare rows with each other")
+            raise ConfigError(
+                "--row: expected no --seeds beside it, whose claims compare rows with each other; give seed=1"
+            )
         name, plans = reproduction.seed_plans(experiment, model, read_seeds(seeds), overrides or [])
         if dry_run:
             reproduction.bill(experiment, name, plans[0], gpus=gpus, gpu=gpu, as_json=as_json, dry_run=True)

@@ -77,7 +77,7 @@ def print_page(run: str, page: Page) -> None:
 def _signal_text(signal: dict[str, Any]) -> str:
     floor, ratio = signal["noise_floor"], signal["signal_to_noise"]
     if ratio is not None:
-        noise = f"{ratio:.1f} times its noise floor of {floor:.4f}"
+        noise = f"{ratio:.3g} times its noise floor of {floor:.1e}"
     elif floor is not None:
         noise = f"noise floor 0 (both scorings agree to the last bit; rounding is about {least_floor(floor):.0e})"
     else:

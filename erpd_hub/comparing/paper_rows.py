@@ -62,7 +62,7 @@ def paper_rows(experiment: str, model: str, chosen: Sequence[str] = ()) -> dict[
     """The rows of a model, or of all where it is that of a twin, with the experiment's notes and models.
 
     Args:
-        chosen: Names of rows, where not all are asked for.
+        chosen: Names of rows, where not all are asked for; only models that have them are named then.
 
     Raises:
         ConfigError: no such experiment.
@@ -73,7 +73,10 @@ def paper_rows(experiment: str, model: str, chosen: Sequence[str] = ()) -> dict[
         "experiment": experiment,
         "model": model,
         "chosen": list(chosen),
-        **about.model_dump(mode="json", include={"title", "claim", "models", "tiny", "columns", "notes"}),
+        **about.model_dump(mode="json", include={"title", "claim", "tiny", "columns", "notes"}),
+        "models": {
+            name: recipe for name, recipe in about.models.items() if set(chosen) <= set(about.rows.get(name, {}))
+        },
         "rows": [
             {"model": name, "row": label, **row.model_dump(mode="json")}
             for name, rows in shown.items()

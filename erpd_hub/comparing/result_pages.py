@@ -10,7 +10,7 @@ from typing import Any
 
 from erpd_hub.artifacts import write_json
 from erpd_hub.comparing.joining import join, renew
-from erpd_hub.comparing.over_seeds import markdown, overview, page_name
+from erpd_hub.comparing.over_seeds import METRICS, markdown, overview, page_name
 from erpd_hub.comparing.paper import Experiment, experiments
 from erpd_hub.errors import ConfigError
 from erpd_hub.plotting.over_seeds import plot_over_seeds
@@ -128,7 +128,7 @@ def _reports(folder: Path) -> dict[str, dict[str, Any]]:
     """The folder's reports by the names of their pages; other JSON is passed over.
 
     Raises:
-        ConfigError: a file of an experiment's name is no JSON.
+        ConfigError: a file of an experiment's name is no JSON, or a damaged report.
     """
     found = {}
     for path in sorted(folder.glob("*.json")):
@@ -140,8 +140,22 @@ def _reports(folder: Path) -> dict[str, dict[str, Any]]:
                     f"{path}: expected a report, got {error}; remove it, or take another folder"
                 ) from None
             if isinstance(content, dict) and set(content) >= _FIELDS and str(content["experiment"]) in experiments():
+                _require_a_value_a_seed(path, content)
                 found[path.stem] = content
     return found
+
+
+def _require_a_value_a_seed(path: Path, report: Mapping[str, Any]) -> None:
+    """Raises ConfigError: a list of the report is not one of its seeds."""
+    numbers = [values for row in report["checkpoints"] for name, values in row.items() if name in METRICS]
+    numbers += [claim["by_seed"] for claim in report["claims"] if "by_seed" in claim]
+    lists = [report["runs"], report["machines"], *report["fingerprints"].values(), *numbers]
+    whole = all(isinstance(values, list) and len(values) == len(report["seeds"]) for values in lists)
+    if not whole or not all(value is None or isinstance(value, float | int) for values in numbers for value in values):
+        raise ConfigError(
+            f"{path}: expected one value for each of its {len(report['seeds'])} seeds in every list, got another; "
+            "remove it, or take another folder"
+        )
 
 
 def overview_page(folder: Path) -> str:
