@@ -245,6 +245,18 @@ def test_an_evolving_denominator_is_cautioned_against_where_the_signal_has_anoth
     )
 
 
+def test_a_signal_of_one_checkpoint_under_two_names_is_cautioned_against():
+    def between(numerator: str, denominator: str) -> list[str]:
+        sides = {"rollouts": "rollouts", "numerator": numerator, "denominator": denominator}
+        copy = {"stage": "unlearned", "teacher": f"teacher@step-{TEACHER['steps']}"}
+        return said({"teacher": TEACHER, "copy": copy, "signal": sides})
+
+    (last,) = between("teacher", f"teacher@step-{TEACHER['steps']}")
+    assert last.startswith("r1/signal.denominator: expected another checkpoint than the numerator, got teacher@step-")
+    assert len(between("copy", "teacher")) == 1, "a copy too"
+    assert not between("teacher", "teacher@step-5") and not between("teacher", "policy")
+
+
 # --------------------------------------------------------------------------------------------- presets
 
 

@@ -13,7 +13,7 @@ bfloat16 grid after ten steps of 1e-6, all one way: 16 % of them have moved at a
 
 def cautions(plan: Plan) -> list[str]:
     """A sentence each: `<step>.<key>: expected <what>, got <value>; <what to do>`."""
-    return [*_rounded_away(plan), *_other_temperature(plan), *_evolving_from(plan)]
+    return [*_rounded_away(plan), *_other_temperature(plan), *_evolving_from(plan), *_between_itself(plan)]
 
 
 def _rounded_away(plan: Plan) -> Iterator[str]:
@@ -62,6 +62,39 @@ def _evolving_from(plan: Plan) -> Iterator[str]:
                 f"{node.name}.denominator: expected fixed for {source}, got evolving, which takes the student in place "
                 f"of {signal.denominator}: that is scored for nothing; leave it out"
             )
+
+
+def _between_itself(plan: Plan) -> Iterator[str]:
+    """Signals of one checkpoint under two names, such as a run's last step and its number."""
+    for node in plan.nodes:
+        if not isinstance(node.config, c.SignalConfig):
+            continue
+        sides = [
+            _checkpoint(plan, score)
+            for edge in node.inputs
+            if edge.role in ("numerator", "denominator") and edge.choice is None
+            for score in plan.nodes
+            if score.name == edge.source and isinstance(score.config, c.ScoreConfig)
+        ]
+        if len(sides) == 2 and sides[0] is not None and sides[0] == sides[1]:
+            yield (
+                f"{node.name}.denominator: expected another checkpoint than the numerator, got "
+                f"{node.config.denominator} and {node.config.numerator}, which are one: the signal is zero; take "
+                "another step of it"
+            )
+
+
+def _checkpoint(plan: Plan, score: Node) -> tuple[str, int | None] | None:
+    """The step of the plan whose weights are scored, and which of its saved ones; the last has no number. None where
+    that is outside the plan, or chosen when it runs."""
+    edge = next((edge for edge in score.inputs if edge.role == "checkpoint"), None)
+    while edge is not None and isinstance(edge.source, str):
+        made = plan.node(edge.source)
+        if not isinstance(made.config, c.UnlearnedConfig):
+            last = getattr(made.config, "steps", None)
+            return made.name, None if edge.saved_step == last else edge.saved_step
+        edge = next((edge for edge in made.inputs if edge.role == "teacher"), None)  # a copy; a picker has several
+    return None
 
 
 def _other_temperature(plan: Plan) -> Iterator[str]:
