@@ -76,17 +76,16 @@ def read_files(name_or_path: str) -> tuple[str, dict[str, Any]]:
     replaced, and a step that is null is left out. Rounds take the place of the steps of what they extend.
 
     Raises:
-        ConfigError: one cannot be read, or has steps where what it extends has rounds.
+        ConfigError: one cannot be read, or has steps beside rounds, its own or those of what it extends.
     """
     texts: dict[str, dict[str, Any]] = {}
     origin = _collect(name_or_path, texts, ())
     merged: dict[str, Any] = {}
     for name, data in texts.items():
-        if "rounds" in merged and "steps" in data:
-            names = ", ".join(map(str, data["steps"] or ()))
+        if "steps" in data and ("rounds" in data or "rounds" in merged):
             raise ConfigError(
-                f"{name}: steps ({names}): expected rounds, as what it is merged over has; take one without rounds, "
-                "or give rounds"
+                f"{name}: steps: expected none beside rounds, which it or what it is merged over has; put them into a "
+                "round, or take a recipe without rounds"
             )
         merged = _merge_recipes(merged, data)
     return origin, merged

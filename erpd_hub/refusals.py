@@ -76,7 +76,7 @@ def _special(model: type[BaseModel], error: Any, raw: Any, path: str) -> str | N
         case "missing":
             return f"{path}: missing; this key has no default"
         case "value_error":
-            return f"{path.rstrip('.')}: {error['msg'].removeprefix('Value error, ')}"
+            return f"{path.removesuffix(': ').removesuffix('.')}: {error['msg'].removeprefix('Value error, ')}"
         case "union_tag_invalid":
             return f"{path}.type: expected one of {error['ctx']['expected_tags']}, got {error['ctx']['tag']!r}"
     return None

@@ -158,6 +158,9 @@ def test_more_steps_when_the_student_is_far_below_a_strong_teacher() -> None:
     (advice,) = said([row("base", 0.5), row("ce", 0.7), row("student", 0.55)], CE, SIGNAL, STUDENT)
     assert "more distillation steps" in advice.what
     assert "Table 5" in advice.evidence
+    earlier = [row("base", 0.5), row("ce", 0.7), row("student@step-8", 0.55), row("student", 0.54)]
+    (advice,) = said(earlier, CE, SIGNAL, STUDENT)
+    assert advice.what.startswith("another round"), "more of them were tried, and no better"
 
 
 def test_the_weak_strategies_when_the_teacher_gains_nothing() -> None:

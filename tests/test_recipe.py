@@ -254,12 +254,19 @@ def test_what_cannot_be_trained_is_refused_before_anything_runs(override: str, m
         make_plan(load_recipe("quickstart", [override]))
 
 
-def test_steps_that_would_vanish_beside_rounds_are_refused() -> None:
+def test_steps_that_would_vanish_beside_rounds_are_refused(tmp_path) -> None:
     assert len(load_recipe("tiny-rounds+long").rounds) == 6, "the steps of what both extend give way"
-    with pytest.raises(
-        ConfigError, match=r"long-shallow: steps \(mse, unlearned\): expected rounds, .* take one without"
-    ):
+    refused = r"steps: expected none beside rounds, which it or what it is merged over has; put them into a round, or"
+    with pytest.raises(ConfigError, match=rf"long-shallow: {refused}"):
         load_recipe("tiny-rounds+long-shallow")
+    for name, text in (
+        ("both", "extends: tiny\nsteps: {base: {}}\nrounds: [{steps: {base: {}}}]\n"),
+        ("over", "extends: tiny-rounds\nsteps: 5\n"),
+    ):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=rf"{name}.yaml: {refused}"):
+            load_recipe(str(path))
 
 
 def test_a_recipe_extends_another(tmp_path) -> None:

@@ -279,13 +279,21 @@ def test_seeds_that_two_have_measured_at_once_are_all_kept(tmp_path) -> None:
     renew_report(tmp_path, about, one(1))
     assert page.read_text().startswith("# Teacher losses"), "pages follow the paper's file too"
     report = json.loads((tmp_path / "table1.json").read_text())
-    for damaged in (
-        report | {"seeds": [1]},
-        report | {"machines": None},
-        report | {"checkpoints": [report["checkpoints"][0] | {"avg": ["0.5", 0.6]}]},
+    checkpoint = report["checkpoints"][0]
+    for damage, said in (
+        ({"seeds": [1]}, r"runs: expected one entry for each of 1 seeds, got 2"),
+        ({"seeds": 5}, r"seeds: expected a list, got 5"),
+        ({"checkpoints": 5}, r"checkpoints: expected a list, got 5"),
+        (
+            {"checkpoints": [checkpoint | {"avg": [0.5]}]},
+            r"checkpoints.avg: expected one entry for each of 2 seeds, got 1",
+        ),
+        ({"checkpoints": [checkpoint | {"avg": ["0.5", 0.6]}]}, r"checkpoints.0.avg.0: expected a number, got '0.5'"),
+        ({"claims": [3]}, r"claims.0: expected a mapping of keys.*, got 3"),
+        ({"fingerprints": []}, r"fingerprints: expected a mapping of keys, got \[\]"),
     ):
-        (tmp_path / "table1.json").write_text(json.dumps(damaged))
-        with pytest.raises(ConfigError, match=r"table1.json: expected one value for each of its . seeds .*; remove it"):
+        (tmp_path / "table1.json").write_text(json.dumps(report | damage))
+        with pytest.raises(ConfigError, match=rf"table1.json: {said}; remove it"):
             renew_report(tmp_path, about, one(1))
     (tmp_path / "table1.json").write_text(json.dumps(report))
     (tmp_path / "table10.json").write_text("{")

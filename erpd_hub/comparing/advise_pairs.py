@@ -51,6 +51,8 @@ class Pair(NamedTuple):
 
 
 class Gain(NamedTuple):
+    """What a checkpoint gains over another, in points of AVG@K, and its standard error."""
+
     ref: str
     over: str
     points: float

@@ -113,7 +113,7 @@ def _next(page: Page) -> Advice:
     if pair is None:
         why = "no student was evaluated together with its teacher"
         return Advice("next", "strategy 1 with a CE or SAPO teacher", why, "Sec. 4.3 recommends these two; Table 1")
-    return _by_control(page, pair, weak) or _by_gains(pair, weak)
+    return _by_control(page, pair, weak) or _by_gains(page, pair, weak)
 
 
 def _weak_strategy(page: Page) -> str:
@@ -134,13 +134,13 @@ def _by_control(page: Page, pair: Pair, weak: str) -> Advice | None:
     return None
 
 
-def _by_gains(pair: Pair, weak: str) -> Advice:
+def _by_gains(page: Page, pair: Pair, weak: str) -> Advice:
     student, strategy = pair.student, pair.strategy
     gain, of_teacher = pair.gain(student), pair.gain(pair.teacher)
     if strategy == 1 and not of_teacher.shown:
         evidence = "Sec. 4.3 and Table 2: then weak-teacher strategies are preferable"
         return Advice("next", weak, f"{of_teacher}: no strong teacher", evidence)
-    if strategy == 1 and pair.is_below:
+    if strategy == 1 and pair.is_below and not was_trained_on(student, page):
         return Advice("next", MORE_STEPS, pair.below(), MORE_STEPS_EVIDENCE)
     if gain.shown:
         what = f"another round of {pair.signal} on fresh prompts, starting from {student.ref}"

@@ -12,6 +12,7 @@ from erpd_hub.plain import escape
 
 
 def print_listing(items: Sequence[Mapping[str, Any]]) -> None:
+    """Of experiments, as `reproduction.listing` gives them."""
     table = Table("experiment", "about", "recipe by model", "twin", box=None)
     for item in items:
         models = ", ".join(f"{model}: {recipe}" for model, recipe in item["models"].items())
@@ -20,6 +21,7 @@ def print_listing(items: Sequence[Mapping[str, Any]]) -> None:
 
 
 def print_report(found: Mapping[str, Any]) -> None:
+    """Of one seed or several, as `reproduction.report` and `report_over_seeds` give it."""
     console = make_console()
     console.print(f"[bold]{escape(found['title'])}[/bold]: {escape(found['claim'])}")
     if found["rows"]:

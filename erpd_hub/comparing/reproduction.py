@@ -64,8 +64,7 @@ def seed_plans(
     chosen, recipe = recipe_of(experiment, model, tiny=True)
     run = load_recipe(recipe, overrides).run
     plans = [make_plan(load_recipe(recipe, [*overrides, f"seed={seed}", f"run={run}-seed-{seed}"])) for seed in seeds]
-    for plan in plans[:1]:
-        _require_one_benchmark(plan)
+    _require_one_benchmark(plans[0])
     return chosen, plans
 
 

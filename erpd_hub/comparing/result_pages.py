@@ -3,18 +3,21 @@
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sized
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError, model_validator
+
 from erpd_hub.artifacts import write_json
 from erpd_hub.comparing.joining import join, renew
-from erpd_hub.comparing.over_seeds import METRICS, markdown, overview, page_name
+from erpd_hub.comparing.over_seeds import markdown, overview, page_name
 from erpd_hub.comparing.paper import Experiment, experiments
 from erpd_hub.errors import ConfigError
 from erpd_hub.plotting.over_seeds import plot_over_seeds
 from erpd_hub.plotting.style import available
+from erpd_hub.refusals import explain
 
 OVERVIEW = "README.md"
 _FIELDS = {
@@ -22,6 +25,42 @@ _FIELDS = {
     *("notes", "claims", "checkpoints", "fingerprints"),
 }
 """What a report over seeds has at least."""
+
+_BySeed = list[float | None]
+
+
+class _Claim(BaseModel, strict=True):
+    by_seed: _BySeed | None = None
+    """None in a report of an earlier version, which is refused for what it cannot answer."""
+
+
+class _Checkpoint(BaseModel, strict=True):
+    avg: _BySeed
+    kl_to_base: _BySeed
+    entropy: _BySeed
+    mean_length: _BySeed
+
+
+class _Lists(BaseModel, strict=True):
+    """The lists of a report over seeds, each with one entry a seed."""
+
+    seeds: list[int]
+    runs: list[str]
+    machines: list[str | None]
+    claims: list[_Claim]
+    checkpoints: list[_Checkpoint]
+    fingerprints: dict[str, list[str | None]]
+
+    @model_validator(mode="after")
+    def _one_a_seed(self) -> "_Lists":
+        lists: list[tuple[str, Sized | None]] = [("runs", self.runs), ("machines", self.machines)]
+        lists += [("claims.by_seed", claim.by_seed) for claim in self.claims]
+        lists += [(f"checkpoints.{name}", values) for row in self.checkpoints for name, values in row]
+        lists += [(f"fingerprints.{step}", tags) for step, tags in self.fingerprints.items()]
+        for name, values in lists:
+            if values is not None and len(values) != len(self.seeds):
+                raise ValueError(f"{name}: expected one entry for each of {len(self.seeds)} seeds, got {len(values)}")
+        return self
 
 
 def renew_report(folder: Path, about: Experiment, head: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -140,22 +179,13 @@ def _reports(folder: Path) -> dict[str, dict[str, Any]]:
                     f"{path}: expected a report, got {error}; remove it, or take another folder"
                 ) from None
             if isinstance(content, dict) and set(content) >= _FIELDS and str(content["experiment"]) in experiments():
-                _require_a_value_a_seed(path, content)
+                try:
+                    _Lists.model_validate(content)
+                except ValidationError as error:
+                    said = explain(_Lists, error.errors(), content, f"{path}: ")[0]
+                    raise ConfigError(f"{said}; remove it, or take another folder") from None
                 found[path.stem] = content
     return found
-
-
-def _require_a_value_a_seed(path: Path, report: Mapping[str, Any]) -> None:
-    """Raises ConfigError: a list of the report is not one of its seeds."""
-    numbers = [values for row in report["checkpoints"] for name, values in row.items() if name in METRICS]
-    numbers += [claim["by_seed"] for claim in report["claims"] if "by_seed" in claim]
-    lists = [report["runs"], report["machines"], *report["fingerprints"].values(), *numbers]
-    whole = all(isinstance(values, list) and len(values) == len(report["seeds"]) for values in lists)
-    if not whole or not all(value is None or isinstance(value, float | int) for values in numbers for value in values):
-        raise ConfigError(
-            f"{path}: expected one value for each of its {len(report['seeds'])} seeds in every list, got another; "
-            "remove it, or take another folder"
-        )
 
 
 def overview_page(folder: Path) -> str:
