@@ -96,16 +96,16 @@ def _collect(name_or_path: str, texts: dict[str, dict[str, Any]], within: tuple[
     shipped = shipped_recipes()
     if name_or_path in shipped:
         origin, text, folder = name_or_path, shipped[name_or_path], Path()
-    elif name_or_path.endswith((".yaml", ".yml")) and "+" not in name_or_path:
+    elif _is_file(name_or_path) and "+" not in name_or_path:
         path = Path(name_or_path).expanduser()
         origin, text, folder = path.name, read_text(path), path.parent
-    elif all(part in shipped or part.endswith((".yaml", ".yml")) for part in name_or_path.split("+")):
+    elif not (unknown := [part for part in name_or_path.split("+") if part not in shipped and not _is_file(part)]):
         origin, folder = name_or_path, Path()
         text = f"extends: [{name_or_path.replace('+', ', ')}]"
     else:
         names = ", ".join(sorted(shipped))
         message = f"{name_or_path}: expected a recipe name ({names}), two with + between, or a .yaml file"
-        raise UnknownRecipe(name_or_path, message, suggestion(name_or_path, list(shipped)))
+        raise UnknownRecipe(name_or_path, message, suggestion(unknown[0], list(shipped)))
     data = parse_mapping(text, origin)
     above = data.pop("extends", None)
     for name in above if isinstance(above, list) else [] if above is None else [above]:
@@ -116,6 +116,10 @@ def _collect(name_or_path: str, texts: dict[str, dict[str, Any]], within: tuple[
         _collect(parent, texts, (*within, name_or_path))
     texts.setdefault(name_or_path, data)
     return origin
+
+
+def _is_file(name: str) -> bool:
+    return name.endswith((".yaml", ".yml"))
 
 
 def _merge_recipes(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -153,6 +153,8 @@ def test_files_that_are_not_recipes(tmp_path):
         load_recipe("quikstart")
     with pytest.raises(ConfigError, match="No such file"):
         load_recipe(str(tmp_path / "absent.yaml"))
+    with pytest.raises(ConfigError, match=r"tiny-lengths\+long-shalow: expected .*; did you mean 'long-shallow'\?"):
+        load_recipe("tiny-lengths+long-shalow")
 
 
 @pytest.mark.parametrize(

@@ -43,8 +43,13 @@ def publish_results(hub: Hub, leaderboard: str, finished: Iterable[Finished]) ->
     """
     namespace = leaderboard.split("/")[0]
 
+    by_commit: dict[str | None, list[Row]] = {}
+
     def rows() -> list[Row]:
-        return shown_rows(published_rows(hub, leaderboard))[0]
+        head = hub.resolve("dataset", leaderboard)
+        if head not in by_commit:  # hundreds of files, the same for every checkpoint until somebody writes
+            by_commit[head] = shown_rows(published_rows(hub, leaderboard))[0]
+        return by_commit[head]
 
     repositories = sorted(repo for repo in _repositories(finished) if repo.startswith(f"{namespace}/"))
     return [repo for repo in repositories if publish_results_of(hub, repo, rows)]
