@@ -224,6 +224,11 @@ def test_a_single_seed_has_a_difference_and_no_interval() -> None:
     judged = judge_over_seeds(claim, [{"student": _measured(12), "base": _measured(10)}])._asdict()
     report = {"experiment": "table1", "model": "tiny", "claims": [judged]}
     assert "| [table1](table1.md) | better | 1 | +10.0 (one seed) | **not measured** |" in overview([report])
+    ours = report | {"claims": [report["claims"][0] | {"says": "ours: better"}]}
+    assert overview([report, ours]).startswith(
+        "1 claims of the paper: 0 shown, 0 not shown, 0 opposite, 1 not measured; "
+        "1 others: 0 shown, 0 not shown, 0 opposite, 1 not measured.\n"
+    )
 
 
 def _report(seeds: dict[int, dict[str, Measured]], summaries: list[dict[str, Any]]) -> dict[str, Any]:

@@ -167,7 +167,7 @@ def _beside(page: Page) -> Iterator[Advice]:
             "beside",
             "an entropy_weight in distillation, a small one where entropy is small",
             f"{_names(fallen)}: entropy fell by more than {ENTROPY_FALL:.0%} of the base's",
-            "Table 6(b): 0.5 held 0.20 nats, and scores rose; 0.1 held the tiny setting's 0.09, 0.5 cost points",
+            "Table 6(b): 0.5 held 0.20 nats, and scores rose; in the tiny setting 0.1 kept little, 0.5 cost points",
         )
     if longer := [line.ref for line in students if (line.length_ratio or 1) > 1 + LENGTH_RISE]:
         yield Advice(

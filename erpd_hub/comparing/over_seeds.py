@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from erpd_hub.artifacts import LineageRecord
 from erpd_hub.comparing.claims import Verdict
-from erpd_hub.comparing.paper import get_experiment
+from erpd_hub.comparing.paper import NOT_THE_PAPERS, get_experiment
 
 METRICS = ("avg", "kl_to_base", "entropy", "mean_length")
 _SHOWN = 16
@@ -87,16 +87,21 @@ def markdown(found: Mapping[str, Any], picture: str | None = None) -> str:
 
 
 def overview(reports: Iterable[Mapping[str, Any]]) -> str:
-    """Every claim of several reports in one table, each report linked as EXPERIMENT.md; and how many show."""
-    rows, verdicts = [], Counter[str]()
+    """Every claim of several reports in one table, each report linked as EXPERIMENT.md; and how many show of those that
+    the paper makes, and of the others."""
+    rows, paper, ours = [], Counter[str](), Counter[str]()
     for found in reports:
         for claim in found["claims"]:
-            verdicts[claim["verdict"]] += 1
+            (ours if claim["says"].startswith(NOT_THE_PAPERS) else paper)[claim["verdict"]] += 1
             cells = [_experiment(found), claim["says"], str(_measured_seeds(claim)), _difference(claim)]
             rows.append(f"| {' | '.join(cells)} | **{claim['verdict']}** |")
-    counts = ", ".join(f"{verdicts[name]} {name}" for name in get_args(Verdict))
     head = ["| experiment | claim | seeds | difference (95 %) | verdict |", "|---|---|---:|---|---|"]
-    return "\n".join([f"{verdicts.total()} claims: {counts}.", "", *head, *rows]) + "\n"
+    counts = f"{paper.total()} claims of the paper: {_counts(paper)}; {ours.total()} others: {_counts(ours)}."
+    return "\n".join([counts, "", *head, *rows]) + "\n"
+
+
+def _counts(verdicts: Mapping[str, int]) -> str:
+    return ", ".join(f"{verdicts[name]} {name}" for name in get_args(Verdict))
 
 
 def _experiment(found: Mapping[str, Any]) -> str:

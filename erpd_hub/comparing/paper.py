@@ -37,6 +37,8 @@ standard deviations: of a signal's log-ratios, or of a critic's values; `credit`
 """
 LENGTH = "_length"
 """After a benchmark's name in `Experiment.also`: tokens of a mean response on it."""
+NOT_THE_PAPERS = ("control:", "ours:")
+"""How claims begin that the paper does not make."""
 SELECTION_BENCHMARK = "hmmt_feb_2025"
 """[P] What the paper selects models on: biased, so in no mean."""
 

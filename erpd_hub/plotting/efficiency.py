@@ -97,7 +97,8 @@ def draw_paths(axes: Any, rows: Sequence[Row], look: Mapping[str, Mapping[str, A
         _draw_points(axes, ordered, look[name], f"{name} ({line[0]['role']})" if name != line[0]["role"] else name)
         if len(ordered) > 1:
             for row in (row for row in ordered if row["step"] is not None):
-                axes.annotate(str(row["step"]), _place(row), (3, 3), textcoords="offset points", fontsize=5.5)
+                axes.annotate(str(row["step"]), _place(row), (3, 3), textcoords="offset points", fontsize=5.5,
+                              color=look[name]["color"])  # fmt: skip
     _scale(axes, rows)
     return len(best) > 2
 
@@ -129,7 +130,9 @@ def _draw_points(axes: Any, rows: Sequence[Row], look: Mapping[str, Any], label:
     errors = [1.96 * (row.get("kl_stderr") or 0.0) for row in rows]
     points = [_place(row) for row in rows]
     if any(errors):
-        axes.errorbar(*zip(*points, strict=True), xerr=errors, fmt="none", ecolor=look["color"], elinewidth=0.6)
+        left = [min(error, max(kl, 0.0)) for error, (kl, _) in zip(errors, points, strict=True)]  # no KL is below 0
+        axes.errorbar(*zip(*points, strict=True), xerr=[left, errors], fmt="none", ecolor=look["color"], elinewidth=0.6,
+                      alpha=0.5)  # fmt: skip
 
 
 def _scale(axes: Any, rows: Sequence[Row]) -> None:

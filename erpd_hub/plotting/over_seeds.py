@@ -10,7 +10,7 @@ from erpd_hub.plotting.efficiency import KL, draw_paths, line_looks
 from erpd_hub.plotting.style import legend_below, panels, plain, png, styled
 
 _MANY = 12
-"""Checkpoints from which on each panel has the whole width."""
+"""Checkpoints from which on each panel has the whole width and more height."""
 
 
 def plot_over_seeds(checkpoints: Sequence[Mapping[str, Any]], path: Path, *, title: str) -> bool:
@@ -32,7 +32,8 @@ def plot_over_seeds(checkpoints: Sequence[Mapping[str, Any]], path: Path, *, tit
     above = [row for row in rows if row["avg"] >= 0]
     parts = [rows] if len(above) in (1, len(rows)) else [rows, above]
     with styled():
-        figure, grid = panels(len(parts), columns=1 if len(rows) > _MANY else 2, height=3.4)
+        many = len(rows) > _MANY
+        figure, grid = panels(len(parts), columns=1 if many else 2, height=4.8 if many else 3.4)
         for axes, part in zip(grid, parts, strict=True):
             draw_paths(axes, part, line_looks(rows))
             axes.set_ylabel(f"gain on the base, points of AVG@{rows[0]['k']}")
