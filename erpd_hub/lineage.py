@@ -6,6 +6,7 @@ digest and fingerprint, and goes on to the inputs at their recorded commits.
 """
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,8 @@ from erpd_hub.hub.retry import NotOnHub
 from erpd_hub.inputs import ENDPOINT, finished_commit
 from erpd_hub.plain import plain
 from erpd_hub.references import RepoRef, parse_reference
+
+_SAVED_STEP = re.compile(r"step-\d+")
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,8 @@ def locate(hub: Hub, text: str) -> Place:
         ConfigError: not such a reference. ArtifactError: nothing there.
     """
     path, _, revision = text.rpartition("@")
-    if not path or "/" in revision:  # the @ is part of a folder, as in details/teacher@step-8/addition
+    in_folder = path.count("/") > 1 and _SAVED_STEP.fullmatch(revision)
+    if not path or "/" in revision or in_folder:  # the @ is a folder's, as in details/teacher@step-8/addition
         path, revision = text, ""
     parts = path.split("/")
     repo_id, folder = "/".join(parts[:2]), "/".join(parts[2:])

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -225,9 +226,10 @@ def test_a_killed_critic_ends_in_the_same_bytes(tmp_path, parts, monkeypatch) ->
 # --------------------------------------------------------------------------------------------------- PPO
 
 
-def teach(out: Path, parts: dict[str, Path], **changes):
+def teach(out: Path, parts: dict[str, Path], truncated: str = "negative", **changes):
+    loss = {"type": "ppo"} | changes
     config = TeacherConfig(
-        rollouts="r", critic="critic", loss={"type": "ppo"} | changes, learning_rate=1e-3, steps=3, prompts_per_step=8
+        rollouts="r", critic="critic", loss=loss, learning_rate=1e-3, steps=3, prompts_per_step=8, truncated=truncated
     )
     return teacher.run(
         config, out, context=context(out), rollouts=parts["rollouts"], init=parts["policy"], old=parts["old"],
@@ -263,6 +265,22 @@ def test_advantages_that_enter_training_are_those_of_the_file(tmp_path, parts, m
     shift, scale = (flat.mean(), flat.std(ddof=1)) if whitened else (0.0, 1.0)
     for key, expected in hand.items():
         np.testing.assert_allclose(seen[key], (np.array(expected) - shift) / scale, rtol=1e-4, atol=1e-5)
+
+
+def test_whitening_leaves_out_what_is_masked(tmp_path, parts, monkeypatch) -> None:
+    seen = []
+
+    def some_cut(*given, **how):
+        return [
+            replace(row, truncated=place % 3 == 0) for place, row in enumerate(read_trajectories(parts["rollouts"]))
+        ]
+
+    monkeypatch.setattr(teacher, "graded", some_cut)
+    monkeypatch.setattr(teacher, "train_policy", lambda *_, trajectories, **__: seen.extend(trajectories))
+    teach(tmp_path, parts, truncated="masked")
+    advantages = torch.cat([row.advantages for row in seen])
+    assert not any(row.truncated for row in seen)
+    assert (advantages.mean().item(), advantages.std().item()) == pytest.approx((0.0, 1.0), abs=1e-5)
 
 
 def test_ppo_trains_on_a_critic(tmp_path, parts) -> None:

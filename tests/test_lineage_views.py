@@ -65,6 +65,9 @@ def test_a_run_and_a_step_name_an_artifact(micro) -> None:
     assert locate(hub, run_artifact("micro:r1/student")) == locate(hub, "local/micro-r1-student")
     assert record_at(hub, locate(hub, run_artifact("micro:teacher@step-3"))).saved_step == 3
     assert run_artifact("local/micro-r1-student") == "local/micro-r1-student"
+    probe = locate(hub, "local/micro-r1-probe/teacher@step-3")
+    assert probe.folder == "teacher@step-3", "the @ is the folder's"
+    assert locate(hub, f"local/micro-r1-probe/teacher@step-3@{probe.revision}") == probe
     with pytest.raises(ArtifactError, match=r"micro:stduent: expected one of base, .*did you mean 'student'"):
         run_artifact("micro:stduent")
 

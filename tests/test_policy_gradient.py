@@ -1,8 +1,11 @@
 """Each loss against a plain loop written from its formula, and the gradients the formulas promise."""
 
 import math
+import re
+import runpy
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -144,6 +147,16 @@ def test_dual_clip_bounds_wrong_tokens_that_became_likely() -> None:
     losses, clipped = pg.clipped_surrogate(ratio, advantages, clip_low=0.2, clip_high=0.28, dual_clip=3.0)
     torch.testing.assert_close(losses, torch.tensor([3.0, -1.28, 2.0]))
     assert clipped.tolist() == [1.0, 1.0, 0.0]
+
+
+def test_the_documents_example_is_the_formula(tmp_path) -> None:
+    (text,) = re.findall(r"```python\n(import torch\n.*?)```", Path("docs/method.md").read_text(), re.S)
+    (tmp_path / "one_loss.py").write_text(text)
+    names = runpy.run_path(str(tmp_path / "one_loss.py"))
+    ratio, spread = math.exp(0.1), math.sqrt(1 / 3) + 1e-6
+    right, wrong = 2 / 3 * ratio / spread, -1 / 3 * ratio / spread
+    assert names["loss"].item() == pytest.approx(-(3 * right + 3 * wrong) / 6)
+    assert names["logprobs"].grad[0, 0].item() == pytest.approx(-right / 6)
 
 
 @pytest.mark.parametrize("level", ["sequence", "token"])

@@ -42,7 +42,7 @@ class CELoss(LossConfig):
     needs: ClassVar[frozenset[Need]] = frozenset({"reference"})
     type: Literal["ce"]
     beta: PositiveFloat = 0.05
-    """[P] 0.001 to 0.05 at about 20k tokens; the right scale falls with the length under `sum`."""
+    """[P] 0.001 to 0.05 at about 20k tokens; a `sum` saturates at 4 / beta nats, however long (docs/method.md)."""
     aggregate: Literal["sum", "mean"] = "sum"
     """Of token log-ratios over the sequence (Eq. 3) [P: both were tuned]."""
     kl_weight: NonNegative = 0.0

@@ -35,7 +35,7 @@ LOSSES: dict[str, Callable[..., LossOutput]] = {
     "vespo": vespo_loss,
     "topr": topr_loss,
 }
-"""Teacher losses by the `type` of their config, whose other fields are their keyword arguments."""
+"""Teacher losses by the `type` of their config, whose `parameters` are their keyword arguments."""
 
 __all__ = [
     "LOSSES",

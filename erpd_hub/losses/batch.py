@@ -15,7 +15,8 @@ from torch import Tensor
 from erpd_hub.estimators import kl_k1, kl_k3, masked_mean
 
 Reduction = Literal["token", "sequence", "max_len"]
-"""Mean over all response tokens; over sequences of a value each; over sequences times the longest response."""
+"""Mean over all response tokens; over sequences of a value each (none of them empty, which `Trajectory`s are not); over
+sequences times the longest response."""
 Metrics = dict[str, tuple[float, float]]
 
 
@@ -28,7 +29,7 @@ class TokenBatch:
 
     logprobs: Tensor  # (B, T), with gradient
     mask: Tensor  # (B, T) bool, True on response tokens
-    labels: Tensor  # (B,) outcome in {0, 1}; NaN where it could not be graded
+    labels: Tensor  # (B,) outcome in {0, 1}; losses on the bare outcome take no NaN, for what could not be graded
     old_logprobs: Tensor | None = None  # (B, T), of the policy that sampled
     reference_logprobs: Tensor | None = None  # (B, T)
     numerator_logprobs: Tensor | None = None  # (B, T), of the teacher, for the evolving signal

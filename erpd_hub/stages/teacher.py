@@ -46,8 +46,11 @@ def run(
     )
     if old is None and not isinstance(config.loss, CustomLoss):  # a loss of ones own may look at whatever is there
         trajectories = _with_sampler_logprobs(trajectories, rollouts, config.logprob_temperature)
+    masked = config.truncated == "masked"
+    if masked and config.loss.advantage_kind == "critic":  # no prompt's mean has them, and whitening is of what trains
+        trajectories = finished(trajectories)
     trajectories = _with_advantages(trajectories, config.loss, rollouts, critic)
-    if config.truncated == "masked":
+    if masked:
         trajectories = finished(trajectories)
     if config.loss.right_only:
         trajectories = _right(trajectories)
