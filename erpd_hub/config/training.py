@@ -169,8 +169,8 @@ class DistillConfig(TrainingConfig):
     kl_weight: NonNegative = 0.0
     """Weight of KL(student || old) on old samples [P Table 5]."""
     kl_estimator: KLEstimator = "k3"
-    """[S verl's default, here without its bound of 10 on the value; U in the paper]. `exact` is over the whole vocabulary
-    at the states of the old samples, with the old policy resident: one process only."""
+    """[S verl's default, here without its bound of 10 on the value; U in the paper]. `exact` is over the whole
+    vocabulary at the states of the old samples, with the old policy resident: one process only."""
     kl_correction: Annotated[KLCorrection, Later] = "none"
     """The estimators are made for tokens of the student, these are the old policy's. `none` ignores that [S verl]: k3
     then holds a token's rise by at most kl_weight / 4 of an advantage and k2 by kl_weight / e, however far it has gone
