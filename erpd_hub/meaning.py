@@ -88,13 +88,7 @@ class Meaning:
 
     def with_candidates(self, number: int, step: str, config: c.SelectConfig) -> c.SelectConfig:
         """With all that a selection is resolved to: every kept step where a training stands by itself."""
-        candidates = config.candidates
-        reference = self.meant(number, f"r{number}/{step}.candidates", parse_reference(candidates[0]))
-        if len(candidates) == 1 and isinstance(reference, StepRef) and reference.step is None:
-            at = reference.round or number
-            training = self.recipe.rounds[at - 1].steps.get(reference.name) if at <= len(self.recipe.rounds) else None
-            if isinstance(training, c.TrainingConfig):
-                candidates = tuple(f"{candidates[0]}@step-{kept}" for kept in training.kept_steps)
+        candidates = self.kept_steps(number, step, config.candidates)
         if len(candidates) < 2:
             raise ConfigError(f"r{number}/{step}.candidates: expected at least two checkpoints, or a training with "
                               f"save_steps, got {', '.join(candidates)}")  # fmt: skip
@@ -104,6 +98,19 @@ class Meaning:
         decoding = benchmark.decoding.changed(config.decoding)
         resolved = {"final_k": config.final_k or benchmark.k, "decoding": decoding}
         return config.model_copy(update={"candidates": candidates, **resolved})
+
+    def kept_steps(self, number: int, step: str, candidates: tuple[str, ...]) -> tuple[str, ...]:
+        """Every kept step, where the one candidate is a training; else what is there."""
+        if len(candidates) != 1:
+            return candidates
+        reference = self.meant(number, f"r{number}/{step}.candidates", parse_reference(candidates[0]))
+        if not isinstance(reference, StepRef) or reference.step is not None:
+            return candidates
+        at = reference.round or number
+        training = self.recipe.rounds[at - 1].steps.get(reference.name) if at <= len(self.recipe.rounds) else None
+        if not isinstance(training, c.TrainingConfig):
+            return candidates
+        return tuple(f"{candidates[0]}@step-{kept}" for kept in training.kept_steps)
 
     def seed(self, config: c.StepConfig) -> int:
         return self.recipe.seed if config.seed is None else config.seed

@@ -39,15 +39,24 @@ def _override_target(data: dict[str, Any], parts: list[str]) -> tuple[Any, list[
         number = int(match[1])
         if number > len(rounds):
             raise ConfigError(f"{parts[0]}: the recipe has {len(rounds)} round(s)")
-        return rounds[number - 1]["steps"], [match[2], *parts[1:]]
+        return _steps(rounds[number - 1], f"round {number}"), [match[2], *parts[1:]]
     if parts[0] in Recipe.model_fields or parts[0] == "steps" or len(parts) == 1:
         return data, parts
-    names = list(data.get("steps") or {})
-    if parts[0] in names:
-        return data["steps"], parts
+    steps = _steps(data, "the recipe") if data.get("steps") else {}
+    if parts[0] in steps:
+        return steps, parts
     rounds = data["rounds"] if isinstance(data.get("rounds"), list) else []
-    having = [f"r{number}/{parts[0]}" for number, one in enumerate(rounds, 1) if parts[0] in (one.get("steps") or {})]
+    having = [f"r{number}/{parts[0]}" for number, one in enumerate(rounds, 1)
+              if parts[0] in _steps(one, f"round {number}")]  # fmt: skip
     if having:
         raise ConfigError(f"{'.'.join(parts)}: {parts[0]} is a step of rounds; say of which: {', '.join(having)}")
     raise ConfigError(f"{'.'.join(parts)}: {parts[0]!r} is neither a key of the recipe nor a step"
-                      f"{suggestion(parts[0], names)}")  # fmt: skip
+                      f"{suggestion(parts[0], list(steps))}")  # fmt: skip
+
+
+def _steps(part: Any, name: str) -> dict[str, Any]:
+    """Of a round, or of a recipe without rounds. Raises ConfigError: it has none."""
+    steps = part.get("steps") if isinstance(part, dict) else None
+    if not isinstance(steps, dict):
+        raise ConfigError(f"{name}: expected steps, by name, got {steps if isinstance(part, dict) else part!r}")
+    return steps

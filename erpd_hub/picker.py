@@ -48,7 +48,8 @@ class Depth:
     step: int
     """Updates it has had."""
     updates_seen: int
-    """Updates after which the probabilities were seen: one fewer for the last candidate of a run."""
+    """Updates after which the probabilities were seen: one fewer for the last candidate of a run, others where the
+    lines beside it are of batches that had only right or only wrong responses."""
     probability_positive: float
     probability_negative: float
     fall: float
@@ -107,14 +108,14 @@ def pick(
         for position, (curve, step) in enumerate(zip(longest, steps, strict=True), 1)
     ]
     index, reason = _choose(depths, min_fall, max_fall)
-    reason += _seen_early(depths)
+    reason += _seen_early(depths) + _seen_late(depths)
     chosen = Depth(**(asdict(depths[index]) | {"verdict": "picked"}))
     return Choice(index, reason, (*depths[:index], chosen, *depths[index + 1 :]))
 
 
 def _depth(position: int, curve: Curve, step: int, min_fall: float, max_fall: float) -> Depth:
     start = curve[0].probability_positive
-    at = next((point for point in curve if point.step > step), curve[-1])
+    at = min(curve, key=lambda point: abs(point.step - (step + 1)))  # a line sees what was before its own update
     lowest = min(curve, key=lambda point: point.probability_positive)
     fall = 1 - at.probability_positive / start
     lost = start - lowest.probability_positive
@@ -162,6 +163,12 @@ def _seen_early(depths: Sequence[Depth]) -> str:
         f"; seen before their last update, and so behind the others: {', '.join(early)} (a later step of the same run "
         "among the candidates shows it whole)"
     )
+
+
+def _seen_late(depths: Sequence[Depth]) -> str:
+    """What to know of candidates next to which no batch had both right and wrong responses."""
+    late = [f"{_name(depth)} after {depth.updates_seen}" for depth in depths if depth.updates_seen > depth.step]
+    return f"; seen after more updates than it has had: {', '.join(late)} (take more prompts a step)" if late else ""
 
 
 def _name(depth: Depth) -> str:

@@ -102,6 +102,9 @@ class _Planner:
                     yield from judged(details, config)
         elif isinstance(config, c.SelectConfig):
             yield self._node(number, step, self.meaning.with_candidates(number, step, config))
+        elif isinstance(config, c.UnlearnedConfig):
+            candidates = self.meaning.kept_steps(number, step, config.candidates)
+            yield self._node(number, step, config.model_copy(update={"candidates": candidates}))
         elif isinstance(config, c.RolloutConfig):
             yield from self._sampled(number, step, config)
         elif isinstance(config, c.JudgeConfig):

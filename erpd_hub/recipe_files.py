@@ -96,7 +96,7 @@ def _collect(name_or_path: str, texts: dict[str, dict[str, Any]], within: tuple[
     shipped = shipped_recipes()
     if name_or_path in shipped:
         origin, text, folder = name_or_path, shipped[name_or_path], Path()
-    elif _is_file(name_or_path) and "+" not in name_or_path:
+    elif _is_file(name_or_path) and ("+" not in name_or_path or Path(name_or_path).expanduser().is_file()):
         path = Path(name_or_path).expanduser()
         origin, text, folder = path.name, read_text(path), path.parent
     elif not (unknown := [part for part in name_or_path.split("+") if part not in shipped and not _is_file(part)]):
@@ -131,14 +131,15 @@ def _merge_recipes(below: dict[str, Any], above: dict[str, Any]) -> dict[str, An
     return merged
 
 
-_UNNAMED_TYPES = ("transformers", "sample")
-"""What an engine and a rollout are that say no `type`."""
+_ENGINE, _ROLLOUT = "transformers", "sample"
+_UNNAMED = {"transformers": _ENGINE, "vllm": _ENGINE, "server": _ENGINE, "sample": _ROLLOUT, "import": _ROLLOUT}
+"""By the type of an engine or a rollout, what one is that says none; anything else has no type until one is said."""
 
 
 def merge(below: Mapping[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    named = below.get("type", above.get("type") if above.get("type") in _UNNAMED_TYPES else None)
-    if "type" in above and above["type"] != named:  # the keys of another type mean nothing to this one
-        return above
+    asked = str(above.get("type"))
+    if "type" in above and asked != below.get("type", _UNNAMED.get(asked, asked)):
+        return above  # the keys of another type mean nothing to this one
     merged = dict(below)
     for key, value in above.items():
         mergeable = isinstance(value, dict) and isinstance(below.get(key), dict)

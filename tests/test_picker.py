@@ -101,6 +101,15 @@ def test_steps_without_both_outcomes_are_left_out() -> None:
         read_curve([{"step": 1, "logprob_positive": -0.1}])
 
 
+def test_a_step_is_judged_by_the_nearest_batch_that_had_both_outcomes() -> None:
+    gap = tuple(point for point in curve(FALL_AND_RETURN) if point.step not in (4, 5))
+    choice = pick([gap] * 3, [3, 4, 5], ["run"] * 3, min_fall=0.03, max_fall=0.5)
+    assert [depth.updates_seen for depth in choice.depths] == [2, 5, 5]
+    assert "seen before their last update, and so behind the others: candidate 1 (step 3)" in choice.reason
+    assert choice.reason.endswith("seen after more updates than it has had: candidate 2 (step 4) after 5 (take more "
+                                  "prompts a step)")  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> dict[str, Path]:
     """MSE runs of one policy, which can do the task, at two learning rates, with their steps 1 and 3."""

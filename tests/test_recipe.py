@@ -271,6 +271,42 @@ def test_steps_that_would_vanish_beside_rounds_are_refused(tmp_path) -> None:
             load_recipe(str(path))
 
 
+def test_defaults_hold_for_a_type_that_only_the_step_says(tmp_path) -> None:
+    bare = tmp_path / "bare.yaml"
+    bare.write_text(
+        "run: bare\ndefaults: {teacher: {loss: {beta: 0.5}, steps: 2}, rollout: {k: 4, engine: {dtype: float32}}}\n"
+        "steps:\n  base: {type: tiny}\n  prompts: {type: generator, generator: addition}\n"
+        "  rollouts: {stage: rollout, prompts: prompts, engine: {type: vllm}}\n"
+        "  teacher: {rollouts: rollouts, loss: {type: ce}}\n"
+    )
+    steps = load_recipe(str(bare)).rounds[0].steps
+    assert steps["teacher"].loss.beta == 0.5
+    assert steps["rollouts"].engine.dtype == "auto", "the default's is that of the transformers engine"
+    with pytest.raises(ConfigError, match=r"teacher.loss.beta: unknown key"):
+        load_recipe(str(bare), ["teacher.loss={type: grpo}"])
+
+
+def test_a_file_may_have_a_plus_in_its_name(tmp_path) -> None:
+    path = tmp_path / "c++.yaml"
+    path.write_text("extends: quickstart\nrun: plus\n")
+    assert load_recipe(str(path)).run == "plus"
+
+
+@pytest.mark.parametrize(
+    ("text", "override", "said"),
+    [
+        ("rounds: [{policy: base}]", "r1/teacher.steps=1", "round 1: expected steps, by name, got None"),
+        ("rounds: [1]", "teacher.steps=1", "round 1: expected steps, by name, got 1"),
+        ("steps: [1]", "teacher.steps=1", r"the recipe: expected steps, by name, got \[1\]"),
+    ],
+)
+def test_an_override_of_what_has_no_steps_is_refused(tmp_path, text: str, override: str, said: str) -> None:
+    path = tmp_path / "odd.yaml"
+    path.write_text(f"run: odd\n{text}\n")
+    with pytest.raises(ConfigError, match=said):
+        load_recipe(str(path), [override])
+
+
 def test_a_recipe_extends_another(tmp_path) -> None:
     parent = tmp_path / "parent.yaml"
     parent.write_text((Path(__file__).parent / "micro.yaml").read_text())

@@ -21,6 +21,7 @@ from erpd_hub.pipeline import open_hub
 from erpd_hub.plan import make_plan
 from erpd_hub.recipe import load_recipe, read_recipe
 from erpd_hub.runner import Runner
+from erpd_hub.selection import final_seed
 
 FEW = ("evaluate.checkpoints=[[base,student]]", "probe.checkpoints=[[base,student]]")
 
@@ -223,6 +224,13 @@ def test_a_step_with_a_seed_of_its_own_is_shared_by_all_seeds():
     rollouts = {node.repo_id: node.seed for node in sweep.plan.nodes if node.step == "rollouts"}
     assert rollouts == {"local/micro-seed-1-r1-rollouts": 1, "local/micro-seed-2-r1-rollouts": 2}
     assert {node.repo_id for node in sweep.plan.nodes if node.step == "base"} == {"local/micro-r1-base"}
+
+
+def test_a_selected_checkpoint_is_sampled_afresh_at_every_seed():
+    for point in sweep_of(recipe="qwen3-4b-ce", seeds=(0, 1)).points:
+        (race,) = {node.seed for node in point.plan.nodes if node.step == "ce-best"}
+        (final,) = {node.seed for node in point.plan.nodes if node.folder.endswith("ce-best/hmmt_feb_2025")}
+        assert (race, final) == (point.seed, final_seed(point.seed))
 
 
 # -------------------------------------------------------------------------------------------- intervals

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -19,7 +19,7 @@ from erpd_hub.fields import identity
 from erpd_hub.models import load_model
 from erpd_hub.samples import SAMPLE_SCHEMA, read_rows, shard_path, write_rows
 from erpd_hub.stages import distill, score, signal, teacher
-from erpd_hub.training.data import prompt_schedule
+from erpd_hub.training.data import prompt_schedule, read_trajectories
 
 LOSSES = ["ce", "mse", "sft", "grpo", "dr_grpo", "sapo", "gspo", "cispo", "vespo", "topr"]
 
@@ -81,6 +81,29 @@ def test_teacher_pulls_right_and_wrong_responses_apart(tmp_path, parts, loss: st
     assert gaps[1] > gaps[0]
     start = {"ce": "kl_reference_to_teacher_k3", "mse": None}.get(loss, "kl_old_to_teacher_k3")
     assert start is None or (first[start] == pytest.approx(0, abs=1e-6) and last[start] > 0)
+
+
+@pytest.mark.parametrize(("kind", "loss", "seen"), [
+    ("masked", "mse", None), ("masked", "sft", 9), ("masked", "grpo", 9), ("dropped", "grpo", None),
+    ("negative", "mse", 18), ("all right", "sft", 9), ("all right", "mse", None),
+])  # fmt: skip
+def test_both_outcomes_are_asked_for_where_the_loss_tells_them_apart(
+    tmp_path, parts, monkeypatch, kind: str, loss: str, seen: int | None
+) -> None:
+    """Rollouts whose wrong responses all ended by length, nine of eighteen, or without these."""
+    whole = list(read_trajectories(parts["rollouts"]))
+    marked = [replace(row, label=place % 2, truncated=place % 2 == 0) for place, row in enumerate(whole)]
+    given = [row for row in marked if row.label] if kind == "all right" else marked
+    monkeypatch.setattr("erpd_hub.training.data.read_trajectories", lambda _: given)
+    trained: list = []
+    monkeypatch.setattr(teacher, "train_policy", lambda *_, trajectories, **__: trained.extend(trajectories))
+    truncated = "negative" if kind == "all right" else kind
+    if seen is None:
+        with pytest.raises(StageError, match="expected right and wrong responses, got 9 right of 9 graded"):
+            teach(tmp_path, parts, {"type": loss}, truncated=truncated)
+        return
+    teach(tmp_path, parts, {"type": loss}, truncated=truncated)
+    assert len(trained) == seen
 
 
 def test_a_loss_without_what_it_needs_is_refused(tmp_path, parts) -> None:

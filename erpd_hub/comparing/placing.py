@@ -14,6 +14,7 @@ from erpd_hub.overrides import apply_override
 from erpd_hub.plan import make_plan
 from erpd_hub.recipe import build_recipe
 from erpd_hub.recipe_model import Recipe
+from erpd_hub.selection import final_seed
 
 
 class Recipes:
@@ -97,8 +98,14 @@ def at_seed(items: Sequence[Placed], seed: int, recipe: Recipe) -> list[Placed]:
         return list(items)
     seeded: dict[str, Placed] = {}
     for node, settings in items:
-        own = node.config.seed is None
-        if own or any(edge.source in seeded for edge in node.inputs):
-            item = Placed(replace(node, seed=seed if own else node.seed), (*settings, Setting("seed", str(seed))))
-            seeded[node.name] = item
+        of_run = node.config.seed is None
+        if of_run or any(edge.source in seeded for edge in node.inputs):
+            placed = replace(node, seed=_as_drawn(node.seed, recipe.seed, seed) if of_run else node.seed)
+            seeded[node.name] = Placed(placed, (*settings, Setting("seed", str(seed))))
     return [seeded.get(item.node.name, item) for item in items]
+
+
+def _as_drawn(found: int, before: int, seed: int) -> int:
+    """A node's seed under another one of the run: that one, or what the plan derives from it for the evaluation of a
+    selected checkpoint."""
+    return final_seed(seed) if found == final_seed(before) else seed

@@ -201,10 +201,11 @@ _HEAD = """# The paper's claims on the tiny twins
 
 Written by `erpd-hub reproduce EXPERIMENT --tiny --seeds SEEDS --output DIR`, never by hand; seeds are added to those
 that a page has. A claim is *shown* or *opposite* where the 95 % interval of its difference (Student's, over seeds) lies
-on one side of zero; one of no gain is *shown* where it ends below a gain of one point, *opposite* where it lies above
-zero. *Not measured*: fewer than three seeds have both checkpoints. An interval is for one claim: of twenty claims about
-nothing, one would be shown or opposite. Claims with `control:` or `ours:` are not the paper's; some ask what
-another page asks too. The settings were chosen on other seeds, unless a page's notes say otherwise.
+on one side of zero; one of no gain is *shown* where it ends below a gain of one point (of a metric in units of its
+own: below zero), *opposite* where it lies above zero. *Not measured*: fewer than three seeds have both checkpoints. An
+interval is for one claim: of twenty claims about nothing, one would be shown or opposite. Claims with `control:` or
+`ours:` are not the paper's; some ask what another page asks too. The settings were chosen on other seeds, unless a
+page's notes say otherwise.
 
 Each page names the artifacts behind its numbers by fingerprint, which is that of the plan: the command makes the same
 ones again on a machine of the same kind, and on another processor other bits of the same plan. The row *made on* says

@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat
 
-from erpd_hub.config.common import NonNegative
+from erpd_hub.config.common import Fraction, NonNegative
 from erpd_hub.fields import Config, FunctionPath
 
 Need = Literal["reference", "old", "critic"]
@@ -71,7 +71,7 @@ class ClippedLoss(LossConfig):
 
     needs: ClassVar[frozenset[Need]] = frozenset({"old"})
     advantage: ClassVar[Advantage] = "group"
-    clip_low: NonNegative = 0.2
+    clip_low: Fraction = 0.2
     """[P] of GRPO."""
     clip_high: NonNegative = 0.28
     """[P] of GRPO."""
@@ -88,7 +88,7 @@ class DrGRPOLoss(ClippedLoss):
 
     advantage: ClassVar[Advantage] = "centred"
     type: Literal["dr_grpo"]
-    clip_low: NonNegative = 0.2
+    clip_low: Fraction = 0.2
     """[I] as GRPO."""
     clip_high: NonNegative = 0.28
     """[I] as GRPO."""
@@ -100,7 +100,7 @@ class PPOLoss(ClippedLoss):
     needs: ClassVar[frozenset[Need]] = frozenset({"old", "critic"})
     advantage: ClassVar[Advantage] = "critic"
     type: Literal["ppo"]
-    clip_low: NonNegative = 0.2
+    clip_low: Fraction = 0.2
     """[S2 VAPO]; the paper's are GRPO's."""
     clip_high: NonNegative = 0.28
     """[S2 VAPO]."""
@@ -130,7 +130,7 @@ class GSPOLoss(ClippedLoss):
     """Ratios of whole sequences, clipped."""
 
     type: Literal["gspo"]
-    clip_low: NonNegative = 3e-4
+    clip_low: Fraction = 3e-4
     """[S verl]."""
     clip_high: NonNegative = 4e-4
     """[S verl]."""
@@ -140,7 +140,7 @@ class CISPOLoss(ClippedLoss):
     """The clipped ratio as a weight of the log-prob, without gradient of its own."""
 
     type: Literal["cispo"]
-    clip_low: NonNegative = 0.2
+    clip_low: Fraction = 0.2
     """[I] as GRPO; verl clips both sides, TRL not below [S]."""
     clip_high: NonNegative = 0.28
     """[I] as GRPO: the weight ends at 1.28. TRL's bound is the weight itself [S], so its number is not this one."""

@@ -15,8 +15,9 @@ class UnlearnedConfig(StepConfig):
     teacher: CheckpointRef | None = None
     """`NAME@step-N`, N typically 10 to 30 in the paper [P]."""
     candidates: Annotated[tuple[CheckpointRef, ...], BeforeValidator(as_tuple)] = ()
-    """In place of `teacher`: saved steps of one or several MSE runs, of which the rule in `erpd_hub.picker` takes one.
-    Of several runs: the paper's shortcut of one recovered policy and ten-step runs at other learning rates [P]."""
+    """In place of `teacher`: saved steps of one or several MSE runs (a training by itself: all that it keeps), of which
+    the rule in `erpd_hub.picker` takes one. Of several runs: the paper's shortcut of one recovered policy
+    and ten-step runs at other learning rates [P]."""
     min_fall: Annotated[Fraction, Later] = 0.03
     """Share of the positives' probability (token mean) that a candidate must have lost [I]."""
     max_fall: Annotated[Fraction, Later] = 0.5

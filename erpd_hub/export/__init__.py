@@ -83,7 +83,8 @@ def export_signal(
     (out / "export.json").write_text(json.dumps(report, indent=2, sort_keys=True) + "\n")
     loader = f"load_{format}.py"
     (out / loader).write_bytes(files("erpd_hub.export").joinpath(loader).read_bytes())
-    (out / "README.md").write_text(_README[format].format(**report), encoding="utf-8")
+    readme = _README[format].format(**report, generations=max(2, _largest_group(rows)))
+    (out / "README.md").write_text(readme, encoding="utf-8")
     return report
 
 
@@ -152,15 +153,16 @@ from trl import GRPOConfig
 
 arguments = GRPOConfig(
     "student", loss_type="dapo", epsilon=0.2, epsilon_high=0.28, beta=0.0, temperature={logprob_temperature},
-    num_generations={largest_group}, per_device_train_batch_size={largest_group}, gradient_accumulation_steps=32,
+    num_generations={generations}, per_device_train_batch_size={generations}, gradient_accumulation_steps=32,
     learning_rate=1e-6, lr_scheduler_type="constant", adam_beta2=0.95, max_steps=16,
 )
 StoredResponses("POLICY", reward_funcs=no_reward, args=arguments, train_dataset=load_prompts(".")).train()
 ```
 
 `loss_type="dapo"` is the clipped surrogate as a mean over the tokens of an optimizer step, as in `erpd-hub distill`.
-`num_generations` is the largest number of samples of a prompt; `gradient_accumulation_steps` is then the prompts of a
-step. `temperature` is that of the log-probs. Nothing is generated and no reward is computed.
+`num_generations` is the largest number of samples of a prompt, at least the two that TRL asks for;
+`gradient_accumulation_steps` is then the prompts of a step. `temperature` is that of the log-probs. Nothing is
+generated and no reward is computed.
 """,
     "verl": _HEAD
     + """## verl

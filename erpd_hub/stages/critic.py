@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from erpd_hub.config import CriticConfig
 from erpd_hub.errors import StageError
 from erpd_hub.stage_context import StageContext, StageResult
-from erpd_hub.stages.teacher import graded
+from erpd_hub.stages.teacher import graded, refuse_one_outcome
 from erpd_hub.stages.training import Extras, train_policy
 from erpd_hub.stages.values import write_values
 
@@ -36,6 +36,7 @@ def run(config: CriticConfig, out: Path, *, context: StageContext, rollouts: Pat
     from erpd_hub.values import value_model
 
     trajectories = graded(rollouts)
+    refuse_one_outcome(trajectories)
     held_out = _held_out(trajectories, config.held_out, context.seed)
     trained = [row for row in trajectories if row.problem_id not in held_out]
     tokens = sum(len(row.response_ids) for row in trained)

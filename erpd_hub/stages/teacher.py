@@ -46,6 +46,8 @@ def run(
     )
     if old is None and not isinstance(config.loss, CustomLoss):  # a loss of ones own may look at whatever is there
         trajectories = _with_sampler_logprobs(trajectories, rollouts, config.logprob_temperature)
+    if config.loss.advantage_kind != "none":
+        refuse_one_outcome(trajectories)
     masked = config.truncated == "masked"
     if masked and config.loss.advantage_kind == "critic":  # no prompt's mean has them, and whitening is of what trains
         trajectories = finished(trajectories)
@@ -54,6 +56,8 @@ def run(
         trajectories = finished(trajectories)
     if config.loss.right_only:
         trajectories = _right(trajectories)
+    elif config.loss.advantage_kind == "none":
+        refuse_one_outcome(trajectories)
     if config.loss.advantage_kind not in ("none", "critic"):
         refuse_uniform(trajectories)
     return train_policy(
@@ -155,25 +159,21 @@ def refuse_uniform(trajectories: list["Trajectory"]) -> None:
 
 
 def graded(rollouts: Path, *, dropped: bool = False) -> list["Trajectory"]:
-    """The trajectories with an outcome, of which there must be both kinds.
-
-    Args:
-        dropped: Without those that ended by length.
-
-    Raises:
-        StageError: there are not.
-    """
+    """The trajectories with an outcome; `dropped` leaves out those that ended by length."""
     from erpd_hub.training.data import finished, read_trajectories
 
     found = read_trajectories(rollouts)
-    graded = [row for row in (finished(found) if dropped else found) if row.label in (0.0, 1.0)]
-    right = sum(row.label == 1 for row in graded)
-    if right in (0, len(graded)):
+    return [row for row in (finished(found) if dropped else found) if row.label in (0.0, 1.0)]
+
+
+def refuse_one_outcome(trajectories: list["Trajectory"]) -> None:
+    """Raises StageError: all that is left is right, or all wrong, so that there is nothing to tell apart."""
+    right = sum(row.label == 1 for row in trajectories)
+    if right in (0, len(trajectories)):
         raise StageError(
-            f"rollouts: expected right and wrong responses, got {right} right of {len(graded)} graded; draw problems "
-            "that the policy solves sometimes"
+            f"rollouts: expected right and wrong responses, got {right} right of {len(trajectories)} graded; draw "
+            "problems that the policy solves sometimes"
         )
-    return graded
 
 
 def _with_sampler_logprobs(trajectories: list["Trajectory"], rollouts: Path, temperature: float) -> list["Trajectory"]:
