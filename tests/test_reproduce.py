@@ -22,7 +22,7 @@ from erpd_hub.comparing.over_seeds import (
     overview,
     page_name,
 )
-from erpd_hub.comparing.paper import Claim, Experiment, experiments, get_experiment
+from erpd_hub.comparing.paper import NOT_THE_PAPERS, Claim, Experiment, experiments, get_experiment
 from erpd_hub.comparing.reproduce import beside
 from erpd_hub.comparing.reproduction import runs, seed_plans
 from erpd_hub.comparing.result_pages import OVERVIEW, add_to_report, overview_page, read_report, renew_report
@@ -412,13 +412,17 @@ def test_a_report_judges_the_claims_that_there_are(path: Path) -> None:
 
 
 def test_the_readme_counts_the_verdicts_that_the_results_have() -> None:
-    verdicts = Counter(
-        claim["verdict"] for path in RESULTS.glob("*.json") for claim in json.loads(path.read_text())["claims"]
+    claims = [claim for path in RESULTS.glob("*.json") for claim in json.loads(path.read_text())["claims"]]
+    paper, ours = (
+        Counter(claim["verdict"] for claim in claims if claim["says"].startswith(NOT_THE_PAPERS) is other)
+        for other in (False, True)
     )
-    count = "Of {} claims {} show, {} come out opposite, {} are open".format(
-        verdicts.total(), verdicts["shown"], verdicts["opposite"], verdicts["not shown"] + verdicts["not measured"]
+    count = "Of the paper's {} claims {} show, {} come out opposite, {} are open; of {} others".format(
+        paper.total(), paper["shown"], paper["opposite"], paper["not shown"] + paper["not measured"], ours.total()
     )
-    assert count in " ".join((RESULTS.parent.parent / "README.md").read_text().split())
+    text = " ".join((RESULTS.parent.parent / "README.md").read_text().split())
+    shares = f"{ours['shown']}, {ours['opposite']} and {ours['not shown'] + ours['not measured']}"
+    assert f"{count}, marked `control:` or `ours:`, {shares}." in text
 
 
 @pytest.mark.parametrize(
@@ -457,6 +461,8 @@ def test_the_readme_counts_the_verdicts_that_the_results_have() -> None:
         ("README.md", "table2", "r2/round-student", "r1/round-student"),
         ("README.md", "table2", "r6/round-student", "r3/round-student"),
         ("README.md", "table2", "r6/round-student", "base"),
+        ("README.md", "table2", "r2/direct", "r1/ce"),
+        ("README.md", "table2", "r2/early-direct", "r1/ce@step-16"),
         ("README.md", "table2", "r3/direct", "r3/round-student"),
         ("README.md", "table2", "r3/direct", "r6/round-student"),
         ("README.md", "table2", "r3/round-student", "r2/round-student"),

@@ -209,7 +209,6 @@ page's notes say otherwise.
 
 Each page names the artifacts behind its numbers by fingerprint, which is that of the plan: the command makes the same
 ones again on a machine of the same kind, and on another processor other bits of the same plan. The row *made on* says
-which it was, `-` where that was not recorded: there one page may have made a seed on another machine than the next
-page, and the base of that seed scores differently on the two.
+which it was, `-` where that was not recorded.
 
 """
