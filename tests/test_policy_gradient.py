@@ -150,7 +150,9 @@ def test_dual_clip_bounds_wrong_tokens_that_became_likely() -> None:
 
 
 def test_the_documents_example_is_the_formula(tmp_path) -> None:
-    (text,) = re.findall(r"```python\n(import torch\n.*?)```", Path("docs/method.md").read_text(), re.S)
+    (text,) = re.findall(
+        r"```python\n(import torch\n.*?)```", (Path(__file__).parents[1] / "docs" / "method.md").read_text(), re.S
+    )
     (tmp_path / "one_loss.py").write_text(text)
     names = runpy.run_path(str(tmp_path / "one_loss.py"))
     ratio, spread = math.exp(0.1), math.sqrt(1 / 3) + 1e-6

@@ -137,6 +137,8 @@ def test_no_key_of_another_loss_is_suggested():
     with pytest.raises(ConfigError) as error:
         load_recipe("quickstart", ["teacher.loss={type: ce, clip_low: 0.1}"])
     assert str(error.value) == "quickstart: steps.teacher.loss.clip_low: unknown key"
+    with pytest.raises(ConfigError, match=r"loss.clip_low: expected less than or equal to 1, got 2"):
+        load_recipe("quickstart", ["teacher.loss={type: cispo, clip_low: 2}"])
 
 
 def test_files_that_are_not_recipes(tmp_path):

@@ -77,7 +77,7 @@ def test_known_decoding_makes_log_probs_comparable(tmp_path, bring) -> None:
 def test_rows_without_a_number_take_the_free_ones(tmp_path, bring) -> None:
     row = {"problem_id": "p", "prompt_ids": ids("1+1?"), "response_ids": ids("2"), "label": 1}
     metrics, rows, _ = bring(lines(tmp_path / "rows.jsonl", {**row, "k": 1}, row, {**row, "label": 0}))
-    assert (metrics["bad_rows"], [row["k"] for row in rows]) == (0, [1, 0, 2])
+    assert (metrics["bad_rows"], [row["k"] for row in rows]) == (0, [1, 2, 3])
 
 
 def test_a_wrong_response_that_ended_by_length_counts_as_truncated(tmp_path, bring) -> None:

@@ -207,6 +207,9 @@ def test_a_training_by_itself_stands_for_all_steps_it_keeps():
     ]
     assert plan.node("r1/teacher").pushed_steps == (5, 8, 10)
     assert (node.config.final_k, node.config.decoding.max_new_tokens) == (8, 64)
+    picked = {"stage": "unlearned", "candidates": "teacher"}
+    plan = make_plan(build_recipe({"run": "t", "steps": {**STEPS, "unlearned": picked}}, "test"))
+    assert plan.node("r1/unlearned").config.candidates == node.config.candidates, "as a picker's"
     assert _plan(candidates=["teacher@step-5", "base"]).node("r1/select").inputs[1].source == "r1/base"
 
 

@@ -71,6 +71,12 @@ def test_an_export_holds_what_distill_would_train_on(tmp_path, parts) -> None:
     assert "num_generations=3" in text and str(tmp_path) not in text
 
 
+def test_trl_is_told_of_two_generations_at_least(tmp_path, parts, monkeypatch) -> None:
+    monkeypatch.setattr("erpd_hub.export._largest_group", lambda _: 1)
+    export(parts, tmp_path / "out")
+    assert "num_generations=2, per_device_train_batch_size=2" in (tmp_path / "out" / "README.md").read_text()
+
+
 def test_masks_are_those_of_distill(tmp_path, parts) -> None:
     export(parts, tmp_path / "out", shaping=MASKED)
     raw = {(r["problem_id"], r["k"]): r for r in rows(parts["signal"])}

@@ -304,6 +304,10 @@ def test_means_and_differences_are_over_seeds(monkeypatch):
     [found] = differences(row, [base._replace(by_seed={0: base.any, 1: base.any}), row], sweep.plan.recipe)
     gain = student.any.avg - base.any.avg
     assert found.by_seed == {0: pytest.approx(gain), 1: pytest.approx(gain + 0.1)}
+    named = base._replace(checkpoint="start", by_seed={0: base.any, 1: base.any})
+    assert [(one.to, one.by_seed) for one in differences(row, [named, row], sweep.plan.recipe)] == [
+        ("base", found.by_seed)
+    ], "by its role, whatever its step is called"
     assert found.low == pytest.approx(gain + 0.05 - 12.7062 * 0.05, abs=1e-4)
 
 

@@ -88,7 +88,7 @@ def differences(row: Row, rows: Sequence[Row], recipe: Recipe) -> list[Differenc
     same = [other for other in rows if other.benchmark == row.benchmark]
     here = [other for other in same if row.points[0] in other.points]
     first = next(other for other in same if other.checkpoint == row.checkpoint)
-    found = [("base", other) for other in here if other.any.role == "base" != row.any.role]
+    found = [("base", other) for other in here if other.any.role == "base" and row.any.role != "base"]
     if first is not row:
         found.append(("first point", first))
     controls = controls_of(row.checkpoint, recipe)

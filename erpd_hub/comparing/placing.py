@@ -100,12 +100,12 @@ def at_seed(items: Sequence[Placed], seed: int, recipe: Recipe) -> list[Placed]:
     for node, settings in items:
         of_run = node.config.seed is None
         if of_run or any(edge.source in seeded for edge in node.inputs):
-            placed = replace(node, seed=_as_drawn(node.seed, recipe.seed, seed) if of_run else node.seed)
+            placed = replace(node, seed=_reseeded(node.seed, recipe.seed, seed) if of_run else node.seed)
             seeded[node.name] = Placed(placed, (*settings, Setting("seed", str(seed))))
     return [seeded.get(item.node.name, item) for item in items]
 
 
-def _as_drawn(found: int, before: int, seed: int) -> int:
+def _reseeded(found: int, before: int, seed: int) -> int:
     """A node's seed under another one of the run: that one, or what the plan derives from it for the evaluation of a
     selected checkpoint."""
     return final_seed(seed) if found == final_seed(before) else seed

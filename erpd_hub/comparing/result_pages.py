@@ -35,6 +35,8 @@ class _Claim(BaseModel, strict=True):
 
 
 class _Checkpoint(BaseModel, strict=True):
+    """A list for each of `over_seeds.METRICS`."""
+
     avg: _BySeed
     kl_to_base: _BySeed
     entropy: _BySeed

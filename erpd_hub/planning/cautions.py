@@ -70,11 +70,9 @@ def _between_itself(plan: Plan) -> Iterator[str]:
         if not isinstance(node.config, c.SignalConfig):
             continue
         sides = [
-            _checkpoint(plan, score)
+            _checkpoint(plan, plan.node(edge.source))
             for edge in node.inputs
-            if edge.role in ("numerator", "denominator") and edge.choice is None
-            for score in plan.nodes
-            if score.name == edge.source and isinstance(score.config, c.ScoreConfig)
+            if edge.role in ("numerator", "denominator") and edge.choice is None and isinstance(edge.source, str)
         ]
         if len(sides) == 2 and sides[0] is not None and sides[0] == sides[1]:
             yield (

@@ -132,7 +132,7 @@ def _sample(state: _Import, drawn: Drawn) -> Sample:
         raise BadRow(f"expected token ids below {state.vocabulary}, got {largest}")
     problem_id = drawn.problem_id or hashlib.sha256(json.dumps(prompt_ids).encode()).hexdigest()[:16]
     others = state.seen.get(problem_id, set())
-    k = next(index for index in count() if index not in others) if drawn.k is None else drawn.k
+    k = drawn.k if drawn.k is not None else next(index for index in count(len(others)) if index not in others)
     if k in others:
         raise BadRow(f"sample {k} of problem {problem_id} is there already")
     state.seen.setdefault(problem_id, set()).add(k)

@@ -46,19 +46,21 @@ def run(
     )
     if old is None and not isinstance(config.loss, CustomLoss):  # a loss of ones own may look at whatever is there
         trajectories = _with_sampler_logprobs(trajectories, rollouts, config.logprob_temperature)
-    if config.loss.advantage_kind != "none":
-        refuse_one_outcome(trajectories)
     masked = config.truncated == "masked"
-    if masked and config.loss.advantage_kind == "critic":  # no prompt's mean has them, and whitening is of what trains
-        trajectories = finished(trajectories)
-    trajectories = _with_advantages(trajectories, config.loss, rollouts, critic)
-    if masked:
+    by_prompt = config.loss.advantage_kind in (
+        "group",
+        "centred",
+    )  # means over a prompt, in which what is masked counts
+    if masked and not by_prompt:
         trajectories = finished(trajectories)
     if config.loss.right_only:
         trajectories = _right(trajectories)
-    elif config.loss.advantage_kind == "none":
+    else:
         refuse_one_outcome(trajectories)
-    if config.loss.advantage_kind not in ("none", "critic"):
+    trajectories = _with_advantages(trajectories, config.loss, rollouts, critic)
+    if masked and by_prompt:
+        trajectories = finished(trajectories)
+    if by_prompt:
         refuse_uniform(trajectories)
     return train_policy(
         config, out, context, init=init, trajectories=trajectories, loss=loss_of(config.loss), role="teacher",
